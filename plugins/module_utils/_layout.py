@@ -1,0 +1,134 @@
+"""Where everything of one application lives on a host: the only place that spells these paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths and unit names of the application `name`, below `root` (which tests move)."""
+
+    name: str
+    root: Path = Path("/")
+
+    # /opt: what the application is
+    @property
+    def home(self) -> Path:
+        return self.root / "opt" / self.name
+
+    @property
+    def releases(self) -> Path:
+        return self.home / "releases"
+
+    @property
+    def environments(self) -> Path:
+        return self.home / "environments"
+
+    @property
+    def active(self) -> Path:
+        """The link that nginx follows at each connect: THE source of truth for what is live."""
+        return self.home / "active"
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    @property
+    def generations(self) -> Path:
+        return self.home / "data.d"
+
+    @property
+    def static(self) -> Path:
+        return self.home / "static"
+
+    @property
+    def maintenance_flag(self) -> Path:
+        return self.home / "maintenance.on"
+
+    def release(self, release_id: str) -> Path:
+        return self.releases / release_id
+
+    # /etc: what it was told
+    @property
+    def configuration(self) -> Path:
+        return self.root / "etc" / "backstay" / self.name
+
+    @property
+    def application_file(self) -> Path:
+        return self.configuration / "application.json"
+
+    @property
+    def secrets_file(self) -> Path:
+        return self.configuration / "secrets.json"
+
+    def release_configuration(self, release_id: str) -> Path:
+        return self.configuration / "releases" / release_id
+
+    def environment_file(self, release_id: str) -> Path:
+        return self.release_configuration(release_id) / "environment"
+
+    # /run: what is running
+    @property
+    def runtime(self) -> Path:
+        return self.root / "run" / self.name
+
+    def socket(self, release_id: str) -> Path:
+        return self.runtime / release_id / "web.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.root / "run" / "backstay" / f"{self.name}.sock"
+
+    # /var: what happened
+    @property
+    def state(self) -> Path:
+        return self.root / "var" / "lib" / "backstay" / self.name
+
+    @property
+    def ledger(self) -> Path:
+        return self.state / "ledger.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        return self.state / "journal.jsonl"
+
+    @property
+    def old_journals(self) -> Path:
+        return self.state / "journal.d"
+
+    @property
+    def lock(self) -> Path:
+        return self.state / "lock"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.state / "artifacts"
+
+    def payload(self, sha256: str) -> Path:
+        return self.artifacts / f"{sha256}.tar"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "var" / "log" / self.name
+
+    # systemd
+    @property
+    def units(self) -> Path:
+        return self.root / "etc" / "systemd" / "system"
+
+    def unit(self, release_id: str, process: str) -> str:
+        return f"{self.name}-{release_id}-{process}.service"
+
+    @property
+    def transaction_socket_unit(self) -> str:
+        return f"backstay-transaction@{self.name}.socket"
+
+    @property
+    def transaction_unit(self) -> str:
+        return f"backstay-transaction@{self.name}.service"
+
+    @property
+    def recover_unit(self) -> str:
+        return f"backstay-recover@{self.name}.service"
