@@ -1,0 +1,202 @@
+"""Every durable write of Backstay.
+
+A write has happened when it survives a power cut: content synced before the rename, directory synced after it. All
+writes of the library pass through here, so that tests can put a disk beneath it that forgets what was not synced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ._errors import BackstayError
+
+
+class Storage:
+    """A real disk. The methods with an underscore are the primitives that a test may replace."""
+
+    # primitives
+
+    def _create(self, path: Path, content: bytes, mode: int) -> None:
+        """Create a new file with its content on the disk; fails where one exists."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            os.fchmod(descriptor, mode)  # the umask must not decide who may read a secret
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _append(self, path: Path, content: bytes, mode: int) -> None:
+        """Append in one write and sync the file."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        try:
+            written = os.write(descriptor, content)
+            if written != len(content):
+                raise OSError(28, "only a part was written", str(path))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def _symlink(self, path: Path, target: str) -> None:
+        os.symlink(target, path)
+
+    def _unlink(self, path: Path) -> None:
+        os.unlink(path)
+
+    def _truncate(self, path: Path, size_bytes: int) -> None:
+        with path.open("r+b") as file:
+            file.truncate(size_bytes)
+            os.fsync(file.fileno())
+
+    def _sync_directory(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # what the library uses
+
+    def read(self, path: Path) -> bytes | None:
+        """The content of a file, or None where there is none."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def write(
+        self, path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
+    ) -> None:
+        """Replace a file whole: whoever reads sees the old content or the new, also after a power cut.
+
+        `owner` is (uid, gid). Raises BackstayError when the disk refuses (full, read-only, no permission).
+        """
+        temporary = self._beside(path)
+        try:
+            self._create(temporary, content, mode)
+            if owner is not None:
+                os.chown(temporary, *owner)
+            self._rename(temporary, path)
+            self._sync_directory(path.parent)
+        except OSError as refused:
+            self._forget(temporary)
+            raise _refusal("write", path, refused) from refused
+
+    def append(self, path: Path, line: bytes, *, mode: int = 0o600) -> None:
+        """Append one line (the newline is added) and wait until it is on the disk."""
+        fresh = not path.exists()
+        try:
+            self._append(path, line + b"\n", mode)
+            if fresh:
+                self._sync_directory(path.parent)
+        except OSError as refused:
+            raise _refusal("append to", path, refused) from refused
+
+    def truncate(self, path: Path, size_bytes: int) -> None:
+        """Cut a file to a size: how a torn last line is dropped."""
+        try:
+            self._truncate(path, size_bytes)
+        except OSError as refused:
+            raise _refusal("truncate", path, refused) from refused
+
+    def link(self, path: Path, target: Path | str) -> None:
+        """Point a symbolic link somewhere else in one rename(2): it exists, and is whole, at every moment."""
+        temporary = self._beside(path)
+        try:
+            self._symlink(temporary, str(target))
+            self._rename(temporary, path)
+            self._sync_directory(path.parent)
+        except OSError as refused:
+            self._forget(temporary)
+            raise _refusal("point the link", path, refused) from refused
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Rename and sync both directories."""
+        try:
+            self._rename(source, target)
+            self._sync_directory(target.parent)
+            if source.parent != target.parent:
+                self._sync_directory(source.parent)
+        except OSError as refused:
+            raise _refusal("rename to", target, refused) from refused
+
+    def remove(self, path: Path) -> None:
+        """Remove a file or link; one that is not there is fine."""
+        try:
+            self._unlink(path)
+            self._sync_directory(path.parent)
+        except FileNotFoundError:
+            return
+        except OSError as refused:
+            raise _refusal("remove", path, refused) from refused
+
+    def remove_tree(self, path: Path) -> None:
+        """Remove a directory with all that is in it, following no link; one that is not there is fine.
+
+        It is renamed first, so that a removal that is cut short never leaves half a tree under the real name.
+        """
+        if not os.path.lexists(path):
+            return
+        doomed = self._beside(path)
+        try:
+            self._rename(path, doomed)
+            shutil.rmtree(doomed)
+            self._sync_directory(path.parent)
+        except OSError as refused:
+            raise _refusal("remove", path, refused) from refused
+
+    def sync_tree(self, path: Path) -> None:
+        """Sync the file system that holds a freshly unpacked tree: far cheaper than a sync per file."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _syncfs(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _beside(self, path: Path) -> Path:
+        return path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+
+    def _forget(self, path: Path) -> None:
+        with contextlib.suppress(OSError):
+            self._unlink(path)
+
+
+def _syncfs(descriptor: int) -> None:
+    """syncfs(2), which Python does not wrap; sync(2) where the C library has none."""
+    import ctypes
+
+    library = ctypes.CDLL(None, use_errno=True)
+    try:
+        code = library.syncfs(descriptor)
+    except AttributeError:
+        os.sync()
+        return
+    if code != 0:
+        number = ctypes.get_errno()
+        raise BackstayError(f"The file system did not confirm a sync ({os.strerror(number)}): check the disk and `dmesg`.")
+
+
+def _refusal(verb: str, path: Path, error: OSError) -> BackstayError:
+    reason = error.strerror or str(error)
+    remedy = {
+        28: "free some space, then run it again",
+        30: "the file system is read-only: check `dmesg` and the disk",
+        13: "run it as root",
+        1: "run it as root",
+    }.get(error.errno or 0, "see `dmesg` and the mount of that path")
+    return BackstayError(f"Could not {verb} {path}: {reason}; {remedy}.")
+
+
+def canonical(value: Any) -> bytes:
+    """JSON in the one form that is hashed and compared: sorted keys, no spaces, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
