@@ -7,6 +7,7 @@ writes of the library pass through here, so that tests can put a disk beneath it
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -34,13 +35,17 @@ class Storage:
             os.close(descriptor)
 
     def _append(self, path: Path, content: bytes, mode: int) -> None:
-        """Append in one write and sync the file."""
+        """Append in one write and sync the file; what was only partly written (a full disk) is taken back."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         try:
-            written = os.write(descriptor, content)
-            if written != len(content):
-                raise OSError(28, "only a part was written", str(path))
-            os.fsync(descriptor)
+            before = os.fstat(descriptor).st_size
+            try:
+                if os.write(descriptor, content) != len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, before)
+                raise
         finally:
             os.close(descriptor)
 
@@ -189,10 +194,10 @@ def _syncfs(descriptor: int) -> None:
 def _refusal(verb: str, path: Path, error: OSError) -> BackstayError:
     reason = error.strerror or str(error)
     remedy = {
-        28: "free some space, then run it again",
-        30: "the file system is read-only: check `dmesg` and the disk",
-        13: "run it as root",
-        1: "run it as root",
+        errno.ENOSPC: "free some space, then run it again",
+        errno.EROFS: "the file system is read-only: check `dmesg` and the disk",
+        errno.EACCES: "run it as root",
+        errno.EPERM: "run it as root",
     }.get(error.errno or 0, "see `dmesg` and the mount of that path")
     return BackstayError(f"Could not {verb} {path}: {reason}; {remedy}.")
 

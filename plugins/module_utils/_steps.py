@@ -1,0 +1,104 @@
+"""Which steps an operation has, in which phase, and what recovery must do with a journal. All pure.
+
+The chaos tests enumerate these tables, so that a step added here is swept without anyone remembering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from ._errors import BackstayError
+from ._journal import Record
+
+PHASES = ("prepare", "flip", "confirm")
+
+# In order. Every step can be done twice, and undone from any point in it.
+OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
+    "release": {
+        "prepare": ("reserve", "stage", "environment", "configure", "publish", "migrate", "start", "gate"),
+        "flip": ("flip", "verify", "handover"),
+        "confirm": ("confirm", "settle", "prune"),
+    },
+    "rollback": {
+        "prepare": ("start", "gate"),
+        "flip": ("flip", "verify", "handover"),
+        "confirm": ("confirm", "settle"),
+    },
+}
+
+# What a person reads while it happens.
+TITLES = {
+    "reserve": "give it an id",
+    "stage": "unpack the payload",
+    "environment": "make its virtualenv ready",
+    "configure": "write its configuration and units",
+    "publish": "add its static files",
+    "migrate": "migrate the database",
+    "start": "start it beside the live one",
+    "gate": "ask it whether it is well",
+    "flip": "move the link",
+    "verify": "look through the front door",
+    "handover": "hand over the workers",
+    "confirm": "write it down",
+    "settle": "drain and stop what is not needed",
+    "prune": "remove old releases",
+}
+
+POINT_OF_NO_RETURN = "confirm"
+
+
+def steps_of(operation: str, phase: str) -> tuple[str, ...]:
+    """The steps of one phase. Raises BackstayError for an operation that this version does not know."""
+    if operation not in OPERATIONS:
+        raise BackstayError(
+            f"The operation {operation!r} is unknown to this backstay: update the host's command with playbooks/site.yml."
+        )
+    return OPERATIONS[operation][phase]
+
+
+def all_steps(operation: str) -> tuple[str, ...]:
+    return tuple(step for phase in PHASES for step in steps_of(operation, phase))
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What to do with an unfinished transaction.
+
+    `direction` is forward (do the rest of the steps, `steps`), back (undo `steps`, in this order) or none. `begin` is
+    the record that opened the transaction, with its arguments; None where not even that was written.
+    """
+
+    direction: str
+    steps: tuple[str, ...]
+    begin: dict[str, Any] | None
+    reason: str
+
+
+def recovery(records: Iterable[Record], *, forward: bool = False) -> Recovery:
+    """Decide from the journal alone. `forward` is asked for when another host of the fleet has confirmed: it holds
+    only where this host had already flipped."""
+    records = tuple(records)
+    if not records:
+        return Recovery("none", (), None, "no transaction was open")
+    begin = records[0]
+    if begin.step != "begin":
+        raise BackstayError(
+            "The journal does not begin with its transaction: keep a copy of it, then run `backstay recover --discard`."
+        )
+    operation = str(begin.data["operation"])
+    order = all_steps(operation)
+    begun = [record.step for record in records if record.state == "begin" and record.step in order]
+    done = {record.step for record in records if record.state == "done"}
+    if any(record.step == "end" for record in records):
+        return Recovery("none", (), dict(begin.data), "it had ended and only its journal was left to put away")
+    flipped = "handover" in done
+    undoing = any(record.state in ("undo", "undone") for record in records)
+    if POINT_OF_NO_RETURN in begun or (forward and flipped and not undoing):
+        first = order.index(POINT_OF_NO_RETURN)
+        rest = tuple(step for step in order[first:] if step not in done)
+        return Recovery("forward", rest, dict(begin.data), "it was past the point of no return")
+    back = tuple(step for step in reversed(order) if step in begun)
+    reason = f"it stopped at {begun[-1]!r}" if begun else "it stopped before its first step"
+    return Recovery("back", back, dict(begin.data), reason)
