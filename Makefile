@@ -1,0 +1,52 @@
+# Every target installs what it needs. Nothing is written outside this directory, except Debian packages where hosts are needed.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+STAGES := .venv/bin/python tools/stages.py
+
+.PHONY: help setup hosts demo demo-down test test-unit test-full lint bench docs lock clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
+
+setup:  ## Make .venv with the pinned tools; again only when the pins change
+	@PYTHON=$(PYTHON) tools/setup
+
+hosts: setup
+	@lab/lab install
+
+demo: hosts  ## Boot two real hosts, release the example under load, roll back; leaves it running and prints its URL
+	@.venv/bin/python lab/demo.py up
+
+demo-down:  ## Remove what `make demo` made, and nothing else
+	@$(PYTHON) lab/demo.py down
+
+test: hosts  ## The whole suite: lint, unit, sanity, molecule, integration; stops at the first failure
+	@$(STAGES) lint unit sanity molecule integration
+
+test-unit: setup  ## The inner loop: tests that need no host
+	@$(STAGES) unit
+
+test-full: hosts  ## The whole suite, then the matrix: the other Debian, the other ansible-core
+	@$(STAGES) lint unit sanity molecule matrix integration
+
+lint: setup  ## ruff, mypy, yamllint, ansible-lint, antsibull-docs and the contracts
+	@$(STAGES) lint
+
+bench: hosts  ## Measure release and rollback against the usual way; prints seconds and ratios
+	@.venv/bin/python tests/bench/run.py
+
+docs: setup  ## Write the tables of the roles' READMEs and the modules' pages (.cache/docs)
+	@.venv/bin/python tools/readme_tables.py
+	@.venv/bin/python tools/module_docs.py
+
+lock: setup
+	@for set in controller development; do \
+	  .venv/bin/uv pip compile --quiet --no-config --python-version 3.11 --universal --upgrade --generate-hashes --no-emit-index-url \
+	    --no-emit-find-links --custom-compile-command "make lock" requirements/$$set.in --output-file requirements/$$set.txt; done
+
+clean:  ## Remove what the tools made here (.venv, caches); the lab is demo-down's
+	@rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis artifacts
+	@find . -path ./.lab -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""Run the stages of the suite in order, with the time of each; stop at the first that fails, its reason last.
+
+    python tools/stages.py lint unit
+
+A quiet step's output is kept and shown only when it fails; quiet steps of a stage run two at a time. A loud step prints as it goes.
+Nothing is printed after the last step of a green run: pytest's own closing line is the verdict, for people and for CI.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PYTHON = sys.executable
+PYTEST = (PYTHON, "-m", "pytest")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a stage. `loud`: prints as it goes, for what takes minutes or has a closing line of its own."""
+
+    name: str
+    command: tuple[str, ...]
+    loud: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one step ended."""
+
+    step: Step
+    exit_code: int
+    seconds: float
+    output: str
+
+
+STAGES: dict[str, tuple[Step, ...]] = {
+    "lint": (
+        Step("ansible-lint", ("ansible-lint", "--strict", "--offline", "-q")),
+        Step("mypy", (PYTHON, "tools/types.py")),
+        Step("ruff check", ("ruff", "check", "--quiet")),
+        Step("ruff format", ("ruff", "format", "--check", "--quiet", "--diff")),
+        Step("yamllint", ("yamllint", "--strict", ".")),
+        Step("antsibull-docs", (PYTHON, "tools/module_docs.py", "--lint")),
+        Step("antsibull-changelog", ("antsibull-changelog", "lint")),
+        Step("contracts", (*PYTEST, "-q", "tests/unit/contracts")),
+    ),
+    "unit": (Step("pytest tests/unit", (*PYTEST, "-q", "tests/unit"), loud=True),),
+    "sanity": (Step("ansible-test sanity", ("tools/sanity",), loud=True),),
+    "molecule": (
+        Step(
+            "molecule test",
+            ("molecule", "test", "--all", "--report"),
+            loud=True,
+            environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"},
+        ),
+    ),
+    "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
+    "integration": (Step("pytest tests/integration", (*PYTEST, "-v", "tests/integration"), loud=True),),
+}
+
+
+def run(step: Step) -> Outcome:
+    """Run one step to its end; a program that is missing is a failure like any other."""
+    started = time.monotonic()
+    environment = {**os.environ, **step.environment}
+    try:
+        done = subprocess.run(
+            step.command,
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=None if step.loud else subprocess.PIPE,
+            stderr=None if step.loud else subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        return Outcome(
+            step, 127, time.monotonic() - started, f"{step.command[0]} could not be started: {error.strerror}"
+        )
+    return Outcome(step, done.returncode, time.monotonic() - started, done.stdout or "")
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def run_stage(name: str) -> Outcome | None:
+    """Run all steps of a stage; return the first that failed, after telling about all of them."""
+    steps = STAGES[name]
+    failed: list[Outcome] = []
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for outcome in pool.map(run, steps):
+            if not outcome.step.loud:
+                say(
+                    f"   {'ok    ' if outcome.exit_code == 0 else 'FAILED'} {outcome.step.name:<22}{outcome.seconds:7.1f} s"
+                )
+            if outcome.exit_code != 0:
+                failed.append(outcome)
+    for outcome in failed:
+        if outcome.output:
+            say(f"\n-- {outcome.step.name}\n{outcome.output.rstrip()}")
+    return failed[0] if failed else None
+
+
+def main(names: Sequence[str]) -> int:
+    unknown = [name for name in names if name not in STAGES]
+    if unknown or not names:
+        say(f"stages: name some of {', '.join(STAGES)}" + (f"; {unknown[0]!r} is none of them" if unknown else ""))
+        return 2
+    times: list[str] = []
+    for number, name in enumerate(names, start=1):
+        say(f"== {number}/{len(names)} {name}" + (f"   (done: {', '.join(times)})" if times else ""))
+        started = time.monotonic()
+        failed = run_stage(name)
+        times.append(f"{name} {time.monotonic() - started:.0f} s")
+        if failed is not None:
+            again = " ".join(failed.step.command).replace(PYTHON, ".venv/bin/python")
+            say(f"\nFAILED: stage {name}, step {failed.step.name}, exit code {failed.exit_code}. Again: {again}")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
