@@ -2,8 +2,9 @@
 
     python tools/stages.py lint unit
 
-A quiet step's output is kept and shown only when it fails; quiet steps of a stage run two at a time. A loud step prints as it goes.
-Nothing is printed after the last step of a green run: pytest's own closing line is the verdict, for people and for CI.
+A quiet step's output is kept and shown only when it fails; quiet steps of a stage run two at a time. A loud step prints
+as it goes. Nothing is printed after the last step of a green run: pytest's own closing line is the verdict, for people
+and for CI.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
+SCRIPTS = sorted(str(path.relative_to(ROOT)) for room in ("tools", "lab") for path in (ROOT / room).glob("*.py"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Outcome:
 STAGES: dict[str, tuple[Step, ...]] = {
     "lint": (
         Step("ansible-lint", ("ansible-lint", "--strict", "--offline", "-q")),
-        Step("mypy", (PYTHON, "tools/types.py")),
+        Step("mypy", ("mypy",)),
+        Step("mypy, scripts", ("mypy", *SCRIPTS)),
         Step("ruff check", ("ruff", "check", "--quiet")),
         Step("ruff format", ("ruff", "format", "--check", "--quiet", "--diff")),
         Step("yamllint", ("yamllint", "--strict", ".")),
@@ -102,9 +105,8 @@ def run_stage(name: str) -> Outcome | None:
     with ThreadPoolExecutor(max_workers=2) as pool:
         for outcome in pool.map(run, steps):
             if not outcome.step.loud:
-                say(
-                    f"   {'ok    ' if outcome.exit_code == 0 else 'FAILED'} {outcome.step.name:<22}{outcome.seconds:7.1f} s"
-                )
+                verdict = "ok    " if outcome.exit_code == 0 else "FAILED"
+                say(f"   {verdict} {outcome.step.name:<22}{outcome.seconds:7.1f} s")
             if outcome.exit_code != 0:
                 failed.append(outcome)
     for outcome in failed:
