@@ -116,7 +116,9 @@ class Ledger:
         value: dict[str, Any] = {"format": FORMAT, "previous": reading.head, **entry.__dict__}
         digest = hashlib.sha256(canonical(value)).hexdigest()
         self._storage.append(self._path, canonical({**value, "hash": digest}))
-        self._storage.write(self._anchor, canonical({"format": FORMAT, "number": entry.number, "hash": digest}), mode=0o600)
+        self._storage.write(
+            self._anchor, canonical({"format": FORMAT, "number": entry.number, "hash": digest}), mode=0o600
+        )
         return entry
 
     def _reading(self) -> Reading:

@@ -103,7 +103,9 @@ def rollback_target(history: History, live: str | None) -> Release | None:
         return None
     here = sequence_of(live)
     eligible = [
-        release for release in history.ordered() if release.sequence < here and release.proven and release.state == "live"
+        release
+        for release in history.ordered()
+        if release.sequence < here and release.proven and release.state == "live"
     ]
     return eligible[-1] if eligible else None
 
@@ -164,8 +166,8 @@ def prunable(history: History, live: str | None, *, keep: int, needed: frozenset
     """Releases whose files may go, oldest first.
 
     The newest `keep` good releases (proven, neither failed nor withdrawn) stay; so do the live one, the warm one, and
-    those in `needed` (a kept restore point). Failed, never finished and withdrawn releases do not count as good: the
-    failed go at once; a withdrawn one goes when it is older than every good one that stays.
+    those in `needed` (a kept restore point). Failed, never finished and withdrawn releases do not count as good: a
+    failed one lost its files when it was undone; a withdrawn one goes when it is older than every good one that stays.
     """
     running = must_run(history, live)
     protected = {running.live, running.warm} | needed
@@ -174,7 +176,7 @@ def prunable(history: History, live: str | None, *, keep: int, needed: frozenset
     oldest_kept = min((r.sequence for r in good if r.id in kept), default=0)
     doomed = []
     for release in history.ordered():
-        if release.id in protected or release.id in kept or release.state == "pruned":
+        if release.id in protected or release.id in kept or release.state in ("pruned", "failed"):
             continue
         if release.state == "withdrawn" and release.sequence > oldest_kept:
             continue

@@ -73,7 +73,9 @@ def run(
             check=False,
         )
     except FileNotFoundError as missing:
-        raise BackstayError(f"The program {missing.filename!r} was not found: install it, or correct its path.") from missing
+        raise BackstayError(
+            f"The program {missing.filename!r} was not found: install it, or correct its path."
+        ) from missing
     except subprocess.TimeoutExpired as late:
         raise BackstayError(f"`{arguments[0]}` did not end within {timeout_seconds:g} s and was killed.") from late
     completed = Completed(tuple(arguments), done.returncode, done.stdout, done.stderr)

@@ -79,9 +79,7 @@ class Storage:
         except FileNotFoundError:
             return None
 
-    def write(
-        self, path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None
-    ) -> None:
+    def write(self, path: Path, content: bytes, *, mode: int = 0o644, owner: tuple[int, int] | None = None) -> None:
         """Replace a file whole: whoever reads sees the old content or the new, also after a power cut.
 
         `owner` is (uid, gid). Raises BackstayError when the disk refuses (full, read-only, no permission).
@@ -188,7 +186,9 @@ def _syncfs(descriptor: int) -> None:
         return
     if code != 0:
         number = ctypes.get_errno()
-        raise BackstayError(f"The file system did not confirm a sync ({os.strerror(number)}): check the disk and `dmesg`.")
+        raise BackstayError(
+            f"The file system did not confirm a sync ({os.strerror(number)}): check the disk and `dmesg`."
+        )
 
 
 def _refusal(verb: str, path: Path, error: OSError) -> BackstayError:

@@ -25,7 +25,9 @@ class Systemd:
     def start(self, units: Sequence[str], *, wait: bool = True, timeout_seconds: float = 120.0) -> None:
         """Start units; with `wait`, until they say that they are up. Raises BackstayError when one does not."""
         if units:
-            self._run(["systemctl", "start", *([] if wait else ["--no-block"]), *units], timeout_seconds=timeout_seconds)
+            self._run(
+                ["systemctl", "start", *([] if wait else ["--no-block"]), *units], timeout_seconds=timeout_seconds
+            )
 
     def stop(self, units: Sequence[str], *, wait: bool = True, timeout_seconds: float = 180.0) -> None:
         """Stop units and forget a failure of theirs; one that is unknown is fine."""

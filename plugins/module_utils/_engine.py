@@ -1,0 +1,851 @@
+"""Does and undoes each step of a transaction on the host.
+
+The engine is an adapter: what to do is decided in `_steps.py` and `_releases.py`; here it is done, through storage,
+systemd and the runtime. Every method `do_<step>` can be called twice, and `undo_<step>` from any point in it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pwd
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BackstayError, GateRefused, InputError
+from ._journal import Journal
+from ._layout import Layout
+from ._ledger import Ledger
+from ._releases import (
+    History,
+    Release,
+    check_version,
+    fold,
+    must_run,
+    named_target,
+    prunable,
+    release_id,
+    rollback_target,
+    withdrawn_by,
+)
+from ._run import Runner, run
+from ._storage import Storage, canonical
+from ._systemd import Systemd, memory_of, open_connections
+from ._units import one_off, unit_text
+
+if TYPE_CHECKING:
+    from ._application import Application
+    from ._runtime import MigrationState
+
+GUNICORN_CONFIGURATION = Path("/etc/backstay/gunicorn.conf.py")
+FORMAT = 1
+
+
+def utc_now() -> str:
+    """The time as UTC ISO 8601 with milliseconds: 2026-11-21T06:14:23.123Z."""
+    now = datetime.datetime.now(datetime.UTC)
+    return now.strftime("%Y-%m-%dT%H:%M:%S.") + f"{now.microsecond // 1000:03d}Z"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks for. `by` and `why` go into the ledger; sizes are bytes, times are seconds."""
+
+    operation: str
+    by: str = "unknown"
+    why: str = ""
+    version: str | None = None
+    payload: str | None = None  # sha256 of a payload that lies in the artifacts directory
+    target: str | None = None  # a rollback's named target: id or version
+    keep_warm: bool = True
+    force: bool = False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Request:
+        known = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
+        unknown = sorted(set(data) - set(known))
+        if unknown:
+            raise InputError(f"The request has the unknown key {unknown[0]!r}: use a client of this host's version.")
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """All that the steps need to know, fixed before the first of them and written into the journal's first record."""
+
+    id: str
+    application: str
+    operation: str
+    candidate: str
+    previous: str | None  # what was live when it began
+    version: str
+    payload: str
+    request: Request
+    began: str
+    configuration_only: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Transaction:
+        if data["format"] > FORMAT:
+            raise BackstayError(
+                f"The open transaction has format {data['format']} and this backstay knows {FORMAT}: "
+                "update the host's command with playbooks/site.yml."
+            )
+        fields = {name: data[name] for name in cls.__dataclass_fields__}
+        return cls(**{**fields, "request": Request(**fields["request"])})
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a candidate needs and what there is; memory and disk in bytes."""
+
+    disk_needed: int
+    disk_free: int
+    inodes_needed: int
+    inodes_free: int
+    memory_needed: int
+    memory_available: int
+
+    def refusal(self, *, warm: str | None) -> str | None:
+        """Why it does not fit, in one sentence with the remedy; None when it fits."""
+        if self.disk_free < self.disk_needed:
+            return (
+                f"The release needs {_mib(self.disk_needed)} of disk and {_mib(self.disk_free)} are free: "
+                "free some, or keep fewer releases (releases.keep)."
+            )
+        if self.inodes_free < self.inodes_needed:
+            return (
+                f"The release needs {self.inodes_needed} inodes and {self.inodes_free} are free: "
+                "remove small files, or keep fewer releases (releases.keep)."
+            )
+        if self.memory_available < self.memory_needed:
+            offer = (
+                f"release with keep_warm=false (--without-warm), which stops {warm} first and makes a rollback "
+                "start it again"
+                if warm
+                else "free some memory, or lower processes.web.workers"
+            )
+            return (
+                f"Three releases do not fit in memory: the candidate needs {_mib(self.memory_needed)} beside what runs "
+                f"and {_mib(self.memory_available)} are available: {offer}."
+            )
+        return None
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 1048576:.0f} MiB"
+
+
+@dataclass
+class Engine:
+    """The host side of one application."""
+
+    layout: Layout
+    storage: Storage = field(default_factory=Storage)
+    runner: Runner = run
+    now: Callable[[], str] = utc_now
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+    say: Callable[[str], None] = lambda line: None  # progress for people
+    interrupted: Callable[[], bool] = lambda: False  # somebody waits for the lock: cut the settling short
+
+    def __post_init__(self) -> None:
+        self.systemd = Systemd(self.runner)
+        self.ledger = Ledger(self.layout.ledger, self.storage, self.now)
+        self.journal = Journal(self.layout.journal, self.layout.old_journals, self.storage, self.now)
+
+    # what is there
+
+    def history(self) -> History:
+        return fold(self.ledger.read())
+
+    def live(self) -> str | None:
+        """The id of the live release, from the link and from nothing else."""
+        try:
+            target = os.readlink(self.layout.active)
+        except FileNotFoundError:
+            return None
+        return Path(target).parent.name
+
+    def application(self, release: str | None = None) -> Application:
+        """The application as declared on this host, or as a release of it was configured."""
+        from ._application import from_dict
+
+        path = (
+            self.layout.release_configuration(release) / "application.json" if release else self.layout.application_file
+        )
+        content = self.storage.read(path)
+        if content is None:
+            raise InputError(
+                f"There is no application {self.layout.name!r} on this host ({path} is missing): run playbooks/site.yml."
+            )
+        return from_dict(json.loads(content), file=str(path))
+
+    def secrets(self) -> dict[str, str]:
+        content = self.storage.read(self.layout.secrets_file)
+        return {} if content is None else dict(json.loads(content)["values"])
+
+    def web_unit(self, release: str) -> str:
+        return self.layout.unit(release, "web")
+
+    def _units(self, release: str, *, web: bool) -> list[str]:
+        """The units of a release: its web process, or all the others (workers and singletons)."""
+        try:
+            application = self.application(release)
+        except InputError:
+            return []
+        return [
+            self.layout.unit(release, process.name)
+            for process in application.processes.values()
+            if (process.kind == "web") == web
+        ]
+
+    # before anything is touched
+
+    def open(self, request: Request) -> Transaction:
+        """Check everything that can be checked without touching anything, and fix what the transaction will do.
+
+        Raises InputError or GateRefused; nothing has changed then.
+        """
+        live = self.live()
+        history = self.history()
+        stamp = self.now()
+        identifier = stamp.replace("-", "").replace(":", "").replace(".", "").rstrip("Z") + f"-{os.getpid()}"
+        if request.operation == "rollback":
+            target = self._target(request, history, live)
+            return Transaction(
+                identifier,
+                self.layout.name,
+                "rollback",
+                target.id,
+                live,
+                target.version,
+                str(target.data.get("payload", "")),
+                request,
+                stamp,
+            )
+        application = self.application()
+        self._environment(application, "0000-0.0.0", "", "")
+        version, payload, only = self._what(request, history, live)
+        sequence = history.next_sequence
+        transaction = Transaction(
+            identifier,
+            self.layout.name,
+            "release",
+            release_id(sequence, version),
+            live,
+            version,
+            payload,
+            request,
+            stamp,
+            only,
+        )
+        self._check_payload(transaction)
+        self._check_room(transaction, application, history)
+        return transaction
+
+    def _target(self, request: Request, history: History, live: str | None) -> Release:
+        if live is None:
+            raise InputError(
+                f"Nothing of {self.layout.name} is live: there is nothing to roll back; release a version."
+            )
+        if request.target:
+            target = named_target(history, live, request.target)
+        else:
+            found = rollback_target(history, live)
+            if found is None:
+                raise InputError(
+                    f"There is nothing to roll back to: {live} is live and no older release was proven and is still "
+                    "good; see `backstay history`."
+                )
+            target = found
+        if not (self.layout.release(target.id) / "manifest.json").exists():
+            raise BackstayError(f"The files of {target.id} are missing from {self.layout.releases}: release it again.")
+        return target
+
+    def _what(self, request: Request, history: History, live: str | None) -> tuple[str, str, bool]:
+        """(version, payload digest, whether this is the live payload with another configuration)."""
+        if request.payload is None:
+            current = history.get(live)
+            if current is None:
+                raise InputError("A configuration release needs a live release: release a version first.")
+            version = request.version or current.version
+            if version != current.version:
+                raise InputError(
+                    f"No payload was given for {version}, and {current.version} is live: give the payload of {version}."
+                )
+            return version, str(current.data["payload"]), True
+        return check_version(request.version or ""), request.payload, False
+
+    def _check_payload(self, transaction: Transaction) -> None:
+        from ._artifact import host_facts, verify
+
+        path = self.layout.payload(transaction.payload)
+        if not path.exists():
+            raise InputError(
+                f"The payload {transaction.payload[:12]} of {transaction.version} is not on this host ({path}): send it first."
+            )
+        facts = host_facts()
+        manifest = verify(
+            path,
+            sha256=transaction.payload,
+            application=transaction.application,
+            system=facts.system,
+            python=facts.python,
+            architecture=facts.architecture,
+        )
+        if manifest.version != transaction.version:
+            raise InputError(
+                f"The payload {transaction.payload[:12]} holds version {manifest.version} and {transaction.version} was "
+                "asked for: send the right payload."
+            )
+
+    def _check_room(self, transaction: Transaction, application: Application, history: History) -> None:
+        from ._artifact import read_manifest, unpacked_bytes
+        from ._runtime import runtime_of
+
+        payload = self.layout.payload(transaction.payload)
+        size, inodes = unpacked_bytes(payload)
+        key = runtime_of(application).environment_key(read_manifest(payload))
+        if not (self.layout.environments / key).exists():
+            # A virtualenv unpacks to about four times its wheels, bytecode included.
+            size += 4 * payload.stat().st_size
+            inodes += 12000
+        disk = os.statvfs(self.layout.home)
+        policy = application.releases
+        room = Room(
+            disk_needed=2 * size + policy.free_bytes,
+            disk_free=disk.f_bavail * disk.f_frsize,
+            inodes_needed=2 * inodes + policy.free_inodes,
+            # A file system without a fixed number of inodes reports none at all.
+            inodes_free=disk.f_favail if disk.f_files else 1 << 62,
+            memory_needed=self._memory_estimate(application, transaction.previous) + policy.free_memory_bytes,
+            memory_available=self._memory_available(),
+        )
+        warm = must_run(history, transaction.previous).warm
+        if warm and not transaction.request.keep_warm:
+            freed = self._memory_of_unit(self.web_unit(warm))
+            room = Room(**{**asdict(room), "memory_available": room.memory_available + freed})
+        refusal = room.refusal(warm=warm if transaction.request.keep_warm else None)
+        if refusal:
+            raise GateRefused(refusal)
+
+    def _memory_of_unit(self, unit: str) -> int:
+        pid = int(self.systemd.properties(unit, "MainPID").get("MainPID") or 0)
+        return memory_of(pid) if pid else 0
+
+    def _memory_estimate(self, application: Application, live: str | None) -> int:
+        """What the live release's web process uses now; where none runs, the limit it was given."""
+        measured = self._memory_of_unit(self.web_unit(live)) if live else 0
+        return measured or application.processes["web"].memory_max_bytes
+
+    def _memory_available(self) -> int:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        raise BackstayError(
+            "The kernel does not tell the available memory (/proc/meminfo): check that /proc is mounted."
+        )
+
+    # prepare
+
+    def do_reserve(self, transaction: Transaction) -> str:
+        from ._artifact import read_manifest
+
+        if self.history().get(transaction.candidate) is None:
+            manifest = read_manifest(self.layout.payload(transaction.payload))
+            self.ledger.append(
+                "staged",
+                transaction.candidate,
+                version=transaction.version,
+                commit=manifest.commit,
+                payload=transaction.payload,
+                notes=manifest.notes,
+                by=transaction.request.by,
+                why=transaction.request.why,
+                transaction=transaction.id,
+                configuration_only=transaction.configuration_only,
+            )
+        return transaction.candidate
+
+    def undo_reserve(self, transaction: Transaction, reason: str) -> None:
+        """The id stays, marked failed: nothing that was tried is forgotten."""
+        known = self.history().get(transaction.candidate)
+        if known and known.state == "staged":
+            self.ledger.append("failed", transaction.candidate, reason=reason, transaction=transaction.id)
+
+    def do_stage(self, transaction: Transaction) -> str:
+        from ._artifact import unpack
+        from ._runtime import runtime_of
+
+        target = self.layout.release(transaction.candidate)
+        partial = target.with_name(f".{target.name}.partial")
+        self.storage.remove_tree(partial)
+        self.storage.remove_tree(target)
+        partial.mkdir(mode=0o750)
+        os.chown(partial, 0, self._gid())
+        try:
+            unpack(self.layout.payload(transaction.payload), partial)
+            shutil.copyfile(GUNICORN_CONFIGURATION, partial / "gunicorn.conf.py")
+            self.storage.rename(partial, target)
+            runtime_of(self.application()).compile_code(target, self.runner)
+            self.storage.sync_tree(target)
+        except OSError as refused:
+            raise BackstayError(
+                f"{transaction.candidate} could not be unpacked into {self.layout.releases}: {refused.strerror or refused}; "
+                "free some space, then release again."
+            ) from refused
+        return f"{sum(1 for _ in target.rglob('*'))} files"
+
+    def undo_stage(self, transaction: Transaction, reason: str) -> None:
+        target = self.layout.release(transaction.candidate)
+        self.storage.remove_tree(target.with_name(f".{target.name}.partial"))
+        self.storage.remove_tree(target)
+
+    def do_environment(self, transaction: Transaction) -> str:
+        from ._artifact import read_manifest
+        from ._runtime import runtime_of
+
+        payload = self.layout.payload(transaction.payload)
+        manifest = read_manifest(payload)
+        runtime = runtime_of(self.application())
+        key = runtime.environment_key(manifest)
+        target = self.layout.environments / key
+        made = not target.exists() or (target / ".unfinished").exists()
+        runtime.create_environment(payload, manifest, target, self.runner)
+        self.storage.link(self.layout.release(transaction.candidate) / "venv", f"../../environments/{key}")
+        return f"{key[:8]} {'built' if made else 'shared'}"
+
+    def undo_environment(self, transaction: Transaction, reason: str) -> None:
+        """The link goes with the release's directory; an environment nobody refers to goes when releases are pruned."""
+
+    def do_configure(self, transaction: Transaction) -> str:
+        from ._application import to_dict
+        from ._environment import environment_file
+        from ._runtime import runtime_of
+
+        application = self.application()
+        candidate = transaction.candidate
+        target = self.layout.release_configuration(candidate)
+        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        commit = str((self.history().get(candidate) or Release(candidate, "", "", "")).data.get("commit", ""))
+        values = self._environment(application, candidate, transaction.version, commit)
+        self.storage.write(target / "application.json", canonical(to_dict(application)) + b"\n", mode=0o600)
+        self.storage.write(target / "environment", environment_file(values).encode(), mode=0o600)
+        runtime = runtime_of(application)
+        release = self.layout.release(candidate)
+        for process in application.processes.values():
+            command = runtime.process_command(
+                application, process.name, release, self.layout.socket(candidate), release / "gunicorn.conf.py"
+            )
+            text = unit_text(application, candidate, process, command)
+            self.storage.write(self.layout.units / self.layout.unit(candidate, process.name), text.encode())
+        self.systemd.reload()
+        return f"{len(application.processes)} units"
+
+    def undo_configure(self, transaction: Transaction, reason: str) -> None:
+        self._forget_units(transaction.candidate)
+        self.storage.remove_tree(self.layout.release_configuration(transaction.candidate))
+
+    def _forget_units(self, release: str) -> None:
+        files = sorted(self.layout.units.glob(f"{self.layout.name}-{release}-*.service"))
+        if files:
+            self.systemd.stop([file.name for file in files])
+            for file in files:
+                self.storage.remove(file)
+            self.systemd.reload()
+
+    def _environment(self, application: Application, release: str, version: str, commit: str) -> dict[str, str]:
+        """The environment of a release. Raises InputError naming each required key that is missing or empty."""
+        from ._environment import compose
+
+        provided = {
+            "BACKSTAY_APPLICATION": application.name,
+            "BACKSTAY_RELEASE_ID": release,
+            "BACKSTAY_VERSION": version,
+            "BACKSTAY_COMMIT": commit,
+            "BACKSTAY_DATA_DIR": str(self.layout.data),
+            "BACKSTAY_STATIC_DIR": str(self.layout.release(release) / "static"),
+            "BACKSTAY_LOG_DIR": str(self.layout.logs),
+            "BACKSTAY_LOG_LEVEL": application.log_level,
+        }
+        return compose(application, self.secrets(), provided)
+
+    def do_publish(self, transaction: Transaction) -> str:
+        """Copy the hashed files into the shared directory: only new names, so no page ever loses an asset."""
+        source = self.layout.release(transaction.candidate) / "static"
+        names = self._hashed(source)
+        added = 0
+        for name in names:
+            target = self.layout.static / name
+            if target.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+            temporary = target.with_name(f".{target.name}.new")
+            temporary.unlink(missing_ok=True)
+            shutil.copyfile(source / name, temporary)
+            temporary.chmod(0o644)
+            os.rename(temporary, target)
+            added += 1
+        if added:
+            self.storage.sync_tree(self.layout.static)
+        return f"{added} new of {len(names)}"
+
+    def undo_publish(self, transaction: Transaction, reason: str) -> None:
+        """Added assets harm nobody and go when releases are pruned."""
+
+    def _hashed(self, static: Path) -> list[str]:
+        content = self.storage.read(static / "staticfiles.json")
+        return [] if content is None else sorted(set(json.loads(content)["paths"].values()))
+
+    def do_migrate(self, transaction: Transaction) -> str:
+        before = self.migrations(transaction.candidate, "state")
+        if not before.pending:
+            return "nothing to migrate"
+        after = self.migrations(transaction.candidate, "migrate", seconds=1800.0)
+        if after.pending:
+            raise BackstayError(
+                f"Migrations ended and {after.pending[0]} is still pending: see journalctl -t {self.layout.name}-migrate."
+            )
+        self.ledger.append(
+            "migrated", transaction.candidate, migrations=list(before.pending), transaction=transaction.id
+        )
+        return f"{len(before.pending)} applied: {', '.join(before.pending)}"
+
+    def undo_migrate(self, transaction: Transaction, reason: str) -> None:
+        """A migration that still runs is stopped; what was applied stays (additive ones harm no older release)."""
+        unit = self._migration_unit(transaction.candidate)
+        if self.systemd.states([unit]).get(unit) not in ("inactive", "unknown", None):
+            self.systemd.stop([unit])
+
+    def _migration_unit(self, release: str) -> str:
+        return self.layout.unit(release, "migrate")
+
+    def migrations(self, release: str, action: str, *, seconds: float = 120.0) -> MigrationState:
+        """Ask (`state`) or make (`migrate`) the migrations of a release, in its own environment and sandbox.
+
+        It runs as a unit with a known name, so that recovery can find and stop it when the transaction was killed.
+        """
+        from ._runtime import runtime_of
+
+        application = self.application(release)
+        runtime = runtime_of(application)
+        command = runtime.agent_command(self.layout.release(release), action)
+        done = self.runner(
+            [
+                "systemd-run",
+                "--quiet",
+                "--wait",
+                "--pipe",
+                "--collect",
+                f"--unit={self._migration_unit(release)}",
+                *one_off(application, release, seconds=seconds),
+                *command,
+            ],
+            timeout_seconds=seconds + 30,
+            check=False,
+        )
+        if not done.ok:
+            last = self._clean(done.last_lines(12))
+            what = "could not be read" if action == "state" else "failed"
+            raise BackstayError(
+                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; the live release "
+                "still serves; mend the migration and release again.",
+                lines=last,
+            )
+        return runtime.parse_agent(done.stdout)
+
+    def do_start(self, transaction: Transaction) -> str:
+        unit = self.web_unit(transaction.candidate)
+        if not transaction.request.keep_warm and transaction.operation == "release":
+            warm = must_run(self.history(), transaction.previous).warm
+            if warm:
+                self.systemd.stop([self.web_unit(warm)])
+        if self.systemd.states([unit]).get(unit) == "active":
+            return "runs already"
+        try:
+            self.systemd.start([unit])
+        except BackstayError as refused:
+            raise self._candidate_failed(transaction, f"{transaction.candidate} did not start") from refused
+        return unit
+
+    def undo_start(self, transaction: Transaction, reason: str) -> None:
+        """Stop the candidate once nobody is connected to it, unless it is to run anyway (a rollback's warm target)."""
+        running = must_run(self.history(), self.live())
+        if transaction.candidate in (running.live, running.warm):
+            return
+        self.drain(transaction.candidate)
+        self.systemd.stop([self.web_unit(transaction.candidate)])
+
+    def do_gate(self, transaction: Transaction) -> str:
+        from ._health import run_until
+        from ._http import Target
+
+        application = self.application(transaction.candidate)
+        target = Target.unix(self.layout.socket(transaction.candidate), application.domain)
+        checks = self._checks(application, target, "candidate", transaction.candidate)
+        health = application.health
+        unit = self.web_unit(transaction.candidate)
+
+        def died(_: object) -> None:
+            seen = self.systemd.properties(unit, "ActiveState", "NRestarts")
+            if seen.get("ActiveState") == "failed" or int(seen.get("NRestarts") or 0) > 1:
+                raise self._candidate_failed(transaction, f"{transaction.candidate} died while it was starting")
+
+        quick = transaction.operation == "rollback"
+        report = run_until(
+            checks,
+            consecutive=1 if quick else health.consecutive,
+            interval_seconds=health.interval_seconds,
+            deadline_seconds=min(5.0, health.deadline_seconds) if quick else health.deadline_seconds,
+            clock=self.clock,
+            sleep=self.sleep,
+            on_attempt=died,
+        )
+        if not report.ok:
+            if transaction.request.force and quick:
+                return f"not well ({report.reason}), forced"
+            raise self._candidate_failed(transaction, f"{transaction.candidate} is not well: {report.reason}")
+        return f"well after {report.attempts} answers"
+
+    def undo_gate(self, transaction: Transaction, reason: str) -> None:
+        """Asking changed nothing."""
+
+    def _checks(self, application: Application, target: Any, through: str, release: str) -> list[Any]:
+        from ._health import application_checks
+
+        static = self._hashed(self.layout.release(release) / "static")
+        media = self.layout.data / application.media if application.media else None
+        return list(
+            application_checks(
+                application,
+                target,
+                through=through,
+                release_id=release,
+                static_path=f"/static/{_plain_asset(static)}" if static else None,
+                media_path=_any_media(media) if media else None,
+            )
+        )
+
+    def _candidate_failed(self, transaction: Transaction, sentence: str) -> GateRefused:
+        """A refusal with the candidate's own last words, secrets removed."""
+        lines = self._clean(
+            self.systemd.last_lines(self.web_unit(transaction.candidate), 15, since=_local(transaction.began))
+        )
+        serving = f"{transaction.previous} still serves" if transaction.previous else "nothing serves yet"
+        remedy = (
+            "mend it and release again"
+            if transaction.operation == "release"
+            else "roll back to another (--to), or insist with --force"
+        )
+        return GateRefused(f"{sentence.rstrip('.')}; {serving}, {remedy}.", lines=lines)
+
+    def _clean(self, lines: tuple[str, ...]) -> tuple[str, ...]:
+        from ._environment import redact
+
+        secrets = tuple(self.secrets().values())
+        return tuple(redact(line, secrets)[:500] for line in lines)
+
+    # flip
+
+    def do_flip(self, transaction: Transaction) -> str:
+        before = self.clock()
+        self.storage.link(self.layout.active, self.layout.socket(transaction.candidate))
+        return f"{(self.clock() - before) * 1000:.1f} ms"
+
+    def undo_flip(self, transaction: Transaction, reason: str) -> None:
+        if transaction.previous is None:
+            self.storage.remove(self.layout.active)
+            return
+        unit = self.web_unit(transaction.previous)
+        if self.systemd.states([unit]).get(unit) != "active":
+            self.systemd.start([unit])
+        self.storage.link(self.layout.active, self.layout.socket(transaction.previous))
+
+    def do_verify(self, transaction: Transaction) -> str:
+        """Ask through the front door until the right release answers: what nginx says, not what we believe."""
+        from ._health import run_until
+
+        application = self.application(transaction.candidate)
+        report = run_until(
+            self._checks(application, front_door(application), "front_door", transaction.candidate),
+            consecutive=1 if transaction.operation == "rollback" else application.health.consecutive,
+            interval_seconds=application.health.interval_seconds,
+            deadline_seconds=min(15.0, application.health.deadline_seconds),
+            clock=self.clock,
+            sleep=self.sleep,
+            on_attempt=lambda _: None,
+        )
+        if not report.ok and not (transaction.request.force and transaction.operation == "rollback"):
+            raise self._candidate_failed(
+                transaction, f"The front door does not answer well with {transaction.candidate}: {report.reason}"
+            )
+        return f"{transaction.candidate} answers" if report.ok else f"not well ({report.reason}), forced"
+
+    def undo_verify(self, transaction: Transaction, reason: str) -> None:
+        """Asking changed nothing."""
+
+    def do_handover(self, transaction: Transaction) -> str:
+        """The old release's workers stop and the new one's start; a singleton waits for the old one on its lock."""
+        return self._hand_over(transaction.previous, transaction.candidate)
+
+    def undo_handover(self, transaction: Transaction, reason: str) -> None:
+        self._hand_over(transaction.candidate, transaction.previous)
+
+    def _hand_over(self, old: str | None, new: str | None) -> str:
+        leaving = self._units(old, web=False) if old else []
+        coming = self._units(new, web=False) if new else []
+        self.systemd.stop(leaving, wait=False)
+        self.systemd.start(coming, wait=False)
+        return f"{len(leaving)} leave, {len(coming)} come"
+
+    # confirm
+
+    def do_confirm(self, transaction: Transaction) -> str:
+        history = self.history()
+        known = history.get(transaction.candidate)
+        if transaction.operation == "rollback":
+            for left in withdrawn_by(history, transaction.previous, transaction.candidate):
+                self.ledger.append(
+                    "withdrawn",
+                    left,
+                    reason=transaction.request.why or f"rolled back to {transaction.candidate}",
+                    withdrawn_by=transaction.request.by,
+                    transaction=transaction.id,
+                )
+        if known is None or known.state != "live" or known.data.get("transaction") != transaction.id:
+            self.ledger.append(
+                "live",
+                transaction.candidate,
+                live_by=transaction.request.by,
+                live_why=transaction.request.why,
+                transaction=transaction.id,
+            )
+        return f"{transaction.candidate} is live"
+
+    def do_settle(self, transaction: Transaction | None) -> str:
+        """Make what runs be what must run."""
+        return self.settle(keep_warm=transaction.request.keep_warm if transaction else True)
+
+    def settle(self, *, keep_warm: bool = True) -> str:
+        """Start what must run and does not, drain and stop what runs and need not. Derived, so it can be cut short:
+        whoever settles next does the rest."""
+        history = self.history()
+        running = must_run(history, self.live(), keep_warm=keep_warm)
+        wanted = set()
+        for release, web_only in ((running.live, False), (running.warm, True)):
+            if release:
+                wanted.add(self.web_unit(release))
+                wanted.update([] if web_only else self._units(release, web=False))
+        states = self.systemd.states(sorted(wanted))
+        missing = [unit for unit in sorted(wanted) if states.get(unit) not in ("active", "activating", "reloading")]
+        self.systemd.start(missing, wait=False)
+        surplus = [unit for unit in self.systemd.units_of(self.layout.name) if unit not in wanted]
+        workers = [unit for unit in surplus if not unit.endswith("-web.service")]
+        self.systemd.stop(workers)
+        cut_short = 0
+        for unit in surplus:
+            if unit in workers:
+                continue
+            release = unit.removeprefix(f"{self.layout.name}-").removesuffix("-web.service")
+            if self.drain(release):
+                self.systemd.stop([unit])
+            else:
+                cut_short += 1
+        told = [f"{len(missing)} started", f"{len(surplus) - cut_short} stopped"]
+        return ", ".join(told + ([f"{cut_short} left for the next"] if cut_short else []))
+
+    def drain(self, release: str) -> bool:
+        """Wait until nobody is connected to a release's socket, or until the drain deadline (then reported).
+
+        False when it was cut short because somebody waits for the lock.
+        """
+        path = self.layout.socket(release)
+        try:
+            deadline_seconds = self.application(release).releases.drain_seconds
+        except InputError:
+            deadline_seconds = 0.0
+        began = self.clock()
+        quiet = 0
+        while True:
+            left = open_connections(path)
+            quiet = quiet + 1 if left == 0 else 0
+            if quiet >= 3:  # nginx may be between reading the link and connecting
+                return True
+            if self.clock() - began > deadline_seconds:
+                self.ledger.append("undrained", release, connections=left, after_seconds=deadline_seconds)
+                self.say(f"{release} still had {left} connections after {deadline_seconds:g} s and is stopped")
+                return True
+            if self.interrupted():
+                return False
+            self.sleep(0.05)
+
+    def do_prune(self, transaction: Transaction) -> str:
+        application = self.application()
+        history = self.history()
+        doomed = prunable(history, self.live(), keep=application.releases.keep)
+        for release in doomed:
+            self._forget_units(release)
+            self.storage.remove_tree(self.layout.release(release))
+            self.storage.remove_tree(self.layout.release_configuration(release))
+            self.ledger.append("pruned", release, transaction=transaction.id)
+        self._sweep()
+        return f"{len(doomed)} removed"
+
+    def _sweep(self) -> None:
+        """Remove environments, payloads and assets that no release on this host refers to any more."""
+        kept = [path for path in self.layout.releases.iterdir() if not path.name.startswith(".")]
+        environments = {os.readlink(path / "venv").rpartition("/")[2] for path in kept if (path / "venv").is_symlink()}
+        for path in self.layout.environments.iterdir():
+            if path.name not in environments:
+                self.storage.remove_tree(path)
+        history = self.history()
+        payloads = {str(r.data.get("payload")) for r in history.ordered() if self.layout.release(r.id).exists()}
+        for path in self.layout.artifacts.glob("*.tar"):
+            if path.stem not in payloads:
+                self.storage.remove(path)
+        assets = {name for path in kept for name in self._hashed(path / "static")}
+        for path in list(self.layout.static.rglob("*")):
+            if path.is_file() and str(path.relative_to(self.layout.static)) not in assets:
+                path.unlink()
+
+    def _gid(self) -> int:
+        return pwd.getpwnam(self.layout.name).pw_gid
+
+
+def front_door(application: Application) -> Any:
+    """The application's site as this host's own nginx serves it: TLS to the loopback, under the site's name.
+
+    The certificate's chain is a check of its own (`health`), not a reason to refuse a release.
+    """
+    from ._http import Target
+
+    return Target.tcp("127.0.0.1", 443, tls=True, server_name=application.domain, verify=False)
+
+
+def _plain_asset(names: list[str]) -> str:
+    """A style sheet where there is one: the asset whose absence a visitor sees first."""
+    return next((name for name in names if name.endswith(".css")), names[0])
+
+
+def _any_media(directory: Path) -> str | None:
+    """The URL path of one uploaded file; None where there is none yet."""
+    for root, folders, files in os.walk(directory):
+        folders.sort()
+        for name in sorted(files):
+            if not name.startswith("."):
+                return "/media/" + str((Path(root) / name).relative_to(directory))
+    return None
+
+
+def _local(stamp: str) -> str:
+    """A UTC stamp as journalctl understands it."""
+    return stamp.replace("T", " ").partition(".")[0] + " UTC"

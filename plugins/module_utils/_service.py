@@ -1,0 +1,566 @@
+"""The transaction's service: one per application, started by systemd when a client connects to its socket.
+
+It holds the application's lock from `begin` to the end, so a lock is never stale: the kernel drops it with the process.
+It answers one JSON line with a stream of events and one last object:
+
+    {"protocol": 1, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
+    {"protocol": 1, "command": "flip" | "confirm" | "abort", "transaction": "..."}
+    {"protocol": 1, "command": "status"}
+
+Events: {"event": "step", "step": ..., "title": ..., "seconds": ..., "detail": ...} and {"event": "say", "line": ...}.
+Last: {"event": "result", "ok": true, ...} or {"event": "result", "ok": false, "message": ..., "exit_code": ...}.
+
+Between prepare, flip and confirm it waits for the client, but only until its deadline: a release that was flipped and
+never confirmed flips back by itself. A client that goes away changes nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import queue
+import selectors
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ._engine import Engine, Request, Transaction
+from ._errors import BackstayError, Busy, InputError
+from ._steps import POINT_OF_NO_RETURN, TITLES, Recovery, all_steps, recovery, steps_of
+from ._version import PROTOCOL
+
+_LINE_LIMIT = 1 << 20
+_IDLE_SECONDS = 2.0
+DEFAULT_PREPARE_SECONDS = 900.0  # from prepared to flip: several hosts may still be preparing
+DEFAULT_CONFIRM_SECONDS = 300.0
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Lock:
+    """The application's lock: flock(2) on a file, gone with the process that holds it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def take(self, *, wait_seconds: float = 0.0) -> bool:
+        """Whether it is ours now."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    return False
+                time.sleep(0.05)
+                continue
+            self._descriptor = descriptor
+            return True
+
+    def release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+@dataclass
+class Conductor:
+    """Takes one transaction through its phases on an engine, with the journal written ahead of each step."""
+
+    engine: Engine
+    emit: Emit
+    transaction: Transaction | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def begin(self, request: Request) -> Transaction:
+        transaction = self.engine.open(request)
+        self.transaction = transaction
+        self.steps = []
+        self.engine.journal.write("begin", "begin", **transaction.to_dict())
+        return transaction
+
+    def phase(self, name: str, should_abort: Callable[[], bool] = lambda: False) -> None:
+        """Do the steps of one phase. When one fails everything is undone and the error goes on."""
+        transaction = self._open()
+        for step in steps_of(transaction.operation, name):
+            if should_abort():
+                raise self._undone(BackstayError("The transaction was aborted on request."))
+            try:
+                self._do(step, transaction)
+            except BackstayError as failed:
+                if self._past_return():
+                    # The release is live and written down; what is left is housekeeping that recovery repeats.
+                    self.emit({"event": "say", "line": f"{TITLES[step]}: {failed.message}"})
+                    continue
+                raise self._undone(failed) from failed
+            except Exception as unexpected:  # a bug must not leave half a release behind
+                failure = BackstayError(f"The step {step!r} broke ({type(unexpected).__name__}: {unexpected}).")
+                if self._past_return():
+                    self.emit({"event": "say", "line": failure.message})
+                    continue
+                raise self._undone(failure) from unexpected
+
+    def _open(self) -> Transaction:
+        if self.transaction is None:
+            raise InputError("No transaction is open.")
+        return self.transaction
+
+    def _past_return(self) -> bool:
+        return any(step["step"] == POINT_OF_NO_RETURN for step in self.steps)
+
+    def _do(self, step: str, transaction: Transaction) -> None:
+        self.emit({"event": "begin", "step": step, "title": TITLES[step]})
+        self.engine.journal.write(step, "begin")
+        began = time.monotonic()
+        detail = getattr(self.engine, f"do_{step}")(transaction)
+        seconds = round(time.monotonic() - began, 3)
+        self.engine.journal.write(step, "done", seconds=seconds, detail=detail)
+        record = {"event": "step", "step": step, "title": TITLES[step], "seconds": seconds, "detail": detail}
+        self.steps.append(record)
+        self.emit(record)
+
+    def _undone(self, failed: BackstayError) -> BackstayError:
+        try:
+            self.undo(failed.message)
+        except BackstayError as worse:
+            return BackstayError(
+                f"{failed.message} Undoing it failed too: {worse.message} Run `backstay recover {self.engine.layout.name}`.",
+                exit_code=failed.exit_code,
+                lines=failed.lines,
+            )
+        return failed
+
+    def undo(self, reason: str) -> Recovery:
+        """Undo whatever the journal says was begun, the last first, and put the journal away."""
+        found = recovery(self.engine.journal.read())
+        self.carry_out(found, reason)
+        return found
+
+    def carry_out(self, found: Recovery, reason: str) -> None:
+        """Do what recovery decided: the rest of the steps forward, or the undoing of those that were begun."""
+        engine = self.engine
+        if found.begin is None:
+            return
+        transaction = Transaction.from_dict(found.begin)
+        self.transaction = transaction
+        for step in found.steps:
+            if found.direction == "forward":
+                self._do(step, transaction)
+            else:
+                engine.journal.write(step, "undo")
+                getattr(engine, f"undo_{step}")(transaction, reason)
+                engine.journal.write(step, "undone")
+                self.emit({"event": "undone", "step": step, "title": TITLES[step]})
+        if found.direction == "back":
+            engine.settle()
+        self.end(found.direction)
+
+    def end(self, how: str) -> None:
+        transaction = self._open()
+        self.engine.journal.write("end", "done", how=how)
+        self.engine.journal.close(transaction.id)
+        self.transaction = None
+
+    def result(self) -> dict[str, Any]:
+        transaction = self._open()
+        return {
+            "event": "result",
+            "ok": True,
+            "transaction": transaction.id,
+            "operation": transaction.operation,
+            "release": transaction.candidate,
+            "previous": transaction.previous,
+            "version": transaction.version,
+            "live": self.engine.live(),
+            "steps": list(self.steps),
+            "seconds": round(sum(step["seconds"] for step in self.steps), 3),
+        }
+
+
+def recover(engine: Engine, *, forward: bool = False, emit: Emit = lambda event: None) -> dict[str, Any]:
+    """Finish or undo an unfinished transaction, then make what must run, run. The caller holds the lock.
+
+    Says what it found. Safe to repeat, and to run when nothing is wrong.
+    """
+    conductor = Conductor(engine, emit)
+    found = recovery(engine.journal.read(), forward=forward)
+    name = engine.layout.name
+    if found.begin is None:
+        settled = engine.settle()
+        return {"found": "nothing", "live": engine.live(), "message": f"{name}: no transaction was open; {settled}."}
+    transaction = Transaction.from_dict(found.begin)
+    reason = f"the transaction died: {found.reason}"
+    if found.direction == "none":
+        conductor.transaction = transaction
+        engine.journal.close(transaction.id)
+        conductor.transaction = None
+        verb = "only its journal was left to put away"
+    else:
+        conductor.carry_out(found, reason)
+        verb = "finished" if found.direction == "forward" else "undone (additive migrations stay)"
+    settled = engine.settle()
+    live = engine.live()
+    return {
+        "found": found.direction,
+        "operation": transaction.operation,
+        "release": transaction.candidate,
+        "transaction": transaction.id,
+        "live": live,
+        "message": (
+            f"{name}: the {transaction.operation} of {transaction.candidate} was unfinished ({found.reason}) and was {verb}; "
+            f"live is {live or 'nothing'}; {settled}."
+        ),
+    }
+
+
+class _Peer:
+    """One connection: a line in, lines out. A peer that went away is no error."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.buffer = b""
+        connection.setblocking(False)
+
+    def send(self, value: dict[str, Any]) -> None:
+        data = json.dumps(value).encode() + b"\n"
+        with contextlib.suppress(OSError):
+            self.connection.setblocking(True)
+            self.connection.settimeout(2.0)
+            self.connection.sendall(data)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Service:
+    """Listens, and gives one command after another to the worker thread that conducts."""
+
+    def __init__(self, engine: Engine, listener: socket.socket) -> None:
+        self.engine = engine
+        self.listener = listener
+        self.lock = Lock(engine.layout.lock)
+        self.conductor = Conductor(engine, self._emit)
+        self.state = "idle"  # idle, working, prepared, flipped, settling
+        self.settings: dict[str, Any] = {}
+        self.deadline: float | None = None
+        self.abort = threading.Event()
+        self.waiting: list[tuple[_Peer, dict[str, Any]]] = []  # begins that wait for the settling to end
+        self.follower: _Peer | None = None
+        self.inbox: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
+        self.wake_read, self.wake_write = socket.socketpair()
+        self.worker: threading.Thread | None = None
+        engine.interrupted = lambda: bool(self.waiting)
+        engine.say = lambda line: self._emit({"event": "say", "line": line})
+
+    # the loop: the only place that accepts, so that deciding to end cannot race with a connection
+
+    def serve(self) -> int:
+        """Serve until nothing is open. Returns the exit code: 1 when a transaction was left unfinished."""
+        selector = selectors.DefaultSelector()
+        self.listener.setblocking(False)
+        self.wake_read.setblocking(False)
+        selector.register(self.listener, selectors.EVENT_READ, "listener")
+        selector.register(self.wake_read, selectors.EVENT_READ, "wake")
+        idle_since = time.monotonic()
+        peers: set[_Peer] = set()
+        while True:
+            timeout = _IDLE_SECONDS
+            if self.deadline is not None:
+                timeout = max(0.0, min(timeout, self.deadline - time.monotonic()))
+            for key, _ in selector.select(timeout):
+                if key.data == "listener":
+                    with contextlib.suppress(BlockingIOError):
+                        connection, _address = self.listener.accept()
+                        peer = _Peer(connection)
+                        peers.add(peer)
+                        selector.register(connection, selectors.EVENT_READ, peer)
+                elif key.data == "wake":
+                    with contextlib.suppress(BlockingIOError):
+                        self.wake_read.recv(4096)
+                else:
+                    peer = key.data
+                    message = self._receive(peer)
+                    if message is not None:
+                        selector.unregister(peer.connection)
+                        peers.discard(peer)
+                        if message:
+                            self._command(peer, message)
+                        else:
+                            peer.close()
+                    idle_since = time.monotonic()
+            self._collect()
+            if (
+                self.state in ("prepared", "flipped")
+                and self.deadline is not None
+                and time.monotonic() >= self.deadline
+            ):
+                self._expire()
+            if self.state != "idle" or peers or self.waiting:
+                idle_since = time.monotonic()
+            elif time.monotonic() - idle_since >= _IDLE_SECONDS:
+                return 1 if self.engine.layout.journal.exists() else 0
+
+    def _receive(self, peer: _Peer) -> dict[str, Any] | None:
+        """A whole message; {} when the peer went away or sent rubbish; None when the rest is still to come."""
+        try:
+            data = peer.connection.recv(65536)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return {}
+        if not data:
+            return {}
+        peer.buffer += data
+        if b"\n" not in peer.buffer:
+            return {} if len(peer.buffer) > _LINE_LIMIT else None
+        try:
+            message = json.loads(peer.buffer.partition(b"\n")[0])
+        except ValueError:
+            return {}
+        return message if isinstance(message, dict) else {}
+
+    # commands
+
+    def _command(self, peer: _Peer, message: dict[str, Any]) -> None:
+        try:
+            if message.get("protocol") != PROTOCOL:
+                raise InputError(
+                    f"The backstay on this host speaks protocol {PROTOCOL} and the caller {message.get('protocol')}: "
+                    "bring both to one version with playbooks/site.yml."
+                )
+            self._dispatch(peer, message)
+        except BackstayError as refused:
+            _answer_error(peer, refused)
+
+    def _dispatch(self, peer: _Peer, message: dict[str, Any]) -> None:
+        command = message.get("command")
+        if command == "status":
+            peer.send({"event": "result", "ok": True, **self.snapshot()})
+            peer.close()
+            return
+        if command == "begin":
+            if self.state == "settling":
+                self.waiting.append((peer, message))  # the settling sees it and cuts itself short
+                return
+            if self.state != "idle":
+                raise Busy(self._busy())
+            self._begin(peer, message)
+            return
+        if command not in ("flip", "confirm", "abort"):
+            raise InputError(f"The command {command!r} is unknown to this backstay: bring both sides to one version.")
+        transaction = self.conductor.transaction
+        if transaction is None or (message.get("transaction") not in (None, transaction.id)):
+            raise InputError(
+                f"There is no open transaction {message.get('transaction') or ''} of {self.engine.layout.name}: it ended, or "
+                "its deadline passed; see `backstay history`."
+            )
+        if command == "abort" and self.state == "working":
+            self.abort.set()
+            peer.send({"event": "result", "ok": True, "message": "It is undone after the present step."})
+            peer.close()
+            return
+        expected = {"flip": ("prepared",), "confirm": ("flipped",), "abort": ("prepared", "flipped")}[command]
+        if self.state not in expected:
+            raise InputError(
+                f"{command!r} does not fit now: the transaction of {transaction.candidate} is {self.state}."
+            )
+        self._start(peer, command)
+
+    def _begin(self, peer: _Peer, message: dict[str, Any]) -> None:
+        # Recovery holds the same lock for a moment after a crash; waiting a little is kinder than refusing.
+        if not self.lock.take(wait_seconds=20.0):
+            raise Busy(
+                f"{self.engine.layout.name} is being recovered or restored just now: wait for `backstay status` to say that "
+                "it is done, then run it again."
+            )
+        try:
+            if self.engine.layout.journal.exists():
+                peer.send({"event": "say", "line": recover(self.engine)["message"]})
+            request = Request.from_dict(message.get("request") or {})
+            self.settings = message
+            self.abort.clear()
+            self.conductor.begin(request)
+        except BaseException:
+            self.lock.release()
+            raise
+        self._start(peer, "prepare")
+
+    def _start(self, peer: _Peer, command: str) -> None:
+        self.state = "working"
+        self.deadline = None
+        self.follower = peer
+        self.worker = threading.Thread(target=self._work, args=(command,), daemon=True)
+        self.worker.start()
+
+    # the worker thread
+
+    def _work(self, command: str) -> None:
+        conductor = self.conductor
+        try:
+            if command == "abort":
+                transaction = conductor.transaction
+                conductor.undo("aborted on request")
+                self._post(
+                    "ended",
+                    {"event": "result", "ok": True, "message": f"{transaction and transaction.candidate} undone"},
+                )
+                return
+            phases = ["prepare", "flip"] if command == "prepare" and self.settings.get("auto") else [command]
+            for phase in phases:
+                if phase != "confirm":
+                    conductor.phase(phase, self.abort.is_set)
+            if command == "confirm" or self.settings.get("auto"):
+                self._confirm()
+                return
+            self._post("prepared" if phases[-1] == "prepare" else "flipped", conductor.result())
+        except BackstayError as failed:
+            conductor.transaction = None
+            self._post(
+                "ended",
+                {
+                    "event": "result",
+                    "ok": False,
+                    "message": failed.message,
+                    "exit_code": failed.exit_code,
+                    "lines": list(failed.lines),
+                    "live": self.engine.live(),
+                    "steps": list(conductor.steps),
+                },
+            )
+
+    def _confirm(self) -> None:
+        """Confirm, answer, and only then settle: nobody waits for old connections to drain."""
+        conductor = self.conductor
+        transaction = conductor._open()
+        first, *rest = steps_of(transaction.operation, "confirm")
+        try:
+            conductor._do(first, transaction)
+        except BackstayError as failed:
+            raise conductor._undone(failed) from failed
+        self._post("settling", conductor.result())
+        for step in rest:
+            try:
+                conductor._do(step, transaction)
+            except Exception as failed:  # it is live and written down; the next transaction settles again
+                self.engine.journal.write(step, "failed", message=str(failed))
+        conductor.end("confirmed")
+        self._post("ended", {})
+
+    def _post(self, state: str, answer: dict[str, Any]) -> None:
+        self.inbox.put((state, answer))
+        self.wake_write.send(b".")
+
+    def _emit(self, event: dict[str, Any]) -> None:
+        follower = self.follower
+        if follower is not None:
+            follower.send(event)
+
+    def _collect(self) -> None:
+        """What the worker says goes to the client that follows, and decides what may come next."""
+        while True:
+            try:
+                state, answer = self.inbox.get_nowait()
+            except queue.Empty:
+                return
+            if answer and self.follower is not None:
+                self.follower.send(answer)
+                self.follower.close()
+                self.follower = None
+            self.state = "idle" if state == "ended" else state
+            if state == "prepared":
+                self.deadline = time.monotonic() + float(
+                    self.settings.get("prepare_seconds") or DEFAULT_PREPARE_SECONDS
+                )
+            elif state == "flipped":
+                self.deadline = time.monotonic() + float(
+                    self.settings.get("confirm_seconds") or DEFAULT_CONFIRM_SECONDS
+                )
+            elif state == "ended":
+                self.deadline = None
+                self.lock.release()
+                while self.waiting and self.state == "idle":
+                    peer, message = self.waiting.pop(0)
+                    self._command(peer, message)
+                for peer, _ in self.waiting:
+                    _answer_error(peer, Busy(self._busy()))
+                self.waiting.clear()
+
+    def _expire(self) -> None:
+        """The dead-man switch: nobody flipped, or nobody confirmed, in time."""
+        what = "flipped" if self.state == "prepared" else "confirmed"
+        self.state = "working"
+        self.deadline = None
+
+        def work() -> None:
+            try:
+                self.conductor.undo(f"nobody {what} it before its deadline")
+            except BackstayError as failed:
+                print(failed.message, flush=True)
+            self.conductor.transaction = None
+            self._post("ended", {})
+
+        self.worker = threading.Thread(target=work, daemon=True)
+        self.worker.start()
+
+    # what others are told
+
+    def snapshot(self) -> dict[str, Any]:
+        transaction = self.conductor.transaction
+        if transaction is None:
+            return {"state": "idle"}
+        return {
+            "state": self.state,
+            "transaction": transaction.id,
+            "operation": transaction.operation,
+            "release": transaction.candidate,
+            "by": transaction.request.by,
+            "began": transaction.began,
+            "deadline_seconds": None if self.deadline is None else round(self.deadline - time.monotonic(), 1),
+        }
+
+    def _busy(self) -> str:
+        seen = self.snapshot()
+        remedy = (
+            f"`backstay confirm {self.engine.layout.name}` keeps it, `backstay abort {self.engine.layout.name}` undoes it"
+            if self.state in ("prepared", "flipped")
+            else f"wait for it, or undo it with `backstay abort {self.engine.layout.name}`"
+        )
+        return (
+            f"Another transaction of {self.engine.layout.name} is open: the {seen.get('operation')} of {seen.get('release')} "
+            f"by {seen.get('by')} since {seen.get('began')} ({self.state}); {remedy}."
+        )
+
+
+def _answer_error(peer: _Peer, refused: BackstayError) -> None:
+    peer.send(
+        {
+            "event": "result",
+            "ok": False,
+            "message": refused.message,
+            "exit_code": refused.exit_code,
+            "lines": list(refused.lines),
+        }
+    )
+    peer.close()
+
+
+def inherited_listener() -> socket.socket:
+    """The socket that systemd hands over (sd_listen_fds(3)). Raises BackstayError when there is none."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        raise BackstayError(
+            "The transaction's service is started by systemd through its socket, not by hand: use `backstay release` or "
+            "`backstay rollback`."
+        )
+    return socket.socket(fileno=3)
+
+
+__all__ = ["Conductor", "Lock", "Service", "all_steps", "inherited_listener", "recover"]
