@@ -38,9 +38,10 @@ lint: setup  ## ruff, mypy, yamllint, ansible-lint, antsibull-docs and the contr
 bench: hosts  ## Measure release and rollback against the usual way; prints seconds and ratios
 	@.venv/bin/python tests/bench/run.py
 
-docs: setup  ## Write the tables of the roles' READMEs and the modules' pages (.cache/docs)
+docs: setup  ## Write the tables of the roles' READMEs and the pages of the modules (.cache/docs)
 	@.venv/bin/python tools/readme_tables.py
-	@.venv/bin/python tools/module_docs.py
+	@rm -rf .cache/docs && mkdir -p .cache/docs
+	@antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir .cache/docs backstay.ops
 
 lock: setup
 	@for set in controller development; do \

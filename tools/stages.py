@@ -24,6 +24,9 @@ PYTEST = (PYTHON, "-m", "pytest")
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for room in ("tools", "lab") for path in (ROOT / room).glob("*.py"))
 
 
+DOCS_LINT = ("antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "dependent", ".")
+
+
 @dataclass(frozen=True)
 class Step:
     """One command of a stage. `loud`: prints as it goes, for what takes minutes or has a closing line of its own."""
@@ -52,7 +55,7 @@ STAGES: dict[str, tuple[Step, ...]] = {
         Step("ruff check", ("ruff", "check", "--quiet")),
         Step("ruff format", ("ruff", "format", "--check", "--quiet", "--diff")),
         Step("yamllint", ("yamllint", "--strict", ".")),
-        Step("antsibull-docs", (PYTHON, "tools/module_docs.py", "--lint")),
+        Step("antsibull-docs", DOCS_LINT),
         Step("antsibull-changelog", ("antsibull-changelog", "lint")),
         Step("contracts", (*PYTEST, "-q", "tests/unit/contracts")),
     ),

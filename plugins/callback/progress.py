@@ -8,9 +8,9 @@ name: progress
 type: stdout
 short_description: One line per task with its time, failures as sentences
 description:
-  - Prints one line per task when it has ended, with its seconds and what became of each host, in words and, on a terminal,
-    in colour. The task that runs is shown meanwhile on a terminal.
-  - A failure is printed as the sentence in C(msg) of its result, not as JSON. The last lines a command printed follow it.
+  - Prints one line per task when it has ended, with its seconds and what became of each host, in words and, on a
+    terminal, in colour. The task that runs is shown meanwhile on a terminal.
+  - A failure is printed as the sentence in C(msg) of its result, not as JSON. What a command printed last follows.
   - A list of strings C(backstay_lines) in any result is printed as indented lines, for example the steps of a release.
   - Tasks that were skipped on all hosts are left out.
   - With C(-v) the result of each task follows its line, as with the callback P(ansible.builtin.default#callback).
@@ -172,18 +172,19 @@ class CallbackModule(CallbackBase):
 
     def _of(self, result: Any) -> TaskLine:
         """The line of this result's task; with strategy free another task may have begun meanwhile."""
-        if self._task is None or self._task.identity != result.task._uuid:
-            self._begin(result.task)
-        assert self._task is not None
-        self._task.ended = time.monotonic()
-        return self._task
+        task = self._task
+        if task is None or task.identity != result.task._uuid:
+            task = self._begin(result.task)
+        task.ended = time.monotonic()
+        return task
 
-    def _begin(self, task: Any, kind: str = "") -> None:
+    def _begin(self, task: Any, kind: str = "") -> TaskLine:
         self._finish_task()
         now = time.monotonic()
-        name = kind + (task.get_name().strip() or task.action)
-        self._task = TaskLine(task._uuid, name, started=now, ended=now)
-        self._show_running(name)
+        line = TaskLine(task._uuid, kind + (task.get_name().strip() or task.action), started=now, ended=now)
+        self._task = line
+        self._show_running(line.name)
+        return line
 
     # -- what Ansible tells
 
