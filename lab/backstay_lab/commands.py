@@ -42,7 +42,7 @@ def run(
     stdin: bytes | None = None,
     timeout_seconds: float = 120.0,
 ) -> Completed:
-    """Run a command to its end. Raises `LabError` when it fails (unless `check` is off), is missing or takes too long."""
+    """Run a command to its end. Raises `LabError` when it fails (unless `check` is off), is missing or too slow."""
     command = as_root(arguments) if root else list(arguments)
     shown = " ".join(arguments[:4])
     try:
