@@ -1,0 +1,261 @@
+"""What differs between Django and whatever comes after it: environment, processes, migrations, build.
+
+`Runtime` is the whole interface. A second runtime is a second class here and one line in `runtime_of`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ._artifact import Manifest, sha256_of, unpack_wheels
+from ._errors import BackstayError, InputError
+from ._run import Completed, Runner
+from ._storage import Storage, canonical
+
+if TYPE_CHECKING:
+    from ._application import Application
+
+PYTHON = "/usr/bin/python3"
+PIP_WHEELS = Path("/usr/share/python-wheels")  # Debian: a dependency of python3-venv
+UNFINISHED = ".unfinished"
+REQUIREMENTS = "requirements.txt"
+
+# Raise it when the way an environment is made changes: hosts then make new ones instead of sharing the old.
+_ENVIRONMENT_FORMAT = 1
+
+_CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PIP_CONFIG_FILE": os.devnull}
+
+
+@dataclass(frozen=True)
+class MigrationState:
+    """Migrations as `app.name`, or `database:app.name` where the database is not the default one.
+
+    `unknown` are applied and not in this code: a newer release left them. `seconds` tells how long each migration took
+    that this run applied.
+    """
+
+    applied: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    seconds: tuple[tuple[str, float], ...] = ()
+
+
+class Workshop(Protocol):
+    """What a runtime's build finds on the build host; `_build.py` has the real one."""
+
+    @property
+    def source(self) -> Path:
+        """A scratch copy of the application's source, to be used and thrown away."""
+
+    @property
+    def environment(self) -> Path:
+        """Where the build's own environment belongs; kept from build to build."""
+
+    @property
+    def wheels(self) -> Path:
+        """Where the locked dependencies belong; kept from build to build."""
+
+    def run(
+        self, arguments: Sequence[str], *, network: bool = False, cwd: Path | None = None, static: Path | None = None
+    ) -> Completed:
+        """Run a command as the build's own user, confined; the result is not checked."""
+
+
+class Runtime(Protocol):
+    """How applications of one kind are built, installed, migrated and started."""
+
+    def environment_key(self, manifest: Manifest) -> str:
+        """The name of the environment that payloads with this manifest share: 16 hexadecimal digits."""
+
+    def create_environment(self, payload: Path, manifest: Manifest, target: Path, runner: Runner) -> None:
+        """Make the environment at its final path, offline; one that is there and finished is left alone."""
+
+    def compile_code(self, release_dir: Path, runner: Runner) -> None:
+        """Compile the release's code ahead, because the application may not write there."""
+
+    def process_command(
+        self, application: Application, process: str, release_dir: Path, socket: Path, gunicorn_config: Path
+    ) -> list[str]:
+        """What to execute for one process of a release."""
+
+    def agent_command(self, release_dir: Path, action: str) -> list[str]:
+        """What to execute in the release's code/ to learn (`state`) or apply (`migrate`) its migrations."""
+
+    def parse_agent(self, output: str) -> MigrationState:
+        """What the agent printed. Raises BackstayError when it did not finish."""
+
+    def environment(self) -> dict[str, str]:
+        """Variables that every process and one-off command of the application needs."""
+
+
+def runtime_of(application: Application) -> Runtime:
+    """The runtime an application declares. Raises InputError for one that does not exist."""
+    if application.runtime.type == "django":
+        return DjangoRuntime(application)
+    raise InputError(
+        f"The application {application.name} declares the runtime {application.runtime.type!r}, and there is only "
+        "'django': correct runtime.type in its file."
+    )
+
+
+@dataclass(frozen=True)
+class DjangoRuntime:
+    """Django on gunicorn, in a virtualenv made from locked wheels."""
+
+    application: Application
+
+    def environment_key(self, manifest: Manifest) -> str:
+        identity = [_ENVIRONMENT_FORMAT, "django", manifest.lock_sha256]
+        identity += [manifest.python, manifest.system, manifest.architecture]
+        return hashlib.sha256(canonical(identity)).hexdigest()[:16]
+
+    def create_environment(self, payload: Path, manifest: Manifest, target: Path, runner: Runner) -> None:
+        """A virtualenv from the payload's wheels: offline, each digest checked, compiled, and never renamed.
+
+        The marker `.unfinished` lies in it until the last byte is on the disk; with the marker, or without an
+        interpreter, it is made again. Needs Debian's python3-venv. Raises BackstayError naming what failed.
+        """
+        marker = target / UNFINISHED
+        if (target / "bin" / "python").exists() and not marker.exists():
+            return
+        storage = Storage()
+        storage.remove_tree(target)
+        target.mkdir(parents=True, mode=0o755)
+        storage.write(marker, b"Being made; whoever finds this alone makes it again.\n")
+        runner([PYTHON, "-m", "venv", "--without-pip", str(target)], environment=_CLEAN)
+        scratch = target / ".wheels"
+        scratch.mkdir()
+        unpack_wheels(payload, scratch)
+        wheels = scratch / "wheels"
+        if sha256_of(wheels / REQUIREMENTS) != manifest.lock_sha256:
+            raise BackstayError(f"The wheels of {payload.name} are not those of its manifest: build the payload again.")
+        pip_install(
+            target,
+            ["--no-deps", "--no-index", f"--find-links={wheels}", f"--requirement={wheels / REQUIREMENTS}"],
+            runner,
+        )
+        storage.remove_tree(scratch)
+        _open_for_reading(target)
+        storage.sync_tree(target)
+        storage.remove(marker)
+
+    def compile_code(self, release_dir: Path, runner: Runner) -> None:
+        """A file that does not compile is the application's own affair: it may never be imported."""
+        code = release_dir / "code"
+        runner([PYTHON, "-m", "compileall", "-q", str(code)], environment=_CLEAN, cwd=Path("/"), check=False)
+        for folder in code.rglob("__pycache__"):
+            _open_for_reading(folder)
+
+    def process_command(
+        self, application: Application, process: str, release_dir: Path, socket: Path, gunicorn_config: Path
+    ) -> list[str]:
+        settings = application.processes[process]
+        if settings.kind != "web":
+            return program(settings.command, release_dir / "venv")
+        wsgi = application.runtime.wsgi
+        return [
+            str(release_dir / "venv" / "bin" / "python"),
+            "-m",
+            "gunicorn",
+            f"--config={gunicorn_config}",
+            f"--workers={settings.workers}",
+            f"--threads={settings.threads}",
+            f"--timeout={settings.timeout_seconds:.0f}",
+            f"--graceful-timeout={settings.graceful_seconds:.0f}",
+            f"--bind=unix:{socket}",
+            "--umask=0111",  # the socket becomes 0666: the directory above it is the guard
+            "--no-control-socket",
+            wsgi,
+        ]
+
+    def agent_command(self, release_dir: Path, action: str) -> list[str]:
+        agent = Path(__file__).resolve().with_name("_django_agent.py")
+        databases = [database.name for database in self.application.databases]
+        python = release_dir / "venv" / "bin" / "python"
+        return [str(python), str(agent), self.application.runtime.settings, action, *databases]
+
+    def parse_agent(self, output: str) -> MigrationState:
+        seconds: list[tuple[str, float]] = []
+        for line in output.splitlines():
+            try:
+                event = json.loads(line)
+                if event["event"] == "migration":
+                    seconds.append((event["name"], float(event["seconds"])))
+                elif event["event"] == "state":
+                    kinds = {kind: tuple(event[kind]) for kind in ("applied", "known", "pending", "unknown")}
+                    return MigrationState(**kinds, seconds=tuple(seconds))
+            except (ValueError, KeyError, TypeError) as wrong:
+                raise BackstayError(
+                    f"The migrations' answer cannot be read ({line[:80]!r}): see the journal of the migration's unit."
+                ) from wrong
+        raise BackstayError("The migrations ended without an answer: see the journal of the migration's unit.")
+
+    def environment(self) -> dict[str, str]:
+        return {"DJANGO_SETTINGS_MODULE": self.application.runtime.settings}
+
+
+def program(command: Sequence[str], environment: Path) -> list[str]:
+    """A declared command with its program taken from an environment; an absolute path stays what it is."""
+    first, *rest = command
+    return [first if "/" in first else str(environment / "bin" / first), *rest]
+
+
+def pip_install(environment: Path, options: Sequence[str], runner: Runner) -> None:
+    """Install into a virtualenv that has no pip of its own, with Debian's; digests are required.
+
+    Raises BackstayError with pip's last line when it refuses.
+    """
+    done = runner(
+        [
+            str(environment / "bin" / "python"),
+            str(pip_program()),
+            "install",
+            "--quiet",
+            "--isolated",
+            "--require-hashes",
+            "--compile",
+            "--no-cache-dir",
+            "--no-input",
+            "--disable-pip-version-check",
+            *options,
+        ],
+        timeout_seconds=600,
+        environment=_CLEAN,
+        check=False,
+    )
+    if not done.ok:
+        last = done.last_lines()
+        raise BackstayError(
+            f"The environment {environment} could not be made: {last[-1] if last else 'pip gave no reason'}; "
+            "build the payload again, then release it again.",
+            lines=last,
+        )
+
+
+def pip_program(wheels: Path = PIP_WHEELS) -> Path:
+    """Debian's own pip, which runs from its wheel. Raises BackstayError when its package is missing."""
+    found = sorted(wheels.glob("pip-*.whl"))
+    if not found:
+        raise BackstayError(
+            f"pip is missing ({wheels}/pip-*.whl): install the package python3-venv, for example with base_packages."
+        )
+    return found[-1] / "pip"
+
+
+def _open_for_reading(tree: Path) -> None:
+    """Let everybody read a tree and nobody but its owner write it, whatever the umask was."""
+    for folder, _, files in os.walk(tree):
+        Path(folder).chmod(0o755)
+        for name in files:
+            path = Path(folder) / name
+            mode = path.lstat().st_mode
+            if stat.S_ISREG(mode):
+                path.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
