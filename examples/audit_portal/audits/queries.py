@@ -5,16 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from django.core.paginator import Paginator
-from django.db.models import Count, Q, QuerySet
+from django.db.models import Count, F, Q, QuerySet
+from django.urls import reverse
 
 from audits.models import Audit, Finding, Photo
 
 PAGE_SIZE = 25
+RESULTS = dict(Audit.Status.choices)
+COLUMNS = {
+    "building": F("lift__building__name"),
+    "city": F("lift__building__city"),
+    "label": F("lift__label"),
+    "manufacturer": F("lift__manufacturer"),
+    "serial": F("lift__serial"),
+    "inspected_by": F("inspector__name"),
+}
 
 
 @dataclass(frozen=True)
 class AuditPage:
-    audits: list[Audit]
+    audits: list[dict[str, object]]
     number: int
     pages: int
     total: int
@@ -45,22 +55,40 @@ def audit_page(words: str, number: str | int | None) -> AuditPage:
     """One page of audits, newest first; a page out of range is the nearest there is.
 
     Two steps: the ids of the page from the index alone, then the rows of these ids with lift, building and
-    inspector. In one step the database would join every row it skips.
+    inspector. In one step the database would join every row it skips. Rows are plain dictionaries, which cost
+    a page that only shows them half of what model instances cost.
     """
     paginator = Paginator(search(words).values_list("id", flat=True), PAGE_SIZE)
     page = paginator.get_page(number)
-    rows = Audit.objects.filter(id__in=list(page.object_list)).select_related("lift__building", "inspector")
     return AuditPage(
-        audits=list(rows.defer("summary", "created_at")),
+        audits=audit_rows(list(page.object_list)),
         number=page.number,
         pages=paginator.num_pages,
         total=paginator.count,
     )
 
 
+def audit_rows(ids: list[int]) -> list[dict[str, object]]:
+    rows = list(
+        Audit.objects.filter(id__in=ids).values("id", "reference", "performed_on", "status", **COLUMNS)
+    )
+    address = reverse("audit-detail", args=[0])
+    for row in rows:
+        row["address"] = address.replace("0", str(row["id"]))
+        row["day"] = f"{row['performed_on']:%-d %b %Y}"
+        row["result"] = RESULTS[row["status"]]
+    return rows
+
+
 def open_findings() -> dict[str, int]:
     """How many findings are not resolved, by severity; answered by an index."""
-    rows = Finding.objects.filter(resolved=False).order_by().values_list("severity").annotate(n=Count("id"))
+    # "IN (false)", because Django writes "= false" as NOT, for which SQLite does not use the index.
+    rows = (
+        Finding.objects.filter(resolved__in=[False])
+        .order_by()
+        .values_list("severity")
+        .annotate(n=Count("id"))
+    )
     return dict.fromkeys(Finding.Severity.values, 0) | dict(rows)
 
 

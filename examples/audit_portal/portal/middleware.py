@@ -39,6 +39,8 @@ class ReleaseMiddleware:
         finally:
             logs.request_id.reset(token)
         response["X-Release-Id"] = settings.RELEASE_ID
+        if not response.streaming and not response.has_header("Content-Length"):
+            response["Content-Length"] = str(len(response.content))
         return response
 
 

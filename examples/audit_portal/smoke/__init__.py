@@ -1,0 +1,1 @@
+"""Smoke tests of a deployed audit portal: they read, never write, and need nothing but Python."""
