@@ -1,0 +1,403 @@
+"""The `backstay` command: the library's door for a person with one shell on one host.
+
+Imports that only one verb needs stand inside that verb: at 3 a.m. the rollback must not wait for the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ._errors import BackstayError, InputError
+from ._layout import Layout
+from ._version import PROTOCOL, VERSION
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 3 refused by a gate, 4 busy."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
+    try:
+        return int(options.verb(options))
+    except BackstayError as failed:
+        if getattr(options, "json", False):
+            print(
+                json.dumps(
+                    {"ok": False, "message": failed.message, "lines": failed.lines, "exit_code": failed.exit_code}
+                )
+            )
+        else:
+            for line in failed.lines:
+                print(f"  | {line}", file=sys.stderr)
+            print(f"backstay: {failed.message}", file=sys.stderr)
+        return failed.exit_code
+    except KeyboardInterrupt:
+        print(
+            "backstay: interrupted; an open transaction goes on or undoes itself, see `backstay status`",
+            file=sys.stderr,
+        )
+        return 130
+    except BrokenPipeError:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="backstay",
+        description="Keep an application standing on this host. APPLICATION may be left out where there is one.",
+    )
+    parser.add_argument("--version", action="version", version=f"backstay {VERSION} (protocol {PROTOCOL})")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, function: Any, text: str, *, application: bool = True) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(verb=function)
+        added.add_argument("--json", action="store_true", help="one JSON object instead of text")
+        if application:
+            added.add_argument("application", nargs="?", metavar="APPLICATION")
+        return added
+
+    verb("status", _status, "what is live since when, by whom; what is warm; what failed")
+    history = verb("history", _history, "all releases and what became of them")
+    history.add_argument("--verify", action="store_true", help="check the ledger's hash chain")
+
+    release = verb(
+        "release", _release, "release a payload that lies on this host, or the live one with a changed configuration"
+    )
+    release.add_argument("--version", dest="release_version", metavar="VERSION")
+    release.add_argument("--payload", metavar="FILE", help="the payload; without it: a configuration release")
+    release.add_argument(
+        "--without-warm", action="store_true", help="stop the warm release first, where memory is short"
+    )
+    rollback = verb("rollback", _rollback, "go back to the release before, at once")
+    rollback.add_argument("--to", metavar="RELEASE", help="a release id or a version instead of the one before")
+    rollback.add_argument("--plan", action="store_true", help="only say what would happen")
+    rollback.add_argument("--force", action="store_true", help="also to a release that does not answer well")
+    for added in (release, rollback):
+        added.add_argument("--why", default="", help="goes into the ledger")
+        added.add_argument("--by", default=_who(), help="goes into the ledger")
+
+    verb("confirm", _confirm, "keep the release that was flipped and waits for its confirmation")
+    verb("abort", _abort, "undo the transaction that is open")
+    recover = verb("recover", _recover, "finish or undo an unfinished transaction, and run what must run")
+    recover.add_argument("--boot", action="store_true", help="as systemd calls it when the host starts")
+    recover.add_argument("--forward", action="store_true", help="another host of the fleet has confirmed: go forward")
+    verb("health", _health, "ask the live release and the front door whether they are well")
+    maintenance = verb(
+        "maintenance", _maintenance, "answer 503 with the maintenance page, or open again", application=False
+    )
+    maintenance.add_argument("switch", choices=("on", "off"))
+    maintenance.add_argument("application", nargs="?", metavar="APPLICATION")
+    logs = verb("logs", _logs, "the application's lines in the journal")
+    logs.add_argument("--lines", type=int, default=50)
+    logs.add_argument("--follow", action="store_true")
+    logs.add_argument("--process", help="only this process, such as web or worker")
+    run = verb("run", _run, "run a command in the live release's environment and confinement", application=False)
+    run.add_argument("-a", "--application")
+    run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+
+    transaction = verbs.add_parser("transaction", help="the service behind release and rollback; systemd starts it")
+    transaction.set_defaults(verb=_serve)
+    transaction.add_argument("action", choices=("serve",))
+    transaction.add_argument("application")
+    return parser
+
+
+def _who() -> str:
+    return os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or getpass.getuser()
+
+
+def _layout(options: argparse.Namespace) -> Layout:
+    """The application that was meant. Raises InputError, naming those there are, when that is not clear."""
+    from ._status import applications
+
+    known = applications()
+    if options.application:
+        if options.application in known:
+            return Layout(options.application)
+        raise InputError(f"There is no application {options.application!r} on this host; there is: {_list(known)}.")
+    if len(known) == 1:
+        return Layout(known[0])
+    raise InputError(f"Name the application; on this host there is: {_list(known)}.")
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none yet (run playbooks/site.yml)"
+
+
+def _engine(options: argparse.Namespace) -> Any:
+    from ._engine import Engine
+
+    layout = _layout(options)
+    if os.geteuid() != 0:
+        raise BackstayError(f"Only root may look into {layout.name}: run it with sudo.")
+    return Engine(layout)
+
+
+def _tell(options: argparse.Namespace, value: dict[str, Any], text: str) -> None:
+    print(json.dumps(value) if options.json else text, flush=True)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from ._status import applications, facts, status_text, verdict
+
+    names = applications()
+    if not options.application and len(names) > 1:
+        worst = 0
+        for name in names:
+            options.application = name
+            worst = max(worst, _status(options))
+        return worst
+    found = facts(_engine(options))
+    code, sentence = verdict(found)
+    _tell(options, {**found, "verdict": sentence, "exit_code": code}, status_text(found))
+    return code
+
+
+def _history(options: argparse.Namespace) -> int:
+    from ._status import facts, history_text
+
+    engine = _engine(options)
+    if options.verify:
+        verdict, sentence = engine.ledger.verify()
+        _tell(
+            options,
+            {"ledger": verdict, "message": sentence},
+            f"{engine.layout.name}: the ledger is {verdict}. {sentence}",
+        )
+        return 0 if verdict != "tampered" else 1
+    found = facts(engine)
+    _tell(options, found, history_text(found))
+    return 0
+
+
+class _Follow:
+    """Prints the events of a transaction as they come: a line for each step, with its time."""
+
+    def __init__(self, *, silent: bool) -> None:
+        self._silent = silent
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if self._silent:
+            return
+        kind = event.get("event")
+        if kind == "step":
+            print(f"  {event['title']:<36} {event['seconds']:>7.2f} s  {event['detail']}", flush=True)
+        elif kind == "undone":
+            print(f"  undone: {event['title']}", flush=True)
+        elif kind == "say":
+            print(f"  {event['line']}", flush=True)
+
+
+def _release(options: argparse.Namespace) -> int:
+    from ._client import call
+
+    layout = _layout(options)
+    request: dict[str, Any] = {
+        "operation": "release",
+        "version": options.release_version,
+        "by": options.by,
+        "why": options.why,
+        "keep_warm": not options.without_warm,
+    }
+    if options.payload:
+        request["payload"] = _take_payload(layout, options.payload)
+    result = call(layout, "begin", on_event=_Follow(silent=options.json), request=request, auto=True)
+    _tell(
+        options,
+        result,
+        f"{layout.name}: {result['release']} is live ({result['seconds']:.2f} s); {result['previous']} was.",
+    )
+    return 0
+
+
+def _take_payload(layout: Layout, name: str) -> str:
+    """Put a payload where transactions look for it; returns its digest."""
+    import shutil
+    from pathlib import Path
+
+    from ._artifact import sha256_of
+
+    source = Path(name)
+    if not source.is_file():
+        raise InputError(f"There is no payload {name}: give the .tar that build.yml made.")
+    digest = sha256_of(source)
+    target = layout.payload(digest)
+    if not target.exists():
+        temporary = target.with_suffix(".new")
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o600)
+        temporary.rename(target)
+    return digest
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    layout = _layout(options)
+    if options.plan:
+        plan = rollback_plan(layout, options.to)
+        _tell(options, plan, "\n".join([plan["message"], *(f"  {line}" for line in plan["lines"])]))
+        return 0
+    from ._client import call
+
+    request = {
+        "operation": "rollback",
+        "target": options.to,
+        "by": options.by,
+        "why": options.why,
+        "force": options.force,
+    }
+    result = call(layout, "begin", on_event=_Follow(silent=options.json), request=request, auto=True)
+    _tell(options, result, f"{layout.name}: {result['release']} is live again ({result['seconds']:.2f} s).")
+    return 0
+
+
+def rollback_plan(layout: Layout, target: str | None) -> dict[str, Any]:
+    """What a rollback would do, found by the same checks that it begins with; nothing is touched."""
+    from ._engine import Engine, Request
+    from ._releases import withdrawn_by
+
+    engine = Engine(layout)
+    transaction = engine.open(Request(operation="rollback", target=target))
+    unit = engine.web_unit(transaction.candidate)
+    warm = engine.systemd.states([unit]).get(unit) == "active"
+    history = engine.history()
+    left = withdrawn_by(history, transaction.previous, transaction.candidate)
+    stay = [
+        name for release in history.ordered() if release.id in left for name in list(release.data.get("migrations", []))
+    ]
+    lines = [
+        "it is warm: one rename" if warm else "it is not running: it is started first",
+        f"withdrawn: {', '.join(left)}" if left else "nothing is withdrawn",
+        f"migrations that stay in the database: {', '.join(stay)}" if stay else "code only: no migration lies between",
+    ]
+    return {
+        "ok": True,
+        "operation": "rollback",
+        "release": transaction.candidate,
+        "previous": transaction.previous,
+        "warm": warm,
+        "withdraws": list(left),
+        "migrations_stay": stay,
+        "message": f"{layout.name}: would go from {transaction.previous} to {transaction.candidate}.",
+        "lines": lines,
+    }
+
+
+def _confirm(options: argparse.Namespace) -> int:
+    return _command(options, "confirm")
+
+
+def _abort(options: argparse.Namespace) -> int:
+    return _command(options, "abort")
+
+
+def _command(options: argparse.Namespace, command: str) -> int:
+    from ._client import call
+
+    layout = _layout(options)
+    result = call(layout, command, on_event=_Follow(silent=options.json))
+    _tell(options, result, f"{layout.name}: {result.get('message') or str(result.get('release')) + ' is live'}")
+    return 0
+
+
+def _recover(options: argparse.Namespace) -> int:
+    from ._service import Lock, recover
+
+    engine = _engine(options)
+    engine.say = lambda line: print(f"  {line}", flush=True)
+    lock = Lock(engine.layout.lock)
+    if not lock.take(wait_seconds=0.0 if not options.boot else 30.0):
+        raise BackstayError(
+            f"A transaction of {engine.layout.name} is under way and owns the lock: nothing needs recovery; see "
+            f"`backstay status`, or undo it with `backstay abort {engine.layout.name}`.",
+            exit_code=4,
+        )
+    result = recover(engine, forward=options.forward)
+    _tell(options, {"ok": True, **result}, result["message"])
+    return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    from ._health import health_command
+
+    engine = _engine(options)
+    live = engine.live()
+    if live is None:
+        raise BackstayError(f"Nothing of {engine.layout.name} is live: release a version.")
+    code, text = health_command(engine.layout, engine.application(live), live, as_json=options.json)
+    print(text)
+    return int(code)
+
+
+def _maintenance(options: argparse.Namespace) -> int:
+    engine = _engine(options)
+    flag = engine.layout.maintenance_flag
+    was = flag.exists()
+    on = options.switch == "on"
+    if on and not was:
+        engine.storage.write(flag, f"{_who()}\n".encode(), mode=0o644)
+    elif was and not on:
+        engine.storage.remove(flag)
+    state = "on: visitors get 503 and the maintenance page" if on else "off: the door is open"
+    _tell(
+        options,
+        {"ok": True, "changed": was != on, "maintenance": on},
+        f"{engine.layout.name}: maintenance is {state}{'' if was != on else ' (as before)'}.",
+    )
+    return 0
+
+
+def _logs(options: argparse.Namespace) -> int:
+    engine = _engine(options)
+    name = engine.layout.name
+    pattern = f"{name}-[0-9]*-{options.process or '*'}.service"
+    arguments = ["journalctl", "--no-pager", f"--lines={options.lines}", f"--unit={pattern}"]
+    arguments.append("--output=json" if options.json else "--output=short-iso")
+    if options.follow:
+        arguments.append("--follow")
+    os.execvp(arguments[0], arguments)  # noqa: S606 - a list, no shell
+
+
+def _run(options: argparse.Namespace) -> int:
+    import subprocess
+
+    from ._units import one_off
+
+    command = [part for index, part in enumerate(options.command) if not (index == 0 and part == "--")]
+    if not command:
+        raise InputError("Say what to run, such as `backstay run python manage.py createsuperuser`.")
+    engine = _engine(options)
+    live = engine.live()
+    if live is None:
+        raise BackstayError(
+            f"Nothing of {engine.layout.name} is live, so there is no environment to run in: release first."
+        )
+    if command[0] == "python":
+        command[0] = str(engine.layout.release(live) / "venv" / "bin" / "python")
+    terminal = "--pty" if sys.stdin.isatty() and sys.stdout.isatty() else "--pipe"
+    arguments = [
+        "systemd-run",
+        "--quiet",
+        "--wait",
+        "--collect",
+        terminal,
+        *one_off(engine.application(live), live),
+        *command,
+    ]
+    return subprocess.run(arguments, check=False).returncode
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from ._engine import Engine
+    from ._service import Service, inherited_listener
+
+    return Service(Engine(Layout(options.application)), inherited_listener()).serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

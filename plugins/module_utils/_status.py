@@ -1,0 +1,169 @@
+"""What is so on this host: the facts behind `status`, `history` and `release_info`, and their text for people."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Any
+
+from ._engine import Engine
+from ._errors import BackstayError
+from ._releases import History, Release, must_run, rollback_target
+from ._storage import canonical
+
+FORMAT = 1
+
+
+def applications(engine_root: str = "/etc/backstay") -> tuple[str, ...]:
+    """The names of the applications declared on this host."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(engine_root) if entry.is_dir())
+    except FileNotFoundError:
+        return ()
+    return tuple(name for name in names if os.path.exists(f"{engine_root}/{name}/application.json"))
+
+
+def role_of(release: Release, live: str | None, warm: str | None) -> str:
+    """What a release is now: live and warm follow from the link, the rest from the ledger."""
+    if release.id == live:
+        return "live"
+    if release.id == warm:
+        return "warm"
+    return "retained" if release.state == "live" else release.state
+
+
+def describe(release: Release, live: str | None, warm: str | None) -> dict[str, Any]:
+    """One release as a plain dictionary, for --json and for modules."""
+    data = release.data
+    return {
+        "id": release.id,
+        "version": release.version,
+        "state": role_of(release, live, warm),
+        "since": release.since,
+        "by": data.get("live_by") or data.get("by", ""),
+        "why": data.get("live_why") or data.get("why", ""),
+        "commit": data.get("commit", ""),
+        "payload": data.get("payload", ""),
+        "reason": data.get("reason", "") if release.state in ("failed", "withdrawn") else "",
+        "configuration_only": bool(data.get("configuration_only")),
+        "migrations": list(data.get("migrations", [])),
+    }
+
+
+def facts(engine: Engine) -> dict[str, Any]:
+    """Everything `status` says about one application."""
+    live = engine.live()
+    history = engine.history()
+    running = must_run(history, live)
+    units = list(engine.systemd.units_of(engine.layout.name))
+    states = engine.systemd.states(units)
+    wanted = {engine.web_unit(release): release for release in (live, running.warm) if release}
+    target = rollback_target(history, live)
+    failed = [release for release in history.ordered() if release.state == "failed"]
+    return {
+        "format": FORMAT,
+        "application": engine.layout.name,
+        "live": _described(history, live, running.warm),
+        "warm": _described(history, running.warm, running.warm),
+        "warm_running": bool(running.warm) and states.get(engine.web_unit(running.warm)) == "active",
+        "rollback_target": target.id if target else None,
+        "last_failed": describe(failed[-1], live, running.warm) if failed else None,
+        "processes": {unit: states.get(unit, "unknown") for unit in sorted({*units, *wanted})},
+        "maintenance": engine.layout.maintenance_flag.exists(),
+        "configuration_changed": _configuration_changed(engine, live),
+        "transaction_open": engine.layout.journal.exists(),
+        "releases": [describe(release, live, running.warm) for release in history.ordered()],
+    }
+
+
+def _described(history: History, release: str | None, warm: str | None) -> dict[str, Any] | None:
+    known = history.get(release)
+    if known is None:
+        return None
+    return describe(known, release if release != warm else None, warm)
+
+
+def _configuration_changed(engine: Engine, live: str | None) -> bool:
+    """Whether what is declared here differs from what the live release runs with (then a configuration release applies
+    it); the environment is compared whole, so a changed secret counts."""
+    from ._application import to_dict
+    from ._environment import environment_file
+
+    if live is None:
+        return False
+    try:
+        declared = engine.application()
+        running = engine.application(live)
+        if canonical(to_dict(declared)) != canonical(to_dict(running)):
+            return True
+        known = engine.history().get(live)
+        version, commit = (known.version, str(known.data.get("commit", ""))) if known else ("", "")
+        values = environment_file(engine._environment(declared, live, version, commit))
+    except BackstayError:
+        return True
+    return (engine.storage.read(engine.layout.environment_file(live)) or b"").decode() != values
+
+
+def verdict(found: dict[str, Any]) -> tuple[int, str]:
+    """(exit code, sentence): 0 all is well, 1 look at it, 2 nothing is served."""
+    live = found["live"]
+    if live is None:
+        return 2, "nothing is live yet: release a version"
+    web = next(
+        (state for unit, state in found["processes"].items() if unit.endswith(f"-{live['id']}-web.service")), "gone"
+    )
+    if web != "active":
+        return 2, f"{live['id']} is live and its web process is {web}: `backstay rollback`, or `backstay recover`"
+    if found["maintenance"]:
+        return 1, "maintenance is on: `backstay maintenance off` opens the door again"
+    bad = [unit for unit, state in found["processes"].items() if state in ("failed", "gone", "inactive")]
+    if bad:
+        return 1, f"{bad[0]} is {found['processes'][bad[0]]}: `journalctl -u {bad[0]}`, then `backstay recover`"
+    if found["transaction_open"]:
+        return 1, "a transaction is open: see `backstay history`, or wait for it"
+    if found["configuration_changed"]:
+        return 1, "the configuration declared here differs from the live release's: release it"
+    return 0, "all is well"
+
+
+def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) -> str:
+    """At most twenty lines for a person."""
+    _, sentence = verdict(found)
+    lines = [f"{found['application']}: {sentence}"]
+    for title in ("live", "warm"):
+        release = found[title]
+        if release is None:
+            lines.append(f"  {title:<8} none")
+            continue
+        commit = f", commit {release['commit'][:10]}" if release["commit"] else ""
+        who = f" by {release['by']}" if release["by"] else ""
+        lines.append(
+            f"  {title:<8} {release['id']}  since {release['since'][:19]}Z ({_ago(release['since'], now)}){who}{commit}"
+        )
+    target = found["rollback_target"]
+    lines.append(f"  rollback {'goes to ' + target if target else 'has nothing to go to'}")
+    if found["last_failed"]:
+        failed = found["last_failed"]
+        lines.append(f"  failed   {failed['id']}  {failed['since'][:19]}Z: {failed['reason'][:160]}")
+    for unit, state in found["processes"].items():
+        lines.append(f"  {state:<8} {unit}")
+    return "\n".join(lines[:20])
+
+
+def _ago(stamp: str, now: datetime.datetime | None) -> str:
+    moment = datetime.datetime.fromisoformat(stamp)
+    seconds = int(((now or datetime.datetime.now(datetime.UTC)) - moment).total_seconds())
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {name} ago"
+    return f"{max(seconds, 0)} s ago"
+
+
+def history_text(found: dict[str, Any]) -> str:
+    """A table of all releases, the newest first."""
+    rows = [("RELEASE", "STATE", "SINCE", "BY", "WHY, OR WHAT WENT WRONG")]
+    for release in reversed(found["releases"]):
+        note = release["reason"] or release["why"] or ("configuration" if release["configuration_only"] else "")
+        rows.append((release["id"], release["state"], release["since"][:19] + "Z", release["by"], note[:100]))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(4)), row[4]]).rstrip() for row in rows)

@@ -1,0 +1,89 @@
+"""Promise 2: a release is a transaction; its journal survives a crash at any byte."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal, parse
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
+
+
+def _journal(directory: Path) -> Journal:
+    (directory / "journal.d").mkdir(exist_ok=True)
+    clock = itertools.count()
+    return Journal(directory / "journal.jsonl", directory / "journal.d", Storage(), lambda: f"t{next(clock)}")
+
+
+_STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["begin", "stage", "flip", "confirm"]),
+        st.sampled_from(["begin", "done", "undo"]),
+        st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=2),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def _lines(steps: list[tuple[str, str, dict[str, str]]]) -> list[bytes]:
+    return [
+        canonical({"format": 1, "number": n, "time": "t", "step": step, "state": state, "data": data}) + b"\n"
+        for n, (step, state, data) in enumerate(steps, start=1)
+    ]
+
+
+@given(_STEPS, st.data())
+def test_a_journal_cut_at_any_byte_yields_exactly_the_records_that_were_whole(steps, data):
+    lines = _lines(steps)
+    content = b"".join(lines)
+    cut = data.draw(st.integers(0, len(content)))
+    records, good = parse(content[:cut], path="journal")
+    whole = [line for index, line in enumerate(lines) if sum(map(len, lines[: index + 1])) <= cut]
+    assert len(records) == len(whole)
+    assert good == sum(map(len, whole))
+
+
+def test_what_was_written_is_read_back_and_the_next_record_follows(tmp_path):
+    journal = _journal(tmp_path)
+    journal.write("begin", "begin", operation="release")
+    journal.write("stage", "begin")
+    again = _journal(tmp_path)
+    assert [(r.step, r.state) for r in again.read()] == [("begin", "begin"), ("stage", "begin")]
+    assert again.write("stage", "done").number == 3
+
+
+def test_a_torn_line_is_cut_off_so_that_the_next_record_stands_alone(tmp_path):
+    journal = _journal(tmp_path)
+    journal.write("begin", "begin", operation="release")
+    with (tmp_path / "journal.jsonl").open("ab") as file:
+        file.write(b'{"format":1,"numb')
+    again = _journal(tmp_path)
+    assert len(again.read()) == 1
+    again.write("stage", "begin")
+    assert [r.step for r in _journal(tmp_path).read()] == ["begin", "stage"]
+
+
+def test_damage_in_the_middle_is_not_taken_for_a_torn_line():
+    lines = _lines([("begin", "begin", {}), ("stage", "begin", {}), ("stage", "done", {})])
+    with pytest.raises(BackstayError, match="cannot be read at line 2"):
+        parse(lines[0] + b"rubbish\n" + lines[2], path="journal")
+
+
+def test_a_newer_format_is_refused_with_the_remedy():
+    line = canonical({"format": 9, "number": 1, "time": "t", "step": "begin", "state": "begin", "data": {}}) + b"\n"
+    with pytest.raises(BackstayError, match=r"has format 9 and this backstay knows 1: update .*site\.yml"):
+        parse(line + line, path="journal")
+
+
+def test_closing_puts_the_journal_away_under_its_name(tmp_path):
+    journal = _journal(tmp_path)
+    journal.write("begin", "begin", operation="release")
+    journal.close("20261121-1")
+    assert not (tmp_path / "journal.jsonl").exists()
+    assert (tmp_path / "journal.d" / "20261121-1.jsonl").exists()

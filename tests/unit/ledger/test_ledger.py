@@ -1,0 +1,98 @@
+"""Promise 7: nothing is merely absent. The ledger tells a crash from tampering and truncation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._ledger import Ledger, read_entries
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+
+
+def _ledger(directory: Path) -> Ledger:
+    clock = itertools.count()
+    return Ledger(directory / "ledger.jsonl", Storage(), lambda: f"t{next(clock)}")
+
+
+def _filled(directory: Path, count: int = 4) -> Ledger:
+    ledger = _ledger(directory)
+    for n in range(1, count + 1):
+        ledger.append("live", f"{n:04d}-1.{n}.0", by="ops")
+    return ledger
+
+
+def test_entries_come_back_in_order_with_what_they_carried(tmp_path):
+    ledger = _filled(tmp_path)
+    assert [(e.number, e.event, e.release) for e in ledger.read()] == [
+        (n, "live", f"{n:04d}-1.{n}.0") for n in range(1, 5)
+    ]
+    assert ledger.verify()[0] == "sound"
+
+
+def test_an_empty_ledger_is_sound(tmp_path):
+    assert _ledger(tmp_path).read() == ()
+
+
+def test_a_torn_last_line_is_called_torn_and_the_next_entry_replaces_it(tmp_path):
+    ledger = _filled(tmp_path)
+    with (tmp_path / "ledger.jsonl").open("ab") as file:
+        file.write(b'{"format":1,"number":5,"ev')
+    assert ledger.verify()[0] == "torn"
+    ledger.append("failed", "0005-1.5.0")
+    assert [e.number for e in ledger.read()] == [1, 2, 3, 4, 5]
+
+
+def test_a_crash_between_the_entry_and_its_anchor_is_sound(tmp_path):
+    ledger = _filled(tmp_path)
+    anchor = (tmp_path / "ledger.head").read_bytes()
+    ledger.append("failed", "0005-1.5.0")
+    (tmp_path / "ledger.head").write_bytes(anchor)
+    assert ledger.verify()[0] == "sound"
+    ledger.append("live", "0006-1.6.0")
+    assert len(ledger.read()) == 6
+
+
+def test_a_ledger_cut_after_a_whole_line_was_truncated(tmp_path):
+    ledger = _filled(tmp_path)
+    path = tmp_path / "ledger.jsonl"
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    verdict, sentence = ledger.verify()
+    assert (verdict, "truncated" in sentence) == ("tampered", True)
+    with pytest.raises(BackstayError, match="cannot be trusted"):
+        ledger.read()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_any_changed_entry_is_noticed(tmp_path_factory, data):
+    directory = tmp_path_factory.mktemp("ledger")
+    ledger = _filled(directory)
+    path = directory / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    index = data.draw(st.integers(0, len(lines) - 1))
+    value = json.loads(lines[index])
+    key = data.draw(st.sampled_from(["number", "time", "event", "release", "previous", "hash"]))
+    value[key] = 99 if key == "number" else "another"
+    lines[index] = json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    path.write_bytes(b"".join(lines))
+    assert ledger.verify()[0] == "tampered"
+    with pytest.raises(BackstayError):
+        ledger.append("live", "0009-9.0.0")
+
+
+@given(st.data())
+def test_a_ledger_cut_at_any_byte_is_read_up_to_its_last_whole_line(tmp_path_factory, data):
+    directory = tmp_path_factory.mktemp("ledger")
+    _filled(directory, 3)
+    content = (directory / "ledger.jsonl").read_bytes()
+    cut = data.draw(st.integers(0, len(content)))
+    reading = read_entries(content[:cut])
+    assert reading.fault is None
+    assert len(reading.entries) == content[:cut].count(b"\n")
+    assert reading.torn == (not content[:cut].endswith(b"\n") and cut > 0)

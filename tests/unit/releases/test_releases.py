@@ -1,0 +1,184 @@
+"""Promise 3: rollback is instant and needs nothing; first it has to know where to go."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
+from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry
+from ansible_collections.backstay.ops.plugins.module_utils._releases import (
+    check_version,
+    fold,
+    must_run,
+    named_target,
+    prunable,
+    release_id,
+    rollback_target,
+    withdrawn_by,
+)
+
+
+def _history(*events: tuple[str, str]):
+    return fold([Entry(n, f"t{n}", event, release) for n, (event, release) in enumerate(events, start=1)])
+
+
+ONE, TWO, THREE, FOUR = "0001-1.0.0", "0002-1.1.0", "0003-1.2.0", "0004-1.1.0"
+
+
+def _good(*releases: str) -> list[tuple[str, str]]:
+    return [pair for release in releases for pair in (("staged", release), ("live", release))]
+
+
+TARGETS = [
+    ("nothing was ever live", [], None, None),
+    ("the first release has nothing behind it", _good(ONE), ONE, None),
+    ("the one before", _good(ONE, TWO), TWO, ONE),
+    ("a refused candidate is passed over", [*_good(ONE, TWO), ("staged", THREE), ("failed", THREE)], TWO, ONE),
+    (
+        "a second rollback goes one further back",
+        [*_good(ONE, TWO, THREE), ("withdrawn", THREE), ("live", TWO)],
+        TWO,
+        ONE,
+    ),
+    ("a withdrawn one is passed over", [*_good(ONE, TWO), ("withdrawn", TWO), ("live", ONE), *_good(FOUR)], FOUR, ONE),
+    ("a pruned one is passed over", [*_good(ONE, TWO, THREE), ("pruned", TWO)], THREE, ONE),
+    ("an unproven one is passed over", [*_good(ONE), ("staged", TWO), *_good(THREE)], THREE, ONE),
+]
+
+
+@pytest.mark.parametrize(("events", "live", "expected"), [row[1:] for row in TARGETS], ids=[row[0] for row in TARGETS])
+def test_a_bare_rollback_goes_to_the_newest_good_release_before(events, live, expected):
+    target = rollback_target(_history(*events), live)
+    assert (target.id if target else None) == expected
+
+
+def test_a_named_release_may_be_withdrawn_and_by_version_the_newest_usable_is_meant():
+    history = _history(*_good(ONE, TWO), ("withdrawn", TWO), ("live", ONE))
+    assert named_target(history, ONE, "1.1.0").id == TWO
+    assert named_target(history, ONE, TWO).id == TWO
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("9.9.9", "There is no release '9.9.9' here; releases that can be gone back to: 0001-1.0.0."),
+        (TWO, "Release 0002-1.1.0 is live already"),
+        (THREE, "it failed; release that version again"),
+    ],
+)
+def test_a_named_release_that_cannot_be_gone_back_to_is_refused_with_what_can(name, message):
+    history = _history(*_good(ONE, TWO), ("staged", THREE), ("failed", THREE))
+    with pytest.raises(InputError) as refused:
+        named_target(history, TWO, name)
+    assert message in refused.value.message
+
+
+def test_going_back_withdraws_what_was_left_and_skipped_and_going_forward_withdraws_nothing():
+    history = _history(*_good(ONE, TWO, THREE))
+    assert withdrawn_by(history, THREE, ONE) == (TWO, THREE)
+    assert withdrawn_by(_history(*_good(ONE, TWO), ("withdrawn", TWO), ("live", ONE)), ONE, TWO) == ()
+
+
+def test_retention_counts_good_releases_and_spares_live_and_warm():
+    ids = [release_id(n, f"1.{n}.0") for n in range(1, 9)]
+    history = _history(*_good(*ids), ("staged", "0009-9.0.0"), ("failed", "0009-9.0.0"))
+    assert prunable(history, ids[-1], keep=5) == tuple(ids[:3])
+    assert prunable(history, ids[-1], keep=0) == tuple(ids[:6])
+    assert prunable(history, ids[-1], keep=5, needed=frozenset({ids[0]})) == tuple(ids[1:3])
+
+
+@pytest.mark.parametrize("version", ["1.0.0", "0.1.0", "2.0.0-rc.1"])
+def test_versions_are_semver(version):
+    assert check_version(version) == version
+
+
+@pytest.mark.parametrize("version", ["", "1.0", "v1.0.0", "1.0.0+build", "01.0.0", "1.0.0 ", "../1.0.0"])
+def test_anything_else_is_refused(version):
+    with pytest.raises(InputError, match="MAJOR.MINOR.PATCH"):
+        check_version(version)
+
+
+class Life(RuleBasedStateMachine):
+    """A host's life in any order: what is live and warm is always something good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entries: list[Entry] = []
+        self.live: str | None = None
+
+    @property
+    def history(self):
+        return fold(self.entries)
+
+    def add(self, event: str, release: str) -> None:
+        self.entries.append(Entry(len(self.entries) + 1, f"t{len(self.entries)}", event, release))
+
+    @rule(minor=st.integers(0, 3))
+    def release(self, minor):
+        new = release_id(self.history.next_sequence, f"1.{minor}.0")
+        self.add("staged", new)
+        self.add("live", new)
+        self.live = new
+
+    @rule()
+    def refused(self):
+        new = release_id(self.history.next_sequence, "6.6.6")
+        self.add("staged", new)
+        self.add("failed", new)
+
+    def go(self, target: str) -> None:
+        for left in withdrawn_by(self.history, self.live, target):
+            self.add("withdrawn", left)
+        self.add("live", target)
+        self.live = target
+
+    @precondition(lambda self: rollback_target(self.history, self.live) is not None)
+    @rule()
+    def rollback(self):
+        before = self.live
+        self.go(rollback_target(self.history, self.live).id)
+        assert self.history.get(before).state == "withdrawn"
+
+    @rule(data=st.data())
+    def named(self, data):
+        usable = [
+            r.id for r in self.history.ordered() if r.proven and r.state in ("live", "withdrawn") and r.id != self.live
+        ]
+        if usable:
+            self.go(data.draw(st.sampled_from(usable)))
+
+    @rule(keep=st.integers(0, 4))
+    def prune(self, keep):
+        running = must_run(self.history, self.live)
+        for doomed in prunable(self.history, self.live, keep=keep):
+            assert doomed not in (running.live, running.warm)
+            self.add("pruned", doomed)
+        assert must_run(self.history, self.live) == running
+
+    @invariant()
+    def warm_is_older_good_and_not_live(self):
+        warm = must_run(self.history, self.live).warm
+        if warm is not None:
+            release = self.history.get(warm)
+            assert warm < self.live
+            assert release.proven
+            assert release.state == "live"
+
+    @invariant()
+    def live_is_never_failed_withdrawn_or_pruned(self):
+        if self.live is not None:
+            assert self.history.get(self.live).state == "live"
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+@given(st.lists(st.sampled_from(["staged", "live", "failed", "withdrawn", "pruned", "undrained"]), max_size=12))
+def test_folding_never_forgets_that_a_release_was_proven(events):
+    history = _history(*[(event, ONE) for event in events])
+    release = history.get(ONE)
+    assert (release is not None and release.proven) == ("live" in events)
