@@ -1,0 +1,660 @@
+"""The application's file: one description of one application, validated as a whole, defaults computed here only.
+
+The dataclasses are the schema. A field that may stand in the file carries its converter (`Annotated[type, converter]`)
+and its default; a field without a default must be given. What no single field can know is in `_RULES`. Every problem
+of a file is found in one pass, so that a person corrects it once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from difflib import get_close_matches
+from functools import cache
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+from ._errors import InputError
+
+FORMAT = 1
+
+# What every process of every application is given; the values come with each release.
+PROVIDED = frozenset(
+    f"BACKSTAY_{name}"
+    for name in (
+        "APPLICATION",
+        "RELEASE_ID",
+        "VERSION",
+        "COMMIT",
+        "DATA_DIR",
+        "STATIC_DIR",
+        "LOG_DIR",
+        "LOG_LEVEL",
+        "PROCESS",
+    )
+)
+
+# Users and directories (/run, /var/log, /var/lib/backstay) that a Debian host or Backstay itself already means.
+_RESERVED = re.compile(
+    "adm|apt|audit|backstay|backup|bin|credentials|cron|daemon|dbus|disk|games|initctl|irc|journal|list|lock|log|lp|mail|"
+    "man|messagebus|mount|news|nginx|nobody|openvpn|postgres|postgresql|private|proxy|redis|replaced|root|sshd|sudo|sync|"
+    "sys|syslog|systemd.*|tty|udev|user|users|utmp|uucp|www-data"
+)
+
+_MIB = 1 << 20
+_LEAST_MEMORY_BYTES = 32 * _MIB
+_STOP_MARGIN_SECONDS = 10.0
+
+Through = Literal["candidate", "front_door"]
+T = TypeVar("T")
+
+
+# --- converters: from what YAML gives to what the library uses
+
+
+class _Bad:
+    """Stands for a value that was refused; the reason is among the problems."""
+
+
+_BAD = _Bad()
+
+
+@dataclass(frozen=True)
+class _At:
+    """Where in which file a value stands, and where problems are collected."""
+
+    file: str
+    key: str
+    problems: list[str]
+
+    def below(self, part: str | int) -> _At:
+        if isinstance(part, int):
+            return _At(self.file, f"{self.key}[{part}]", self.problems)
+        return _At(self.file, f"{self.key}.{part}" if self.key else part, self.problems)
+
+    def refuse(self, seen: Any, expected: str) -> _Bad:
+        return self.say(f"`{self.key}` in {self.file} is {_shown(seen)}: write {expected}.")
+
+    def say(self, sentence: str) -> _Bad:
+        self.problems.append(sentence)
+        return _BAD
+
+
+Converter = Callable[[Any, _At], Any]
+
+
+def _shown(value: Any) -> str:
+    """A value as a person would recognise it, never longer than a line."""
+    if value is None:
+        return "empty"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _texts(pattern: str, expected: str) -> Converter:
+    compiled = re.compile(pattern)
+
+    def convert(value: Any, at: _At) -> Any:
+        if isinstance(value, str) and value.isprintable() and compiled.fullmatch(value):
+            return str(value)
+        return at.refuse(value, expected)
+
+    return convert
+
+
+def _one_of(*choices: str) -> Converter:
+    def convert(value: Any, at: _At) -> Any:
+        if isinstance(value, str) and value in choices:
+            return str(value)
+        near = get_close_matches(str(value), choices, n=1)
+        return at.refuse(value, near[0] if near else f"one of {', '.join(choices)}")
+
+    return convert
+
+
+def _whole(least: int, most: int) -> Converter:
+    def convert(value: Any, at: _At) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+            return int(value)
+        return at.refuse(value, f"a whole number from {least} to {most}, without quotes")
+
+    return convert
+
+
+def _seconds(least: float, most: float) -> Converter:
+    def convert(value: Any, at: _At) -> Any:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if number and math.isfinite(value) and least <= value <= most:
+            return float(value)
+        return at.refuse(value, f"a number of seconds from {least:g} to {most:g}, without quotes")
+
+    return convert
+
+
+def _flag(value: Any, at: _At) -> Any:
+    return value if isinstance(value, bool) else at.refuse(value, "true or false, without quotes")
+
+
+def _optional(converter: Converter) -> Converter:
+    return lambda value, at: None if value is None else converter(value, at)
+
+
+def _path(value: Any, at: _At) -> Any:
+    """A path below some directory, in its plain form."""
+    good = isinstance(value, str) and value.isprintable() and value.strip() == value != ""
+    if not good or "\\" in value or value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts:
+        return at.refuse(value, "a relative path without `..`")
+    return str(PurePosixPath(value))
+
+
+def _inner_path(value: Any, at: _At) -> Any:
+    """A path below the data directory, never that directory itself."""
+    path = _path(value, at) if value != "." else "."
+    if path == ".":
+        return at.refuse(value, "a path below the data directory")
+    return path
+
+
+def _url_path(value: Any, at: _At) -> Any:
+    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value) and "#" not in value:
+        return str(value)
+    return at.refuse(value, "a path that begins with / and is encoded as in a URL")
+
+
+_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
+
+
+def _domain(value: Any, at: _At) -> Any:
+    if isinstance(value, str) and _HOST_NAME.fullmatch(value) and not re.fullmatch(r"[0-9.]+", value):
+        return str(value)
+    return at.refuse(value, "a host name in lower case, such as portal.example.org")
+
+
+def _address(value: Any, at: _At) -> Any:
+    """An IP address or network, in the form nginx reads."""
+    try:
+        network = ipaddress.ip_network(value, strict=True) if isinstance(value, str) else None
+    except ValueError:
+        network = None
+    if network is None:
+        return at.refuse(value, "an IP address or network in quotes, such as '192.0.2.7' or '10.0.0.0/8'")
+    return str(network if "/" in value else network.network_address)
+
+
+def _host(value: Any, at: _At) -> Any:
+    """A host name, or an IP address."""
+    if isinstance(value, str) and _HOST_NAME.fullmatch(value) and not re.fullmatch(r"[0-9.]+", value):
+        return str(value)
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        return at.refuse(value, "a host name in lower case or an IP address in quotes")
+
+
+def _each(converter: Converter, *, least: int = 0, of: str = "value", unique: bool = False) -> Converter:
+    """A list; with `unique`, nothing may be in it twice."""
+
+    def convert(value: Any, at: _At) -> Any:
+        if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
+            return at.refuse(value, f"a list, one {of} an item")
+        if len(value) < least:
+            return at.refuse(value, f"at least {least} {of}")
+        found = [converter(item, at.below(number)) for number, item in enumerate(value)]
+        if _BAD in found:
+            return _BAD
+        if unique:
+            for number, item in enumerate(found):
+                if item in found[:number]:
+                    return at.say(f"`{at.key}` in {at.file} names {_shown(item)} twice: remove one.")
+        return tuple(found)
+
+    return convert
+
+
+def _section(cls: Callable[..., Any]) -> Converter:
+    return lambda value, at: _build(cls, value, at)
+
+
+_NAME_OF_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _environment_key(value: Any, at: _At) -> Any:
+    if not isinstance(value, str) or not _NAME_OF_KEY.fullmatch(value):
+        return at.refuse(value, "a name of letters, digits and underscores, such as SECRET_KEY")
+    return str(value)
+
+
+def _environment_values(value: Any, at: _At) -> Any:
+    """Texts by key. What is refused is not shown: somebody may have put a secret there."""
+    if not isinstance(value, Mapping):
+        return at.refuse(value, "a mapping of names to texts")
+    good = True
+    for key, text in value.items():
+        here = at.below(str(key))
+        if _environment_key(key, here) is _BAD:
+            good = False
+        elif key.startswith("BACKSTAY_"):
+            here.say(f"`{here.key}` in {at.file} would replace what Backstay provides: choose another name.")
+            good = False
+        elif not isinstance(text, str):
+            here.say(f"`{here.key}` in {at.file} is not text: write its value in quotes.")
+            good = False
+        elif any(ord(letter) < 32 and letter not in "\n\t" for letter in text) or not _encodable(text):
+            here.say(f"`{here.key}` in {at.file} holds a control character, which no environment can: remove it.")
+            good = False
+    return {str(key): str(text) for key, text in value.items()} if good else _BAD
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _processes(value: Any, at: _At) -> Any:
+    if not isinstance(value, Mapping):
+        return at.refuse(value, "a mapping of process names, with at least `web`")
+    found: dict[str, Any] = {}
+    for name, given in value.items():
+        here = at.below(str(name))
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name):
+            here.say(f"The process {_shown(name)} in {at.file} has no good name: use lower-case letters and digits.")
+            found[str(name)] = _BAD
+            continue
+        kind = "web" if name == "web" else "worker"
+        found[name] = _process(name, kind, given, here)
+    return _BAD if _BAD in found.values() else found
+
+
+def _process(name: str, kind: str, given: Any, at: _At) -> Any:
+    if not isinstance(given, Mapping):
+        return at.refuse(given, "a mapping of its settings, which may be {}")
+    foreign = [key for key in (_WORKER_ONLY if kind == "web" else _WEB_ONLY) if key in given]
+    for key in foreign:
+        if kind == "web":
+            reason = "the runtime starts the web process" if key == "command" else "two releases overlap in it"
+            at.say(f"`{at.key}.{key}` in {at.file} is not for the web process, for {reason}: remove it.")
+        else:
+            at.say(f"`{at.key}.{key}` in {at.file} is for the web process only: remove it.")
+    if foreign:
+        return _BAD
+    settings = dict(given)
+    if kind == "web":
+        graceful = settings.get("graceful_seconds", Process.graceful_seconds)
+        if isinstance(graceful, (int, float)) and not isinstance(graceful, bool):
+            settings.setdefault("stop_seconds", min(float(graceful) + _STOP_MARGIN_SECONDS, 3600.0))
+        settings.setdefault("memory_max_bytes", 400 * _MIB)
+    elif "command" not in given:
+        return at.say(f"`{at.key}` in {at.file} has no `command`: write a list, such as [python, manage.py, work].")
+    return _build(Process, settings, at, name=name, kind=kind)
+
+
+_WEB_ONLY = ("workers", "threads", "timeout_seconds", "graceful_seconds")
+_WORKER_ONLY = ("command", "singleton")
+
+_words = _each(_texts(r".+", "a word of a command, in quotes where YAML would not read it as text"), least=1, of="word")
+
+
+# --- the schema
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where builds come from. `path` is a directory inside the repository; `tag` holds `{version}`."""
+
+    repository: Annotated[str, _texts(r"[^\s-].*", "a git URL or a path")]
+    path: Annotated[str, _path] = "."
+    tag: Annotated[str, _texts(r"[^\s{}]*\{version\}[^\s{}]*", "a tag's name with {version} in it")] = "v{version}"
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """What the runtime must know; paths are relative to the source's directory."""
+
+    settings: Annotated[str, _texts(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "a Python module, such as portal.settings")]
+    wsgi: Annotated[
+        str,
+        _texts(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "module:object, such as portal.wsgi:application"),
+    ]
+    type: Annotated[str, _one_of("django")] = "django"
+    requirements: Annotated[str, _path] = "requirements.lock"
+    checks_requirements: Annotated[str | None, _optional(_path)] = None
+    checks: Annotated[tuple[tuple[str, ...], ...], _each(_words, of="command")] = ()
+    changelog: Annotated[str | None, _optional(_path)] = None
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of the application. The web process is the one named `web`; all others are workers.
+
+    `workers`, `threads`, `timeout_seconds` and `graceful_seconds` are the web process's; `command` and `singleton` a
+    worker's. `stop_seconds` is what it gets before it is killed.
+    """
+
+    name: str
+    kind: Literal["web", "worker"]
+    command: Annotated[tuple[str, ...], _words] = ()
+    workers: Annotated[int, _whole(1, 64)] = 2
+    threads: Annotated[int, _whole(1, 256)] = 4
+    timeout_seconds: Annotated[float, _seconds(1, 3600)] = 30.0
+    graceful_seconds: Annotated[float, _seconds(1, 3600)] = 30.0
+    stop_seconds: Annotated[float, _seconds(1, 3600)] = 30.0
+    memory_max_bytes: Annotated[int, _whole(_LEAST_MEMORY_BYTES, 1 << 50)] = 200 * _MIB
+    singleton: Annotated[bool, _flag] = False
+
+
+@dataclass(frozen=True)
+class Database:
+    """SQLite at `path` below the data directory, or PostgreSQL at the URL in the environment's `url_key`."""
+
+    name: Annotated[str, _texts(r"[a-z][a-z0-9_]{0,29}", "a name of lower-case letters, digits and underscores")]
+    engine: Annotated[Literal["sqlite", "postgresql"], _one_of("sqlite", "postgresql")]
+    path: Annotated[str | None, _optional(_inner_path)] = None
+    url_key: Annotated[str | None, _optional(_environment_key)] = None
+
+
+@dataclass(frozen=True)
+class EnvironmentSettings:
+    """The application's environment. The values of `secret` keys come from Vault, never from the file.
+
+    `example` is the path of an `.env.example` whose every key must be known here; relative to the application's file.
+    """
+
+    values: Annotated[Mapping[str, str], _environment_values] = field(default_factory=dict)
+    required: Annotated[tuple[str, ...], _each(_environment_key, of="key", unique=True)] = ()
+    secret: Annotated[tuple[str, ...], _each(_environment_key, of="key", unique=True)] = ()
+    example: Annotated[str | None, _optional(_texts(r".+", "the path of an .env.example"))] = None
+
+
+@dataclass(frozen=True)
+class Health:
+    """What counts as well: `consecutive` good answers within the deadline, each within the latency."""
+
+    path: Annotated[str, _url_path] = "/healthz/"
+    status: Annotated[int, _whole(100, 599)] = 200
+    consecutive: Annotated[int, _whole(1, 100)] = 3
+    interval_seconds: Annotated[float, _seconds(0.05, 60)] = 0.2
+    deadline_seconds: Annotated[float, _seconds(1, 3600)] = 60.0
+    latency_seconds: Annotated[float, _seconds(0.05, 600)] = 2.0
+
+
+@dataclass(frozen=True)
+class Smoke:
+    """One read-only request. `auto:static` and `auto:media` stand for a file that the release really has."""
+
+    name: Annotated[str, _texts(r".{1,60}", "a name of at most 60 letters")]
+    path: Annotated[str, _texts(r"(/[!-~]*|auto:(static|media))", "a path from / on, auto:static or auto:media")]
+    status: Annotated[int, _whole(100, 599)] = 200
+    contains: Annotated[str | None, _optional(_texts(r".+", "text that the answer must hold"))] = None
+    through: Annotated[
+        tuple[Through, ...], _each(_one_of("candidate", "front_door"), least=1, of="way", unique=True)
+    ] = ("candidate", "front_door")
+
+
+@dataclass(frozen=True)
+class ReleasePolicy:
+    """How releases are made and kept; what must stay free on the host beside a new one."""
+
+    keep: Annotated[int, _whole(2, 100)] = 5
+    drain_seconds: Annotated[float, _seconds(0, 3600)] = 30.0
+    confirm_seconds: Annotated[float, _seconds(5, 86400)] = 300.0
+    free_bytes: Annotated[int, _whole(0, 1 << 50)] = 200 * _MIB
+    free_inodes: Annotated[int, _whole(0, 1 << 40)] = 10_000
+    free_memory_bytes: Annotated[int, _whole(0, 1 << 50)] = 64 * _MIB
+
+
+@dataclass(frozen=True)
+class Application:
+    """One application, complete and valid: what `parse` returns is what every other part of the library relies on."""
+
+    name: Annotated[
+        str,
+        _texts(r"[a-z][a-z0-9-]{0,29}", "at most 30 lower-case letters, digits and hyphens, such as audit-portal"),
+    ]
+    domain: Annotated[str, _domain]
+    source: Annotated[Source, _section(Source)]
+    runtime: Annotated[RuntimeSettings, _section(RuntimeSettings)]
+    processes: Annotated[Mapping[str, Process], _processes]
+    aliases: Annotated[tuple[str, ...], _each(_host, of="name", unique=True)] = ()
+    network: Annotated[bool, _flag] = True
+    databases: Annotated[tuple[Database, ...], _each(_section(Database), of="database")] = ()
+    media: Annotated[str | None, _optional(_inner_path)] = None
+    environment: Annotated[EnvironmentSettings, _section(EnvironmentSettings)] = field(
+        default_factory=EnvironmentSettings
+    )
+    health: Annotated[Health, _section(Health)] = field(default_factory=Health)
+    smoke: Annotated[tuple[Smoke, ...], _each(_section(Smoke), of="request")] = ()
+    internal_addresses: Annotated[tuple[str, ...], _each(_address, of="address", unique=True)] = ("127.0.0.1", "::1")
+    uploads_max_bytes: Annotated[int, _whole(1024, 1 << 40)] = 50 * _MIB
+    log_level: Annotated[str, _one_of("debug", "info", "warning", "error", "critical")] = "info"
+    releases: Annotated[ReleasePolicy, _section(ReleasePolicy)] = field(default_factory=ReleasePolicy)
+    format: Annotated[int, _whole(1, FORMAT)] = FORMAT
+
+    @property
+    def web(self) -> Process:
+        return self.processes["web"]
+
+
+@cache
+def _schema(cls: Any) -> dict[str, tuple[Converter, Field[Any]]]:
+    """The keys that may stand in the file for `cls`."""
+    hints = get_type_hints(cls, include_extras=True)
+    return {
+        each.name: (hints[each.name].__metadata__[0], each)
+        for each in fields(cls)
+        if hasattr(hints[each.name], "__metadata__")
+    }
+
+
+def _build(cls: Callable[..., Any], given: Any, at: _At, **fixed: Any) -> Any:
+    """An instance of a dataclass from a mapping; every problem of every key is collected."""
+    assert isinstance(cls, type)
+    schema = _schema(cls)
+    if not isinstance(given, Mapping):
+        return at.refuse(given, f"a mapping with the keys {', '.join(schema)}")
+    good = True
+    for key in given:
+        if key not in schema:
+            good = False
+            at.say(_unknown(str(key), at, tuple(schema)))
+    values: dict[str, Any] = {}
+    for name, (converter, declared) in schema.items():
+        if name in given:
+            values[name] = converter(given[name], at.below(name))
+            good = good and values[name] is not _BAD
+        elif declared.default is MISSING and declared.default_factory is MISSING:
+            good = False
+            at.say(f"`{at.below(name).key}` is missing in {at.file}: add it.")
+    if cls is Smoke and str(values.get("path", "")).startswith("auto:"):
+        values.setdefault("through", ("front_door",))
+    return cls(**fixed, **values) if good else _BAD
+
+
+def _unknown(key: str, at: _At, known: tuple[str, ...]) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.6)
+    remedy = f"did you mean `{at.below(near[0]).key}`?" if near else f"known here are {', '.join(known)}."
+    return f"unknown key `{at.below(key).key}` in {at.file}: {remedy}"
+
+
+# --- rules that no single key can know; each yields the end of a sentence that names key and remedy
+
+Rule = Callable[[Application], Iterator[tuple[str, str]]]
+
+
+def _name_is_free(application: Application) -> Iterator[tuple[str, str]]:
+    if _RESERVED.fullmatch(application.name):
+        yield "name", f"is {application.name!r}, which means something else on a Debian host: choose another"
+    if application.name.endswith("-"):
+        yield "name", f"is {application.name!r}: end it with a letter or digit"
+
+
+def _aliases_differ(application: Application) -> Iterator[tuple[str, str]]:
+    if application.domain in application.aliases:
+        yield "aliases", f"repeats the domain {application.domain}: remove it from the aliases"
+
+
+def _processes_can_stop(application: Application) -> Iterator[tuple[str, str]]:
+    web = application.processes.get("web")
+    if web is None:
+        yield "processes", "has no `web`: add it; {} is enough"
+    elif web.stop_seconds <= web.graceful_seconds:
+        sentence = f"is {web.stop_seconds:g} and graceful_seconds {web.graceful_seconds:g}, which would kill requests"
+        yield "processes.web.stop_seconds", f"{sentence}: make it larger, or remove it"
+
+
+def _databases_are_apart(application: Application) -> Iterator[tuple[str, str]]:
+    known = (*application.environment.values, *application.environment.secret)
+    for number, database in enumerate(application.databases):
+        key, earlier = f"databases[{number}]", application.databases[:number]
+        if database.name in (other.name for other in earlier):
+            yield f"{key}.name", f"is {database.name!r} for the second time: name each database once"
+        wanted, unwanted = ("path", "url_key") if database.engine == "sqlite" else ("url_key", "path")
+        if getattr(database, wanted) is None:
+            yield key, f"has engine {database.engine} and no `{wanted}`: add it"
+        if getattr(database, unwanted) is not None:
+            yield f"{key}.{unwanted}", f"is not for engine {database.engine}: remove it"
+        if database.path is not None:
+            if database.path in (other.path for other in earlier):
+                yield f"{key}.path", f"is {database.path!r} for the second time: give each database its own file"
+            yield from _media_apart(application.media, database.path, f"{key}.path")
+        if database.url_key is not None and database.url_key not in known:
+            missing = f"is {database.url_key!r}, which is in neither environment.values nor environment.secret"
+            yield f"{key}.url_key", f"{missing}: add it to environment.secret"
+
+
+def _media_apart(media: str | None, path: str, key: str) -> Iterator[tuple[str, str]]:
+    if media is None:
+        return
+    published, database = PurePosixPath(media), PurePosixPath(path)
+    private = database.parent
+    if database.is_relative_to(published):
+        yield key, f"is {path!r}, inside the media that nginx gives to everybody: move it, for example to db/"
+    elif private != PurePosixPath() and published.is_relative_to(private):
+        yield key, f"is {path!r}, and its directory holds the media, which nginx must reach: move one of them"
+
+
+def _environment_is_clear(application: Application) -> Iterator[tuple[str, str]]:
+    environment = application.environment
+    for key in environment.secret:
+        if key.startswith("BACKSTAY_"):
+            yield "environment.secret", f"names {key}, which Backstay provides: remove it"
+        if key in environment.values:
+            yield (
+                f"environment.values.{key}",
+                "is also named in environment.secret: remove the value from this file and put it into Vault",
+            )
+    for key in environment.required:
+        if key in environment.secret or key in PROVIDED:
+            continue
+        if key not in environment.values:
+            yield (
+                "environment.required",
+                f"names {key}, which is in neither environment.values nor environment.secret: add it to one of them",
+            )
+        elif not environment.values[key].strip():
+            yield f"environment.values.{key}", "is empty and required: give it a value"
+
+
+def _health_can_pass(application: Application) -> Iterator[tuple[str, str]]:
+    health = application.health
+    least = (health.consecutive - 1) * health.interval_seconds
+    if health.deadline_seconds <= least:
+        yield (
+            "health.deadline_seconds",
+            f"is {health.deadline_seconds:g} and {health.consecutive} answers take {least:g} s: make it larger",
+        )
+
+
+def _smoke_is_possible(application: Application) -> Iterator[tuple[str, str]]:
+    for number, smoke in enumerate(application.smoke):
+        key = f"smoke[{number}]"
+        if smoke.name in (other.name for other in application.smoke[:number]):
+            yield f"{key}.name", f"is {smoke.name!r} for the second time: name each request once"
+        if smoke.path.startswith("auto:") and "candidate" in smoke.through:
+            yield f"{key}.through", f"holds candidate, and {smoke.path} is served by nginx alone: write [front_door]"
+        if smoke.path == "auto:media" and application.media is None:
+            yield f"{key}.path", "is auto:media, and the application has no media: set `media`, or remove this request"
+
+
+_RULES: tuple[Rule, ...] = (
+    _name_is_free,
+    _aliases_differ,
+    _processes_can_stop,
+    _databases_are_apart,
+    _environment_is_clear,
+    _health_can_pass,
+    _smoke_is_possible,
+)
+
+
+# --- what others call
+
+
+def parse(data: Mapping[str, Any], *, file: str) -> Application:
+    """Validate a whole application's file and fill in the defaults.
+
+    `file` is named in every sentence. Raises InputError: its message is the first problem, its lines are all of them.
+    """
+    problems: list[str] = []
+    at = _At(file, "", problems)
+    if not isinstance(data, Mapping):
+        raise InputError(f"{file} holds {_shown(data)} and no mapping: describe one application in it, by keys.")
+    found_format = data.get("format")
+    if isinstance(found_format, int) and not isinstance(found_format, bool) and found_format > FORMAT:
+        raise InputError(
+            f"{file} has format {found_format} and this backstay knows {FORMAT}: use the newer backstay that wrote it."
+        )
+    if "format" not in data:
+        at.say(f"`format` is missing in {file}: add `format: {FORMAT}`.")
+    application = _build(Application, data, at)
+    if isinstance(application, Application):
+        for rule in _RULES:
+            problems.extend(f"`{key}` in {file} {sentence}." for key, sentence in rule(application))
+    if problems or not isinstance(application, Application):
+        more = f" ({len(problems) - 1} more in this file.)" if len(problems) > 1 else ""
+        raise InputError(problems[0] + more, lines=tuple(problems))
+    return application
+
+
+def to_dict(application: Application) -> dict[str, Any]:
+    """The application as JSON, in the shape of its file, with every default written out."""
+    return {name: _plain(getattr(application, name)) for name in _schema(Application)}
+
+
+def from_dict(data: Mapping[str, Any], *, file: str) -> Application:
+    """What `to_dict` wrote. Raises InputError as `parse` does, also for a format that is newer than this library."""
+    return parse(data, file=file)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Process):
+        left_out = _WORKER_ONLY if value.kind == "web" else _WEB_ONLY
+        return {name: _plain(getattr(value, name)) for name in _schema(Process) if name not in left_out}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return {name: _plain(getattr(value, name)) for name in _schema(type(value))}
+
+
+def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the keys of `override`: mappings are merged, everything else, lists too, is replaced."""
+    merged = dict(base)
+    for key, value in override.items():
+        before = merged.get(key)
+        merged[key] = merge(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged
