@@ -200,7 +200,7 @@ class CallbackModule(CallbackBase):
         self._finish_task()
         self._say("           stopped: no host is left to go on with", C.COLOR_ERROR)
 
-    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002 - Ansible passes it
+    def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
         self._begin(task)
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
