@@ -204,6 +204,7 @@ def _release(options: argparse.Namespace) -> int:
         "by": options.by,
         "why": options.why,
         "keep_warm": not options.without_warm,
+        "again": options.again,
     }
     if options.payload:
         request["payload"] = _take_payload(layout, options.payload)
@@ -237,12 +238,16 @@ def _take_payload(layout: Layout, name: str) -> str:
 
 
 def _rollback(options: argparse.Namespace) -> int:
-    layout = _layout(options)
     if options.plan:
-        plan = rollback_plan(layout, options.to)
-        _tell(options, plan, "\n".join([plan["message"], *(f"  {line}" for line in plan["lines"])]))
+        from ._engine import Request
+        from ._plan import plan
+
+        found = plan(_engine(options), Request(operation="rollback", target=options.to))
+        _tell(options, found, "\n".join([found["message"], *(f"  {line}" for line in found["lines"])]))
         return 0
     from ._client import call
+
+    layout = _layout(options)
 
     request = {
         "operation": "rollback",
@@ -254,38 +259,6 @@ def _rollback(options: argparse.Namespace) -> int:
     result = call(layout, "begin", on_event=_Follow(silent=options.json), request=request, auto=True)
     _tell(options, result, f"{layout.name}: {result['release']} is live again ({result['seconds']:.2f} s).")
     return 0
-
-
-def rollback_plan(layout: Layout, target: str | None) -> dict[str, Any]:
-    """What a rollback would do, found by the same checks that it begins with; nothing is touched."""
-    from ._engine import Engine, Request
-    from ._releases import withdrawn_by
-
-    engine = Engine(layout)
-    transaction = engine.open(Request(operation="rollback", target=target))
-    unit = engine.web_unit(transaction.candidate)
-    warm = engine.systemd.states([unit]).get(unit) == "active"
-    history = engine.history()
-    left = withdrawn_by(history, transaction.previous, transaction.candidate)
-    stay = [
-        name for release in history.ordered() if release.id in left for name in list(release.data.get("migrations", []))
-    ]
-    lines = [
-        "it is warm: one rename" if warm else "it is not running: it is started first",
-        f"withdrawn: {', '.join(left)}" if left else "nothing is withdrawn",
-        f"migrations that stay in the database: {', '.join(stay)}" if stay else "code only: no migration lies between",
-    ]
-    return {
-        "ok": True,
-        "operation": "rollback",
-        "release": transaction.candidate,
-        "previous": transaction.previous,
-        "warm": warm,
-        "withdraws": list(left),
-        "migrations_stay": stay,
-        "message": f"{layout.name}: would go from {transaction.previous} to {transaction.candidate}.",
-        "lines": lines,
-    }
 
 
 def _confirm(options: argparse.Namespace) -> int:

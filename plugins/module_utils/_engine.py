@@ -64,6 +64,7 @@ class Request:
     target: str | None = None  # a rollback's named target: id or version
     keep_warm: bool = True
     force: bool = False
+    again: bool = False  # release although this very payload and configuration are live
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Request:
@@ -209,6 +210,35 @@ class Engine:
         ]
 
     # before anything is touched
+
+    def configuration_changed(self) -> bool:
+        """Whether what is declared here differs from what the live release runs with; a configuration release applies
+        it. The environment is compared whole, so that a changed secret counts."""
+        from ._application import to_dict
+        from ._environment import environment_file
+
+        live = self.live()
+        if live is None:
+            return False
+        try:
+            declared = self.application()
+            if canonical(to_dict(declared)) != canonical(to_dict(self.application(live))):
+                return True
+            known = self.history().get(live)
+            version, commit = (known.version, str(known.data.get("commit", ""))) if known else ("", "")
+            values = environment_file(self._environment(declared, live, version, commit))
+        except InputError:
+            return True
+        return self.storage.read(self.layout.environment_file(live)) != values.encode()
+
+    def is_live(self, request: Request) -> bool:
+        """Whether a release asks for what is live already, payload and configuration alike."""
+        if request.operation != "release" or request.again:
+            return False
+        current = self.history().get(self.live())
+        if current is None or self.configuration_changed():
+            return False
+        return request.payload in (None, current.data.get("payload")) and request.version in (None, current.version)
 
     def open(self, request: Request) -> Transaction:
         """Check everything that can be checked without touching anything, and fix what the transaction will do.

@@ -5,6 +5,7 @@ It answers one JSON line with a stream of events and one last object:
 
     {"protocol": 1, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
     {"protocol": 1, "command": "flip" | "confirm" | "abort", "transaction": "..."}
+    {"protocol": 1, "command": "plan", "request": {...}}
     {"protocol": 1, "command": "status"}
 
 Events: {"event": "step", "step": ..., "title": ..., "seconds": ..., "detail": ...} and {"event": "say", "line": ...}.
@@ -32,7 +33,8 @@ from typing import Any
 
 from ._engine import Engine, Request, Transaction
 from ._errors import BackstayError, Busy, InputError
-from ._steps import POINT_OF_NO_RETURN, TITLES, Recovery, all_steps, recovery, steps_of
+from ._plan import nothing_to_do, plan
+from ._steps import POINT_OF_NO_RETURN, TITLES, Recovery, recovery, steps_of
 from ._version import PROTOCOL
 
 _LINE_LIMIT = 1 << 20
@@ -175,6 +177,7 @@ class Conductor:
         return {
             "event": "result",
             "ok": True,
+            "changed": True,
             "transaction": transaction.id,
             "operation": transaction.operation,
             "release": transaction.candidate,
@@ -347,6 +350,10 @@ class Service:
             peer.send({"event": "result", "ok": True, **self.snapshot()})
             peer.close()
             return
+        if command == "plan":
+            peer.send(plan(self.engine, Request.from_dict(message.get("request") or {})))
+            peer.close()
+            return
         if command == "begin":
             if self.state == "settling":
                 self.waiting.append((peer, message))  # the settling sees it and cuts itself short
@@ -386,6 +393,11 @@ class Service:
             if self.engine.layout.journal.exists():
                 peer.send({"event": "say", "line": recover(self.engine)["message"]})
             request = Request.from_dict(message.get("request") or {})
+            if self.engine.is_live(request):
+                self.lock.release()
+                peer.send(nothing_to_do(self.engine))
+                peer.close()
+                return
             self.settings = message
             self.abort.clear()
             self.conductor.begin(request)
@@ -561,6 +573,3 @@ def inherited_listener() -> socket.socket:
             "`backstay rollback`."
         )
     return socket.socket(fileno=3)
-
-
-__all__ = ["Conductor", "Lock", "Service", "all_steps", "inherited_listener", "recover"]

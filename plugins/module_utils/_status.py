@@ -7,9 +7,7 @@ import os
 from typing import Any
 
 from ._engine import Engine
-from ._errors import BackstayError
 from ._releases import History, Release, must_run, rollback_target
-from ._storage import canonical
 
 FORMAT = 1
 
@@ -70,7 +68,7 @@ def facts(engine: Engine) -> dict[str, Any]:
         "last_failed": describe(failed[-1], live, running.warm) if failed else None,
         "processes": {unit: states.get(unit, "unknown") for unit in sorted({*units, *wanted})},
         "maintenance": engine.layout.maintenance_flag.exists(),
-        "configuration_changed": _configuration_changed(engine, live),
+        "configuration_changed": engine.configuration_changed(),
         "transaction_open": engine.layout.journal.exists(),
         "releases": [describe(release, live, running.warm) for release in history.ordered()],
     }
@@ -81,27 +79,6 @@ def _described(history: History, release: str | None, warm: str | None) -> dict[
     if known is None:
         return None
     return describe(known, release if release != warm else None, warm)
-
-
-def _configuration_changed(engine: Engine, live: str | None) -> bool:
-    """Whether what is declared here differs from what the live release runs with (then a configuration release applies
-    it); the environment is compared whole, so a changed secret counts."""
-    from ._application import to_dict
-    from ._environment import environment_file
-
-    if live is None:
-        return False
-    try:
-        declared = engine.application()
-        running = engine.application(live)
-        if canonical(to_dict(declared)) != canonical(to_dict(running)):
-            return True
-        known = engine.history().get(live)
-        version, commit = (known.version, str(known.data.get("commit", ""))) if known else ("", "")
-        values = environment_file(engine._environment(declared, live, version, commit))
-    except BackstayError:
-        return True
-    return (engine.storage.read(engine.layout.environment_file(live)) or b"").decode() != values
 
 
 def verdict(found: dict[str, Any]) -> tuple[int, str]:

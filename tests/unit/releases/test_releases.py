@@ -97,7 +97,7 @@ def test_versions_are_semver(version):
 
 @pytest.mark.parametrize("version", ["", "1.0", "v1.0.0", "1.0.0+build", "01.0.0", "1.0.0 ", "../1.0.0"])
 def test_anything_else_is_refused(version):
-    with pytest.raises(InputError, match="MAJOR.MINOR.PATCH"):
+    with pytest.raises(InputError, match=r"MAJOR\.MINOR\.PATCH"):
         check_version(version)
 
 

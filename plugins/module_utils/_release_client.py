@@ -1,0 +1,68 @@
+"""What the modules `release` and `rollback` share: a state becomes a command, an answer becomes a module's result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._client import call
+from ._errors import BackstayError
+from ._layout import Layout
+
+_COMMANDS = {"prepared": "begin", "live": "begin", "flipped": "flip", "confirmed": "confirm", "aborted": "abort"}
+
+
+def ask(
+    application: str,
+    state: str,
+    request: Mapping[str, Any],
+    deadlines: Mapping[str, float],
+    *,
+    check_mode: bool,
+) -> tuple[bool, dict[str, Any]]:
+    """(whether it failed, the module's result). Nothing is changed in check mode."""
+    layout = Layout(application)
+    said: list[str] = []
+    try:
+        if check_mode:
+            if state in ("flipped", "confirmed", "aborted"):
+                return False, {"changed": True, "backstay_lines": [], "msg": f"{application}: would be {state}."}
+            answer = call(layout, "plan", request=dict(request))
+        elif _COMMANDS[state] == "begin":
+            answer = call(
+                layout,
+                "begin",
+                on_event=lambda event: said.extend(_line(event)),
+                request=dict(request),
+                auto=state == "live",
+                **deadlines,
+            )
+        elif state == "aborted" and call(layout, "status")["state"] == "idle":
+            return False, {"changed": False, "backstay_lines": [], "msg": f"{application}: no transaction is open."}
+        else:
+            answer = call(layout, _COMMANDS[state], on_event=lambda event: said.extend(_line(event)))
+    except BackstayError as failed:
+        lines = [*said, *(f"| {line}" for line in failed.lines)]
+        return True, {"changed": False, "msg": failed.message, "exit_code": failed.exit_code, "backstay_lines": lines}
+    result = {name: value for name, value in answer.items() if name not in ("event", "ok", "lines", "message")}
+    result["changed"] = bool(answer.get("changed", True))
+    result["backstay_lines"] = said or list(answer.get("lines", []))
+    result["msg"] = answer.get("message") or f"{application}: {answer.get('release')} is {state}."
+    result["diff"] = {
+        "before": f"live: {answer.get('previous')}\n",
+        "after": f"live: {answer.get('release')}\n"
+        if result["changed"] and state != "prepared"
+        else f"live: {answer.get('previous')}\n",
+    }
+    return False, result
+
+
+def _line(event: Mapping[str, Any]) -> list[str]:
+    """An event of the service as a line for people; most have none."""
+    if event.get("event") == "step":
+        return [f"{event['title']:<36} {event['seconds']:>7.2f} s  {event['detail']}"]
+    if event.get("event") == "undone":
+        return [f"undone: {event['title']}"]
+    if event.get("event") == "say":
+        return [str(event["line"])]
+    return []

@@ -1,0 +1,163 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Take one phase of a release: a thin client of the transaction's service on the host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release
+short_description: Release an application, phase by phase
+version_added: 0.1.0
+author:
+  - Backstay contributors (@backstay)
+description:
+  - Asks the transaction's service on the host for one phase of a release. The service owns the transaction; when this
+    module, its connection or the controller dies, the service finishes the phase and, at its deadline, undoes what nobody
+    confirmed.
+  - A payload that is live already, with the configuration declared on the host, changes nothing.
+options:
+  application:
+    description: Name of the application.
+    type: str
+    required: true
+  state:
+    description: Which phase to reach.
+    type: str
+    choices:
+      prepared: Staged, migrated, started beside the live release, and found well.
+      flipped: Serves every new request, and was seen through the front door.
+      confirmed: Written down as live; the one before stays warm.
+      live: All of it in one call.
+      aborted: Undone; where no transaction is open nothing happens.
+    default: live
+  version:
+    description: The version; required with O(payload).
+    type: str
+  payload:
+    description:
+      - SHA-256 of the payload, which lies on the host in C(/var/lib/backstay/<application>/artifacts/<sha256>.tar).
+      - Without it the live payload is released again with the configuration that is declared now.
+    type: str
+  again:
+    description: Release although this very payload and configuration are live.
+    type: bool
+    default: false
+  keep_warm:
+    description: Keep the release before the live one running meanwhile. V(false) stops it first, where memory is short.
+    type: bool
+    default: true
+  by:
+    description: Who releases; goes into the ledger.
+    type: str
+    default: ""
+  why:
+    description: Why; goes into the ledger.
+    type: str
+    default: ""
+  prepare_seconds:
+    description: How long a prepared release waits to be flipped before it is undone.
+    type: float
+    default: 900
+  confirm_seconds:
+    description: How long a flipped release waits to be confirmed before it flips back by itself.
+    type: float
+    default: 300
+attributes:
+  check_mode:
+    description: Runs every check that comes before the first change, and says what would happen.
+    support: full
+  diff_mode:
+    description: Shows which release is live before and after.
+    support: full
+seealso:
+  - module: backstay.ops.rollback
+  - module: backstay.ops.release_info
+"""
+
+EXAMPLES = r"""
+- name: Release 1.1.0 in one call
+  backstay.ops.release:
+    application: audit-portal
+    version: 1.1.0
+    payload: "{{ payload_sha256 }}"
+    by: "{{ lookup('env', 'USER') }}"
+
+- name: Apply a changed configuration to what is live
+  backstay.ops.release:
+    application: audit-portal
+    why: a new banner
+"""
+
+RETURN = r"""
+release:
+  description: Id of the release.
+  type: str
+  returned: success
+  sample: 0007-1.1.0
+previous:
+  description: Id of the release that was live before; empty for the first.
+  type: str
+  returned: success
+live:
+  description: Id of the release that is live now.
+  type: str
+  returned: always
+steps:
+  description: What was done, with seconds and a detail for each step.
+  type: list
+  elements: dict
+  returned: success
+seconds:
+  description: Time of all steps of the transaction so far.
+  type: float
+  returned: success
+backstay_lines:
+  description: The same for people, or the candidate's last log lines when it was refused.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.backstay.ops.plugins.module_utils import _release_client
+
+
+def main() -> None:
+    """Translate the options into one command of the service."""
+    module = AnsibleModule(
+        argument_spec={
+            "application": {"type": "str", "required": True},
+            "state": {
+                "type": "str",
+                "choices": ["prepared", "flipped", "confirmed", "live", "aborted"],
+                "default": "live",
+            },
+            "version": {"type": "str"},
+            "payload": {"type": "str"},
+            "again": {"type": "bool", "default": False},
+            "keep_warm": {"type": "bool", "default": True},
+            "by": {"type": "str", "default": ""},
+            "why": {"type": "str", "default": ""},
+            "prepare_seconds": {"type": "float", "default": 900},
+            "confirm_seconds": {"type": "float", "default": 300},
+        },
+        required_by={"payload": ("version",)},
+        supports_check_mode=True,
+    )
+    options = module.params
+    request = {
+        "operation": "release",
+        **{name: options[name] for name in ("version", "payload", "again", "keep_warm", "by", "why")},
+    }
+    deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds")}
+    failed, result = _release_client.ask(
+        options["application"], options["state"], request, deadlines, check_mode=module.check_mode
+    )
+    if failed:
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Go back to the release before: a thin client of the transaction's service on the host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: rollback
+short_description: Go back to the release before, at once
+version_added: 0.1.0
+author:
+  - Backstay contributors (@backstay)
+description:
+  - Goes to the newest release before the live one that was live and proven and is neither failed nor withdrawn, or to a
+    named one. It is warm, so this is one rename; no network, no build and no start of a process lie in the way.
+  - The release left behind becomes withdrawn; a second rollback goes one further back.
+options:
+  application:
+    description: Name of the application.
+    type: str
+    required: true
+  to:
+    description: Release id or version to go to, instead of the one before.
+    type: str
+  force:
+    description: Go also to a release that does not answer well.
+    type: bool
+    default: false
+  by:
+    description: Who rolls back; goes into the ledger.
+    type: str
+    default: ""
+  why:
+    description: Why; goes into the ledger.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: Says where it would go, whether that release is warm, and which migrations stay.
+    support: full
+  diff_mode:
+    description: Shows which release is live before and after.
+    support: full
+seealso:
+  - module: backstay.ops.release
+"""
+
+EXAMPLES = r"""
+- name: Go back
+  backstay.ops.rollback:
+    application: audit-portal
+    why: errors after the release
+
+- name: Go to a named release
+  backstay.ops.rollback:
+    application: audit-portal
+    to: 0003-1.0.0
+"""
+
+RETURN = r"""
+release:
+  description: Id of the release that is live now.
+  type: str
+  returned: success
+  sample: 0003-1.0.0
+previous:
+  description: Id of the release left behind.
+  type: str
+  returned: success
+seconds:
+  description: Time of all steps.
+  type: float
+  returned: success
+steps:
+  description: What was done, with seconds and a detail for each step.
+  type: list
+  elements: dict
+  returned: success
+backstay_lines:
+  description: The same for people.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.backstay.ops.plugins.module_utils import _release_client
+
+
+def main() -> None:
+    """Translate the options into one command of the service."""
+    module = AnsibleModule(
+        argument_spec={
+            "application": {"type": "str", "required": True},
+            "to": {"type": "str"},
+            "force": {"type": "bool", "default": False},
+            "by": {"type": "str", "default": ""},
+            "why": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    request = {
+        "operation": "rollback",
+        "target": options["to"],
+        **{name: options[name] for name in ("force", "by", "why")},
+    }
+    failed, result = _release_client.ask(options["application"], "live", request, {}, check_mode=module.check_mode)
+    if failed:
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
