@@ -1,0 +1,136 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Say whether a host is fit, before anything on it is touched."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_check
+short_description: Say whether a host is fit, before anything on it is touched
+version_added: 0.1.0
+author:
+  - Backstay contributors (@backstay)
+description:
+  - Looks at the operating system, at who holds the ports that will be needed, and at the names nginx already serves.
+    Where something is in the way it fails with one sentence for each reason, and its remedy. It changes nothing.
+options:
+  supported:
+    description: Systems that are fit, each as the C(ID) and C(VERSION_ID) of C(/etc/os-release).
+    type: list
+    elements: str
+    default: [debian 12, debian 13]
+  packages:
+    description: Debian packages to look for.
+    type: list
+    elements: str
+    default: []
+  ports:
+    description: TCP ports that must be free, or held by O(process).
+    type: list
+    elements: int
+    default: []
+  process:
+    description: The program that may hold O(ports).
+    type: str
+    default: nginx
+  sites:
+    description: Sites that are to be served; no other site of nginx may claim their names.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      file:
+        description: The file of nginx that describes, or will describe, the site.
+        type: path
+        required: true
+      names:
+        description: The names it answers to.
+        type: list
+        elements: str
+        required: true
+attributes:
+  check_mode:
+    description: It changes nothing anyway.
+    support: full
+  diff_mode:
+    description: It changes nothing.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: Stop unless nginx can serve the portal here
+  backstay.ops.host_check:
+    packages: [nginx]
+    ports: [80, 443]
+    process: nginx
+    sites:
+      - file: /etc/nginx/sites-enabled/portal.conf
+        names: [portal.example.org]
+"""
+
+RETURN = r"""
+system:
+  description: The operating system.
+  returned: success
+  type: dict
+  sample: {"id": "debian", "version": "13", "name": "Debian GNU/Linux 13 (trixie)"}
+missing_packages:
+  description: Those of O(packages) that are not installed.
+  returned: success
+  type: list
+  elements: str
+  sample: [nginx]
+"""
+
+import os
+from dataclasses import asdict
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._host_check import (
+    Host,
+    Site,
+    Wanted,
+    missing_packages,
+    problems,
+    refuse,
+)
+
+
+def main() -> None:
+    site_options = {
+        "file": {"type": "path", "required": True},
+        "names": {"type": "list", "elements": "str", "required": True},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "supported": {"type": "list", "elements": "str", "default": ["debian 12", "debian 13"]},
+            "packages": {"type": "list", "elements": "str", "default": []},
+            "ports": {"type": "list", "elements": "int", "default": []},
+            "process": {"type": "str", "default": "nginx"},
+            "sites": {"type": "list", "elements": "dict", "default": [], "options": site_options},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    wanted = Wanted(
+        supported=tuple(given["supported"]),
+        packages=tuple(given["packages"]),
+        ports=tuple(given["ports"]),
+        process=given["process"],
+        sites=tuple(Site(site["file"], tuple(site["names"])) for site in given["sites"]),
+    )
+    try:
+        found = Host().look(wanted, is_root=os.geteuid() == 0)
+        refuse(problems(wanted, found))
+    except BackstayError as error:
+        module.fail_json(msg=error.message)
+    else:
+        module.exit_json(
+            changed=False, system=asdict(found.system), missing_packages=list(missing_packages(wanted, found))
+        )
+
+
+if __name__ == "__main__":
+    main()
