@@ -70,6 +70,7 @@ def call(
         except ConnectionResetError:
             pass  # the same as an end without a result
     raise BackstayError(
-        f"The transaction's service of {layout.name} died before it answered; recovery is under way: see `backstay status "
+        f"The transaction's service of {layout.name} died before it answered; recovery is under way: see "
+        f"`backstay status "
         f"{layout.name}` and `journalctl -u {layout.recover_unit}`, then run it again."
     )

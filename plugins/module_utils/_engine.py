@@ -39,7 +39,7 @@ from ._systemd import Systemd, memory_of, open_connections
 from ._units import one_off, unit_text
 
 if TYPE_CHECKING:
-    from ._application import Application
+    from ._application import Application, Through
     from ._runtime import MigrationState
 
 GUNICORN_CONFIGURATION = Path("/etc/backstay/gunicorn.conf.py")
@@ -186,7 +186,8 @@ class Engine:
         content = self.storage.read(path)
         if content is None:
             raise InputError(
-                f"There is no application {self.layout.name!r} on this host ({path} is missing): run playbooks/site.yml."
+                f"There is no application {self.layout.name!r} on this host ({path} is missing): run "
+                f"playbooks/site.yml."
             )
         return from_dict(json.loads(content), file=str(path))
 
@@ -321,7 +322,8 @@ class Engine:
         path = self.layout.payload(transaction.payload)
         if not path.exists():
             raise InputError(
-                f"The payload {transaction.payload[:12]} of {transaction.version} is not on this host ({path}): send it first."
+                f"The payload {transaction.payload[:12]} of {transaction.version} is not on this host ({path}): "
+                f"send it first."
             )
         facts = host_facts()
         manifest = verify(
@@ -334,7 +336,8 @@ class Engine:
         )
         if manifest.version != transaction.version:
             raise InputError(
-                f"The payload {transaction.payload[:12]} holds version {manifest.version} and {transaction.version} was "
+                f"The payload {transaction.payload[:12]} holds version {manifest.version} and "
+                f"{transaction.version} was "
                 "asked for: send the right payload."
             )
 
@@ -430,7 +433,8 @@ class Engine:
             self.storage.sync_tree(target)
         except OSError as refused:
             raise BackstayError(
-                f"{transaction.candidate} could not be unpacked into {self.layout.releases}: {refused.strerror or refused}; "
+                f"{transaction.candidate} could not be unpacked into {self.layout.releases}: "
+                f"{refused.strerror or refused}; "
                 "free some space, then release again."
             ) from refused
         return f"{sum(1 for _ in target.rglob('*'))} files"
@@ -543,7 +547,8 @@ class Engine:
         after = self.migrations(transaction.candidate, "migrate", seconds=1800.0)
         if after.pending:
             raise BackstayError(
-                f"Migrations ended and {after.pending[0]} is still pending: see journalctl -t {self.layout.name}-migrate."
+                f"Migrations ended and {after.pending[0]} is still pending: see journalctl -t "
+                f"{self.layout.name}-migrate."
             )
         self.ledger.append(
             "migrated", transaction.candidate, migrations=list(before.pending), transaction=transaction.id
@@ -587,7 +592,8 @@ class Engine:
             last = self._clean(done.last_lines(12))
             what = "could not be read" if action == "state" else "failed"
             raise BackstayError(
-                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; the live release "
+                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; the live "
+                f"release "
                 "still serves; mend the migration and release again.",
                 lines=last,
             )
@@ -649,7 +655,7 @@ class Engine:
     def undo_gate(self, transaction: Transaction, reason: str) -> None:
         """Asking changed nothing."""
 
-    def _checks(self, application: Application, target: Any, through: str, release: str) -> list[Any]:
+    def _checks(self, application: Application, target: Any, through: Through, release: str) -> list[Any]:
         from ._health import application_checks
 
         static = self._hashed(self.layout.release(release) / "static")

@@ -52,7 +52,8 @@ def parse(content: bytes, *, path: str) -> tuple[tuple[Record, ...], int]:
             if index == len(lines) - 2:  # a torn line that still got its newline from a later block
                 break
             raise BackstayError(
-                f"{path} cannot be read at line {index + 1}: keep a copy of it, look at `backstay status`, then move it away."
+                f"{path} cannot be read at line {index + 1}: keep a copy of it, look at `backstay status`, then "
+                f"move it away."
             ) from broken
         records.append(record)
         good += len(line) + 1

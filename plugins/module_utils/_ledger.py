@@ -136,7 +136,8 @@ class Ledger:
         if number > len(reading.entries):
             return f"it ends after entry {len(reading.entries)} and its anchor names entry {number}: it was truncated"
         if number < len(reading.entries) - 1:
-            return f"its anchor names entry {number} of {len(reading.entries)}: the anchor is old or the ledger was added to"
+            count = len(reading.entries)
+            return f"its anchor names entry {number} of {count}: the anchor is old or the ledger was added to"
         if number == len(reading.entries) and digest != reading.head:
             return "its last entry is not the one that its anchor names"
         return None

@@ -135,7 +135,8 @@ class Conductor:
             self.undo(failed.message)
         except BackstayError as worse:
             return BackstayError(
-                f"{failed.message} Undoing it failed too: {worse.message} Run `backstay recover {self.engine.layout.name}`.",
+                f"{failed.message} Undoing it failed too: {worse.message} Run `backstay recover "
+                f"{self.engine.layout.name}`.",
                 exit_code=failed.exit_code,
                 lines=failed.lines,
             )
@@ -219,7 +220,8 @@ def recover(engine: Engine, *, forward: bool = False, emit: Emit = lambda event:
         "transaction": transaction.id,
         "live": live,
         "message": (
-            f"{name}: the {transaction.operation} of {transaction.candidate} was unfinished ({found.reason}) and was {verb}; "
+            f"{name}: the {transaction.operation} of {transaction.candidate} was unfinished ({found.reason}) "
+            f"and was {verb}; "
             f"live is {live or 'nothing'}; {settled}."
         ),
     }
@@ -367,7 +369,8 @@ class Service:
         transaction = self.conductor.transaction
         if transaction is None or (message.get("transaction") not in (None, transaction.id)):
             raise InputError(
-                f"There is no open transaction {message.get('transaction') or ''} of {self.engine.layout.name}: it ended, or "
+                f"There is no open transaction {message.get('transaction') or ''} of {self.engine.layout.name}: "
+                f"it ended, or "
                 "its deadline passed; see `backstay history`."
             )
         if command == "abort" and self.state == "working":
@@ -386,7 +389,8 @@ class Service:
         # Recovery holds the same lock for a moment after a crash; waiting a little is kinder than refusing.
         if not self.lock.take(wait_seconds=20.0):
             raise Busy(
-                f"{self.engine.layout.name} is being recovered or restored just now: wait for `backstay status` to say that "
+                f"{self.engine.layout.name} is being recovered or restored just now: wait for `backstay status` "
+                f"to say that "
                 "it is done, then run it again."
             )
         try:
@@ -462,8 +466,9 @@ class Service:
         for step in rest:
             try:
                 conductor._do(step, transaction)
-            except Exception as failed:  # it is live and written down; the next transaction settles again
+            except (BackstayError, OSError) as failed:  # it is live and written down; the next one settles again
                 self.engine.journal.write(step, "failed", message=str(failed))
+                print(f"{step}: {failed}", flush=True)
         conductor.end("confirmed")
         self._post("ended", {})
 
@@ -542,12 +547,14 @@ class Service:
     def _busy(self) -> str:
         seen = self.snapshot()
         remedy = (
-            f"`backstay confirm {self.engine.layout.name}` keeps it, `backstay abort {self.engine.layout.name}` undoes it"
+            f"`backstay confirm {self.engine.layout.name}` keeps it, `backstay abort {self.engine.layout.name}` "
+            f"undoes it"
             if self.state in ("prepared", "flipped")
             else f"wait for it, or undo it with `backstay abort {self.engine.layout.name}`"
         )
         return (
-            f"Another transaction of {self.engine.layout.name} is open: the {seen.get('operation')} of {seen.get('release')} "
+            f"Another transaction of {self.engine.layout.name} is open: the {seen.get('operation')} of "
+            f"{seen.get('release')} "
             f"by {seen.get('by')} since {seen.get('began')} ({self.state}); {remedy}."
         )
 
@@ -569,7 +576,8 @@ def inherited_listener() -> socket.socket:
     """The socket that systemd hands over (sd_listen_fds(3)). Raises BackstayError when there is none."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
         raise BackstayError(
-            "The transaction's service is started by systemd through its socket, not by hand: use `backstay release` or "
+            "The transaction's service is started by systemd through its socket, not by hand: use `backstay "
+            "release` or "
             "`backstay rollback`."
         )
     return socket.socket(fileno=3)

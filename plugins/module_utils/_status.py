@@ -57,13 +57,14 @@ def facts(engine: Engine) -> dict[str, Any]:
     states = engine.systemd.states(units)
     wanted = {engine.web_unit(release): release for release in (live, running.warm) if release}
     target = rollback_target(history, live)
+    warm_unit = engine.web_unit(running.warm) if running.warm else ""
     failed = [release for release in history.ordered() if release.state == "failed"]
     return {
         "format": FORMAT,
         "application": engine.layout.name,
         "live": _described(history, live, running.warm),
         "warm": _described(history, running.warm, running.warm),
-        "warm_running": bool(running.warm) and states.get(engine.web_unit(running.warm)) == "active",
+        "warm_running": states.get(warm_unit) == "active",
         "rollback_target": target.id if target else None,
         "last_failed": describe(failed[-1], live, running.warm) if failed else None,
         "processes": {unit: states.get(unit, "unknown") for unit in sorted({*units, *wanted})},

@@ -53,7 +53,8 @@ def steps_of(operation: str, phase: str) -> tuple[str, ...]:
     """The steps of one phase. Raises BackstayError for an operation that this version does not know."""
     if operation not in OPERATIONS:
         raise BackstayError(
-            f"The operation {operation!r} is unknown to this backstay: update the host's command with playbooks/site.yml."
+            f"The operation {operation!r} is unknown to this backstay: update the host's command with "
+            f"playbooks/site.yml."
         )
     return OPERATIONS[operation][phase]
 

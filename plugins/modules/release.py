@@ -11,9 +11,9 @@ version_added: 0.1.0
 author:
   - Backstay contributors (@backstay)
 description:
-  - Asks the transaction's service on the host for one phase of a release. The service owns the transaction; when this
-    module, its connection or the controller dies, the service finishes the phase and, at its deadline, undoes what nobody
-    confirmed.
+  - Asks the transaction's service on the host for one phase of a release. The service owns the transaction; when
+    this module, its connection or the controller dies, the service finishes the phase and, at its deadline, undoes
+    what nobody confirmed.
   - A payload that is live already, with the configuration declared on the host, changes nothing.
 options:
   application:

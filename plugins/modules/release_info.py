@@ -72,6 +72,7 @@ verdict:
 """
 
 import json
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -84,6 +85,7 @@ def main() -> None:
     if command is None:
         module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
     _code, output, error = module.run_command([command, "status", "--json", name])
+    found: dict[str, Any] = {}
     try:
         found = json.loads(output)
     except ValueError:
