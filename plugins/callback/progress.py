@@ -101,7 +101,7 @@ def reason(result: Mapping[str, Any]) -> list[str]:
     sentence = str(result.get("msg") or "").strip()
     printed = str(result.get("stderr") or result.get("module_stderr") or "").strip()
     printed = printed or str(result.get("stdout") or result.get("module_stdout") or "").strip()
-    if sentence == "non-zero return code":
+    if "rc" in result and "non-zero return code" in sentence:
         command = result.get("cmd")
         words = " ".join(map(str, command)) if isinstance(command, list) else str(command)
         sentence = f"`{words}` ended with exit code {result.get('rc')}."
