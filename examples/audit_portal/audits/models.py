@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import models
 from django.urls import reverse
+from django.utils import timezone
 
 
 class Inspector(models.Model):
@@ -56,7 +57,7 @@ class Audit(models.Model):
     performed_on = models.DateField()
     status = models.CharField(max_length=10, choices=Status, default=Status.PLANNED)
     summary = models.TextField(blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ["-performed_on", "-id"]
@@ -84,7 +85,7 @@ class Finding(models.Model):
     resolved = models.BooleanField(default=False)
     # Made up by the client, so that a finding sent twice (the kiosk lost the answer) is kept once.
     token = models.CharField(max_length=64, unique=True, null=True, blank=True)
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         ordering = ["-id"]

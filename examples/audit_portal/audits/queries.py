@@ -30,6 +30,10 @@ class AuditPage:
     total: int
 
     @property
+    def total_text(self) -> str:
+        return f"{self.total:,}"
+
+    @property
     def previous(self) -> int | None:
         return self.number - 1 if self.number > 1 else None
 
@@ -80,8 +84,8 @@ def audit_rows(ids: list[int]) -> list[dict[str, object]]:
     return rows
 
 
-def open_findings() -> dict[str, int]:
-    """How many findings are not resolved, by severity; answered by an index."""
+def open_findings() -> dict[str, str]:
+    """How many findings are not resolved, by severity, as text; answered by an index."""
     # "IN (false)", because Django writes "= false" as NOT, for which SQLite does not use the index.
     rows = (
         Finding.objects.filter(resolved__in=[False])
@@ -89,7 +93,8 @@ def open_findings() -> dict[str, int]:
         .values_list("severity")
         .annotate(n=Count("id"))
     )
-    return dict.fromkeys(Finding.Severity.values, 0) | dict(rows)
+    counts = dict.fromkeys(Finding.Severity.values, 0) | dict(rows)
+    return {severity: f"{count:,}" for severity, count in counts.items()}
 
 
 def latest_photos() -> list[Photo]:

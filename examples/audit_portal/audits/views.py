@@ -35,7 +35,7 @@ def portal(request: HttpRequest) -> HttpResponse:
 def audit_list(request: HttpRequest) -> HttpResponse:
     words = request.GET.get("q", "").strip()[:100]
     context = {"page": queries.audit_page(words, request.GET.get("page")), "q": words}
-    return render(request, "audits/audit_list.html", context)
+    return render(request, "audits/audit_list.html", context | {"nav": "audits"})
 
 
 @login_required
@@ -125,7 +125,9 @@ def report_slow(request: HttpRequest) -> HttpResponse:
     rows = queries.findings_by_city()
     totals = {key: sum(row[key] for row in rows) for key in ("audits", "low", "medium", "high", "still_open")}
     taken = time.monotonic() - started
-    return render(request, "audits/report.html", {"rows": rows, "totals": totals, "taken": taken})
+    return render(
+        request, "audits/report.html", {"rows": rows, "totals": totals, "taken": taken, "nav": "report"}
+    )
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

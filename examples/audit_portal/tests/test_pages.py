@@ -124,3 +124,11 @@ def test_administration_lists_every_model(db: None) -> None:
         "schedulertick",
     ]:
         assert client.get(f"/admin/audits/{name}/").status_code == 200, name
+
+
+def test_numbers_can_be_read(browser: Client, audit: Audit) -> None:
+    Finding.objects.bulk_create(Finding(audit=audit, note="x", severity="medium") for _ in range(1234))
+    Finding.objects.create(audit=audit, note="x", severity="high", resolved=True)
+    page = browser.get("/").text
+    assert "<dd>1,234</dd>" in page
+    assert page.count("<dd>0</dd>") == 2, "what is resolved is not open"

@@ -4,7 +4,8 @@ import json
 import random
 import time
 from argparse import ArgumentParser
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
+from datetime import time as clock
 
 from django.core.files.base import ContentFile
 from django.core.management.base import BaseCommand
@@ -196,6 +197,7 @@ class Command(BaseCommand):
                     performed_on=performed_on(number),
                     status="stopped" if "high" in found else "attention" if "medium" in found else "passed",
                     summary=dice.choice(SUMMARIES),
+                    created_at=on_that_day(number, 0),
                 )
             )
         Audit.objects.bulk_create(audits)
@@ -211,6 +213,7 @@ class Command(BaseCommand):
                 note=note,
                 resolved=name < reference(9_000) and chance < 0.9,
                 token=f"seed-{name}-{place}",
+                created_at=on_that_day(int(name[3:]), place + 1),
             )
             for name, rows in notes.items()
             for place, (severity, note, chance) in enumerate(rows)
@@ -223,7 +226,7 @@ class Command(BaseCommand):
         for place, finding in enumerate(
             Finding.objects.filter(token__startswith=f"seed-{reference(number)}-").order_by("id")
         ):
-            picture = photograph(number // 250 + place)
+            picture = photograph(number // 250 * 7 + place)
             name = f"{reference(number).lower()}-{place}.jpg"
             photo = Photo(finding=finding, caption=finding.note[:120])
             photo.image.save(name, ContentFile(picture), save=False)
@@ -236,6 +239,12 @@ def performed_on(number: int) -> date:
     return FIRST_DAY + timedelta(days=int(number * DAYS_BETWEEN_AUDITS))
 
 
+def on_that_day(number: int, place: int) -> datetime:
+    """The minute an audit began, and those at which its findings were written down."""
+    start = datetime.combine(performed_on(number), clock(8, 0), UTC)
+    return start + timedelta(minutes=number * 37 % 420 + place * 11)
+
+
 def reference(number: int) -> str:
     return f"LA-{number:06d}"
 
@@ -243,7 +252,7 @@ def reference(number: int) -> str:
 def severities(number: int, dice: random.Random) -> list[str]:
     """What an audit finds: mostly little. Every 250th has photographs, so it has something to show."""
     if number % 1000 == 0:
-        return ["high", "medium", "low"]
+        return ["low", "medium", "high"]
     count = dice.choices((0, 1, 2, 3), (34, 36, 20, 10))[0]
     if number % 250 == 0:
         count = max(count, 1)
