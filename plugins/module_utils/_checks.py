@@ -453,13 +453,7 @@ def parse_checks(items: Sequence[Mapping[str, Any]], where: str = "checks") -> t
     """Checks from dictionaries. Raises InputError naming the entry, the key and what to do."""
     if isinstance(items, (str, Mapping)) or not isinstance(items, Sequence):
         raise InputError(f"{where} must be a list of checks.")
-    checks = tuple(parse(item, f"{where}[{index}]") for index, item in enumerate(items))
-    seen: set[str] = set()
-    for check in checks:
-        if check.name in seen:
-            raise InputError(f"{where} holds two checks named {check.name!r}: give each its own name.")
-        seen.add(check.name)
-    return checks
+    return tuple(parse(item, f"{where}[{index}]") for index, item in enumerate(items))
 
 
 def parse(item: Mapping[str, Any], where: str = "check") -> Check:
@@ -591,7 +585,7 @@ def _http(options: _Options) -> HttpCheck:
         method=options.text("method", "GET").upper(),
         headers=headers,
         secret_headers=options.text_pairs("secret_headers"),
-        status=options.wholes("status", 200, 200, 599),
+        status=options.wholes("status", 200, 100, 599),
         contains=options.texts("contains"),
         matches=matches,
         header_equals=options.text_pairs("header_equals"),
