@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from . import load
+from . import images, load
 from .commands import run
 from .errors import LabError
 from .hosts import Disk, Lab
@@ -134,6 +134,15 @@ def _unfill(options: argparse.Namespace) -> int:
     return 0
 
 
+def _prune(options: argparse.Namespace) -> int:
+    removed = images.prune()
+    if options.json:
+        print(json.dumps({"removed": removed}))
+    else:
+        print(f"Removed {', '.join(removed)}." if removed else "No image is out of date.")
+    return 0
+
+
 def _ca(options: argparse.Namespace) -> int:
     certificate, key = ensure_ca(Lab(options.lab).layout)
     if options.json:
@@ -189,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("path", metavar="PATH")
     fill.add_argument("--leave-bytes", type=int, default=0, metavar="N")
     add("ca", _ca, "make the lab's certificate authority on first use and print where it is")
+    add("prune", _prune, "remove images whose recipe is no more")
     load.add_arguments(add("load", load.main, "send requests and count what comes back"))
     return parser
 

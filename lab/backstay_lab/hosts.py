@@ -195,6 +195,8 @@ class Lab:
     def _boot(self, name: str, order: _Order, present: Host | None) -> None:
         if present is None:
             self._create(name, order)
+        for disk in order.disks:
+            self._make_disk(name, disk)  # it is gone when the machine itself was restarted
         if present is None or present.state != "running":
             podman("start", self.addresses.container(name))
 
@@ -424,9 +426,11 @@ class Lab:
 
     def _own_mount(self, name: str, path: str) -> str:
         self.host(name)
-        mount = self.exec(name, "findmnt", "--noheadings", "--output", "TARGET", "--target", path).stdout.strip()
-        source = self.exec(name, "findmnt", "--noheadings", "--output", "FSTYPE", "--target", path).stdout.strip()
-        if mount == "/" or source != "tmpfs":
+        told = self.exec(name, "findmnt", "--noheadings", "--output", "FSTYPE,TARGET", "--target", path, check=False)
+        if not told.ok:
+            raise LabError(f"{path} is not there on {name}: name a directory that exists.")
+        kind, mount = told.stdout.strip().split(maxsplit=1)
+        if mount == "/" or kind != "tmpfs":
             raise LabError(
                 f"{path} on {name} is on the machine's own disk, which the lab never fills: "
                 f"boot the host with a disk of its own, lab/lab --lab {self.name} up {name} --disk {path}:512m."

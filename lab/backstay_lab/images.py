@@ -29,6 +29,7 @@ _HOOKS = (
     'rm -f "$1"/etc/ssh/ssh_host_*',
     ': > "$1/etc/machine-id"; rm -f "$1/var/lib/dbus/machine-id"',
     'chroot "$1" systemctl mask systemd-modules-load.service systemd-firstboot.service',
+    'chroot "$1" systemctl disable apt-daily.timer apt-daily-upgrade.timer',  # else apt's lock is taken at 6 and 18 h
     'rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : > "$1/etc/resolv.conf"',
 )
 _VERSION = "1"
@@ -89,6 +90,14 @@ def ensure_image(recipe: Recipe) -> str:
         if not podman("image", "exists", recipe.tag, check=False).ok:
             _build(recipe)
     return recipe.tag
+
+
+def prune() -> list[str]:
+    """Remove images of recipes that are no more; those a host still uses stay. Returns the tags removed."""
+    described = tomllib.loads(RECIPE.read_text(encoding="utf-8"))
+    current = {load_recipe(release, kind).tag for release in described["releases"] for kind in described["images"]}
+    listed = podman("images", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY).stdout.split()
+    return [tag for tag in listed if tag not in current and podman("rmi", tag, check=False).ok]
 
 
 def _build(recipe: Recipe) -> None:

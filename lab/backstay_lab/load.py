@@ -475,7 +475,8 @@ def summary(result: LoadResult) -> str:
     releases = ", ".join(f"{name}: {count}" for name, count in result.by_release.items())
     asked = (
         f"{result.requests} requests in {result.seconds:.1f} s ({result.requests_per_second:.0f}/s): "
-        f"{result.failed} failed, {result.closed_keepalive} keep-alive connections closed under a client"
+        f"{result.failed} failed, {result.closed_keepalive} keep-alive connections closed under a client "
+        f"({result.closed_idle} idle, {result.closed_racing} asked)"
     )
     gap = f"longest gap {result.longest_gap_seconds * 1000:.0f} ms"
     lines = [
