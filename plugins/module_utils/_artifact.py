@@ -398,6 +398,34 @@ def _unpack(payload: Path, target: Path, parts: tuple[str, ...]) -> Manifest:
     return manifest
 
 
+def unpack_source(archive: Path, target: Path) -> None:
+    """Write an export of the source, a tar as `git archive` makes it, into the existing, empty directory `target`.
+
+    Raises BackstayError for what no payload may hold, and for an export that cannot be read.
+    """
+    folders = {target}
+    links: list[tuple[Path, str]] = []
+    try:
+        with tarfile.open(archive, mode="r:") as opened:
+            for member in opened:
+                if member.isdir():
+                    continue
+                path = target / member.name
+                member.name = f"code/{member.name}"
+                _check_member(member, origin="The source")
+                _make_folders(path.parent, folders)
+                if member.issym():
+                    links.append((path, member.linkname))
+                    continue
+                content = opened.extractfile(member)
+                assert content is not None, "checked above to be a plain file"
+                _write(path, content, _mode(member.mode))
+    except (tarfile.TarError, EOFError) as wrong:
+        raise BackstayError(f"The exported source {archive} cannot be read ({wrong}): build again.") from wrong
+    for path, pointed in links:
+        path.symlink_to(pointed)
+
+
 def _make_folders(folder: Path, made: set[Path]) -> None:
     if folder in made:
         return

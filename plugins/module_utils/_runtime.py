@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ._artifact import Manifest, sha256_of, unpack_wheels
+from ._artifact import Manifest, host_facts, sha256_of, unpack_wheels
 from ._errors import BackstayError, InputError
 from ._run import Completed, Runner
 from ._storage import Storage, canonical
@@ -30,6 +30,7 @@ REQUIREMENTS = "requirements.txt"
 # Raise it when the way an environment is made changes: hosts then make new ones instead of sharing the old.
 _ENVIRONMENT_FORMAT = 1
 
+_QUIET = ("--quiet", "--no-input", "--disable-pip-version-check")
 _CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "PIP_CONFIG_FILE": os.devnull}
 
 
@@ -49,24 +50,36 @@ class MigrationState:
 
 
 class Workshop(Protocol):
-    """What a runtime's build finds on the build host; `_build.py` has the real one."""
+    """What a runtime finds on the build host; `_build.py` has the real one."""
 
     @property
     def source(self) -> Path:
-        """A scratch copy of the application's source, to be used and thrown away."""
+        """The application's source as it was exported. Nothing may write here."""
 
-    @property
-    def environment(self) -> Path:
-        """Where the build's own environment belongs; kept from build to build."""
+    def room(self, name: str) -> Path:
+        """A fresh scratch copy of the source, which the application may write to; data/ and static/ lie beside it."""
 
-    @property
-    def wheels(self) -> Path:
-        """Where the locked dependencies belong; kept from build to build."""
+    def kept(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
+        """A directory that is made once and found again by later builds with the same key."""
 
     def run(
-        self, arguments: Sequence[str], *, network: bool = False, cwd: Path | None = None, static: Path | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path,
+        writable: Sequence[Path],
+        environment: Path | None = None,
+        network: bool = False,
     ) -> Completed:
-        """Run a command as the build's own user, confined; the result is not checked."""
+        """Run a command confined, as a user who owns nothing but `writable`; the exit code is the caller's affair."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a build needs before anything of the application can run."""
+
+    wheels: Path  # the locked dependencies, which go into the payload
+    environment: Path  # where the checks run
 
 
 class Runtime(Protocol):
@@ -95,6 +108,12 @@ class Runtime(Protocol):
     def environment(self) -> dict[str, str]:
         """Variables that every process and one-off command of the application needs."""
 
+    def prepare(self, workshop: Workshop) -> Prepared:
+        """On the build host: the locked dependencies, and an environment to run the checks in."""
+
+    def assets(self, workshop: Workshop, prepared: Prepared) -> Path | None:
+        """On the build host: the directory with the static files; None when the application has none."""
+
 
 def runtime_of(application: Application) -> Runtime:
     """The runtime an application declares. Raises InputError for one that does not exist."""
@@ -113,9 +132,8 @@ class DjangoRuntime:
     application: Application
 
     def environment_key(self, manifest: Manifest) -> str:
-        identity = [_ENVIRONMENT_FORMAT, "django", manifest.lock_sha256]
-        identity += [manifest.python, manifest.system, manifest.architecture]
-        return hashlib.sha256(canonical(identity)).hexdigest()[:16]
+        platform = [manifest.system, manifest.python, manifest.architecture]
+        return _key([_ENVIRONMENT_FORMAT, "django", *platform, manifest.lock_sha256])
 
     def create_environment(self, payload: Path, manifest: Manifest, target: Path, runner: Runner) -> None:
         """A virtualenv from the payload's wheels: offline, each digest checked, compiled, and never renamed.
@@ -198,6 +216,58 @@ class DjangoRuntime:
                 ) from wrong
         raise BackstayError("The migrations ended without an answer: see the journal of the migration's unit.")
 
+    def prepare(self, workshop: Workshop) -> Prepared:
+        settings = self.application.runtime
+        lock = _lock(workshop.source, settings.requirements, "runtime.requirements")
+        locks = [lock]
+        if settings.checks_requirements:
+            locks.append(_lock(workshop.source, settings.checks_requirements, "runtime.checks_requirements"))
+        facts = host_facts()
+        platform = [_ENVIRONMENT_FORMAT, facts.system, facts.python, facts.architecture]
+
+        def fetch(folder: Path) -> None:
+            pip = [PYTHON, str(pip_program()), "wheel", *_QUIET, "--require-hashes"]
+            done = workshop.run(
+                [*pip, f"--wheel-dir={folder}", f"--requirement={lock}"], cwd=folder, writable=[folder], network=True
+            )
+            _expect(done, f"The dependencies of {settings.requirements} could not be fetched")
+
+        wheels = workshop.kept("wheels", _key([*platform, sha256_of(lock)]), fetch)
+
+        def install(folder: Path) -> None:
+            done = workshop.run([PYTHON, "-m", "venv", "--without-pip", str(folder)], cwd=folder, writable=[folder])
+            _expect(done, "The environment of the checks could not be made")
+            pip = [str(folder / "bin" / "python"), str(pip_program()), "install", *_QUIET, "--require-hashes"]
+            options = [f"--find-links={wheels}", *(f"--requirement={path}" for path in locks)]
+            done = workshop.run([*pip, *options], cwd=folder, writable=[folder], network=True)
+            _expect(done, "The requirements of the checks could not be installed")
+
+        environment = workshop.kept("environments", _key([*platform, *map(sha256_of, locks)]), install)
+        return Prepared(wheels, environment)
+
+    def assets(self, workshop: Workshop, prepared: Prepared) -> Path | None:
+        room = workshop.room("assets")
+        static = room.parent / "static"
+        done = workshop.run(
+            [str(prepared.environment / "bin" / "python"), "-m", "django", "collectstatic", "--noinput", "-v0"],
+            cwd=room,
+            writable=[room.parent],
+            environment=prepared.environment,
+        )
+        if not done.ok and "Unknown command: 'collectstatic'" in done.stderr:
+            return None
+        _expect(done, "The static files could not be collected")
+        manifest = static / "staticfiles.json"
+        if manifest.is_symlink() or not manifest.is_file():
+            raise BackstayError(
+                "collectstatic left no staticfiles.json in the directory of BACKSTAY_STATIC_DIR: set STATIC_ROOT from "
+                "that variable, and the staticfiles storage to ManifestStaticFilesStorage."
+            )
+        # Django writes it in the order in which the file system lists the files.
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        manifest.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
+        return static
+
     def environment(self) -> dict[str, str]:
         return {"DJANGO_SETTINGS_MODULE": self.application.runtime.settings}
 
@@ -218,13 +288,11 @@ def pip_install(environment: Path, options: Sequence[str], runner: Runner) -> No
             str(environment / "bin" / "python"),
             str(pip_program()),
             "install",
-            "--quiet",
+            *_QUIET,
             "--isolated",
             "--require-hashes",
             "--compile",
             "--no-cache-dir",
-            "--no-input",
-            "--disable-pip-version-check",
             *options,
         ],
         timeout_seconds=600,
@@ -248,6 +316,29 @@ def pip_program(wheels: Path = PIP_WHEELS) -> Path:
             f"pip is missing ({wheels}/pip-*.whl): install the package python3-venv, for example with base_packages."
         )
     return found[-1] / "pip"
+
+
+def _key(identity: list[Any]) -> str:
+    return hashlib.sha256(canonical(identity)).hexdigest()[:16]
+
+
+def _lock(source: Path, name: str, setting: str) -> Path:
+    """A file of locked requirements in the source. Raises InputError when it is not there."""
+    path = source / name
+    if not path.is_file():
+        raise InputError(
+            f"The source has no {name}, which {setting} names: lock the dependencies with hashes "
+            "(pip-compile --generate-hashes), or correct the name in the application's file."
+        )
+    return path
+
+
+def _expect(done: Completed, what: str) -> None:
+    """Raise BackstayError with the command's last line when it failed."""
+    if not done.ok:
+        last = done.last_lines()
+        reason = last[-1] if last else f"exit code {done.returncode} and no reason"
+        raise BackstayError(f"{what}: {reason}.", lines=last)
 
 
 def _open_for_reading(tree: Path) -> None:
