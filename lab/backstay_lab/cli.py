@@ -208,7 +208,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.lab = getattr(options, "lab", os.environ.get("BACKSTAY_LAB") or "demo")
     options.json = getattr(options, "json", False)
     try:
-        return int(options.action(options))
+        status = int(options.action(options))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except LabError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

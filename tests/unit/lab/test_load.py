@@ -170,3 +170,24 @@ def test_a_process_that_cannot_begin_says_why() -> None:
 def test_bounds_that_leave_nothing_to_do_are_refused(portal: Portal) -> None:
     with pytest.raises(LabError, match="at least one request"):
         Load(portal.target, requests=0)
+
+
+def test_a_process_stopped_early_still_gives_its_result(portal: Portal) -> None:
+    host, port = portal.target.endpoint
+    options = [
+        "--url",
+        portal.target.origin,
+        "--connect",
+        f"{host}:{port}",
+        "--ca",
+        str(portal.target.ca),
+        "--rate",
+        "50",
+    ]
+    with LoadProcess(options) as load:
+        while not portal.tokens and load.running:
+            threading.Event().wait(0.02)
+        result = load.stop()
+    assert not load.running
+    assert result.failed == 0, result.failures
+    assert sorted(write.token for write in result.writes) == sorted(portal.tokens)
