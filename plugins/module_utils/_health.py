@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._checks import Adapters, Check, Result, parse, parse_checks, run_check
+from ._check_options import parse, parse_checks
+from ._checks import Adapters, Check, Result, run_check
 from ._errors import InputError
 from ._http import Target
 
