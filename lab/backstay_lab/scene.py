@@ -1,0 +1,177 @@
+"""A stage for demo, tests and bench alike: real hosts, the example application, and the verbs as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import LabError
+from .hosts import Lab
+from .layout import CHECKOUT
+from .load import LoadProcess
+
+APPLICATION = "audit-portal"
+DOMAIN = "portal.lab.test"
+
+
+@dataclass(frozen=True)
+class Played:
+    """How a playbook ended."""
+
+    playbook: str
+    exit_code: int
+    seconds: float
+    output: str
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+    def last_lines(self, count: int = 25) -> str:
+        return "\n".join(self.output.splitlines()[-count:])
+
+
+class Scene:
+    """One lab with the example application on it; `say` is told what happens, for people who wait."""
+
+    def __init__(self, name: str, say: Callable[[str], None] = lambda line: None) -> None:
+        self.lab = Lab(name)
+        self.name = name
+        self.say = say
+        self.directory = CHECKOUT / ".lab" / name
+
+    # the stage
+
+    def prepare(self, hosts: Sequence[str] = ("app1", "build1"), *, release: str = "trixie") -> None:
+        """Hosts, authority, secrets and the repository of the example; what is there already is left as it is."""
+        self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "up", *hosts, "--release", release])
+        self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "ca"])
+        self._command([sys.executable, str(CHECKOUT / "tools" / "make_secrets.py")])
+        self._command(
+            [sys.executable, str(CHECKOUT / "examples" / "make_repository.py"), str(CHECKOUT / ".lab" / "portal.git")]
+        )
+
+    def _command(self, arguments: Sequence[str]) -> str:
+        done = subprocess.run(arguments, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"`{' '.join(arguments[:4])}` failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+        return done.stdout
+
+    def remove(self) -> None:
+        """Everything that this lab made, and nothing else."""
+        self.lab.down()
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "ca" / "ca.crt"
+
+    def address(self, host: str = "app1") -> str:
+        return self.lab.host(host).address
+
+    def url(self, host: str = "app1") -> str:
+        return f"https://{self.address(host)}"
+
+    # the verbs
+
+    def play(
+        self,
+        playbook: str,
+        *arguments: str,
+        check: bool = True,
+        environment: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> Played:
+        """Run a playbook as a user would, against this lab. Raises LabError, with its last lines, when `check`."""
+        inventories = ["-i", "inventories/example"]
+        if (self.directory / "inventory").is_dir():
+            inventories += ["-i", str(self.directory / "inventory")]
+        values = {"lab": self.name, "backstay_artifacts": str(self.artifacts), **extra}
+        name = playbook if "." in playbook else f"playbooks/{playbook}.yml"
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), name, *inventories]
+        command += ["-e", json.dumps(values), *arguments]
+        began = time.monotonic()
+        done = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg"), **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        played = Played(playbook, done.returncode, time.monotonic() - began, done.stdout)
+        if check and not played.ok:
+            raise LabError(f"{playbook} failed with exit code {played.exit_code}:\n{played.last_lines(60)}")
+        return played
+
+    @property
+    def artifacts(self) -> Path:
+        return CHECKOUT / ".lab" / "artifacts"
+
+    def build(self, version: str) -> Played:
+        """Build a version unless its artifact is there; artifacts are shared by the labs of this checkout."""
+        return self.play("build", version=version)
+
+    def release(self, version: str | None = None, *, check: bool = True, **extra: Any) -> Played:
+        given = {"version": version, **extra} if version else extra
+        return self.play("release", check=check, **given)
+
+    def rollback(self, *, check: bool = True, **extra: Any) -> Played:
+        return self.play("rollback", check=check, **extra)
+
+    def declare(self, **override: Any) -> None:
+        """Change the application as this lab's environment declares it; a release applies it."""
+        directory = self.directory / "inventory" / "applications"
+        directory.mkdir(parents=True, exist_ok=True)
+        # JSON is YAML; an inventory directory needs a source that Ansible can read.
+        (directory / f"{APPLICATION}.override.yml").write_text(json.dumps(override, indent=2) + "\n", encoding="utf-8")
+        (self.directory / "inventory" / "hosts.yml").write_text("all: {}\n", encoding="utf-8")
+
+    # one host, as a person with a shell on it
+
+    def backstay(self, *arguments: str, host: str = "app1", check: bool = True) -> Any:
+        """The host's own command; JSON where `--json` is among the arguments, text otherwise."""
+        done = self.lab.ssh(host, "backstay", *arguments, check=False, timeout_seconds=300.0)
+        if check and not done.ok:
+            raise LabError(f"`backstay {' '.join(arguments)}` failed on {host}: {done.stdout}{done.stderr}")
+        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+    def status(self, host: str = "app1") -> dict[str, Any]:
+        return dict(self.backstay("status", "--json", APPLICATION, host=host, check=False))
+
+    def live(self, host: str = "app1") -> str | None:
+        live = self.status(host)["live"]
+        return None if live is None else str(live["id"])
+
+    def manage(self, *arguments: str, host: str = "app1") -> str:
+        """A management command in the live release's environment."""
+        return str(self.backstay("run", "-a", APPLICATION, "python", "manage.py", *arguments, host=host))
+
+    # visitors
+
+    def load(self, *options: str, host: str = "app1", seconds: float = 900.0, rate: float = 60.0) -> LoadProcess:
+        """Visitors of every kind, from now until `stop()`."""
+        given = ["--url", f"https://{DOMAIN}", "--connect", self.address(host), "--ca", str(self.ca)]
+        return LoadProcess([*given, "--seconds", str(seconds), "--rate", str(rate), *options])
+
+    def missing_writes(self, tokens: Sequence[str], host: str = "app1") -> list[str]:
+        """Of the writes that were acknowledged, those whose rows are not there."""
+        count = "import sys\nfrom audits.models import Finding\nasked = sys.stdin.read().split()\nprint(*sorted(set(asked) - "
+        count += "set(Finding.objects.filter(token__in=asked).values_list('token', flat=True))))"
+        lost: list[str] = []
+        for start in range(0, len(tokens), 500):
+            done = self.lab.ssh(
+                host,
+                f"printf '%s\\n' {' '.join(tokens[start : start + 500])} | "
+                f'backstay run -a {APPLICATION} python manage.py shell -v 0 -c "{count}"',
+            )
+            lost += done.stdout.split()
+        return lost
