@@ -164,8 +164,10 @@ class Scene:
 
     def missing_writes(self, tokens: Sequence[str], host: str = "app1") -> list[str]:
         """Of the writes that were acknowledged, those whose rows are not there."""
-        count = "import sys\nfrom audits.models import Finding\nasked = sys.stdin.read().split()\nprint(*sorted(set(asked) - "
-        count += "set(Finding.objects.filter(token__in=asked).values_list('token', flat=True))))"
+        count = "import sys\nfrom audits.models import Finding\nasked = sys.stdin.read().split()\n"
+        count += (
+            "print(*sorted(set(asked) - set(Finding.objects.filter(token__in=asked).values_list('token', flat=True))))"
+        )
         lost: list[str] = []
         for start in range(0, len(tokens), 500):
             done = self.lab.ssh(

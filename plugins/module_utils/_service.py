@@ -23,6 +23,7 @@ import json
 import os
 import queue
 import selectors
+import signal
 import socket
 import threading
 import time
@@ -122,10 +123,13 @@ class Conductor:
     def _do(self, step: str, transaction: Transaction) -> None:
         self.emit({"event": "begin", "step": step, "title": TITLES[step]})
         self.engine.journal.write(step, "begin")
+        _failpoint(step, "begin")
         began = time.monotonic()
         detail = getattr(self.engine, f"do_{step}")(transaction)
         seconds = round(time.monotonic() - began, 3)
+        _failpoint(step, "work")
         self.engine.journal.write(step, "done", seconds=seconds, detail=detail)
+        _failpoint(step, "done")
         record = {"event": "step", "step": step, "title": TITLES[step], "seconds": seconds, "detail": detail}
         self.steps.append(record)
         self.emit(record)
@@ -188,6 +192,15 @@ class Conductor:
             "steps": list(self.steps),
             "seconds": round(sum(step["seconds"] for step in self.steps), 3),
         }
+
+
+def _failpoint(step: str, moment: str) -> None:
+    """Where the chaos tests strike. `BACKSTAY_FAILPOINT` is `<step>:<moment>:<signal>`, with the moments begin (the
+    record is written, nothing is done), work (it is done, the record of that is not written) and done. The service
+    then sends itself that signal, KILL or STOP, so that a sweep strikes at exactly one place, every time."""
+    if os.environ.get("BACKSTAY_FAILPOINT", "").startswith(f"{step}:{moment}:"):
+        name = os.environ["BACKSTAY_FAILPOINT"].rpartition(":")[2]
+        os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
 
 
 def recover(engine: Engine, *, forward: bool = False, emit: Emit = lambda event: None) -> dict[str, Any]:
