@@ -309,7 +309,8 @@ def _command(options: _Options) -> CommandCheck:
         arguments=arguments,
         exit_codes=options.wholes("exit_codes", 0, 0, 255),
         contains=options.texts("contains"),
-        environment=options.text_pairs("secret_environment"),
+        environment=options.text_pairs("environment"),
+        secret_environment=options.text_pairs("secret_environment"),
         directory=options.maybe_text("directory"),
         timeout_seconds=options.number("timeout_seconds", 10.0),
     )

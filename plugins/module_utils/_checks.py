@@ -389,7 +389,8 @@ class CommandCheck:
     arguments: tuple[str, ...]
     exit_codes: tuple[int, ...] = (0,)
     contains: tuple[str, ...] = ()
-    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    environment: tuple[tuple[str, str], ...] = ()
+    secret_environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     directory: str | None = None
     timeout_seconds: float = 10.0
 
@@ -403,7 +404,7 @@ class CommandCheck:
             self.arguments,
             timeout_seconds=self.timeout_seconds,
             cwd=Path(self.directory) if self.directory else None,
-            environment={**os.environ, **dict(self.environment)} if self.environment else None,
+            environment={**os.environ, **dict(self.environment + self.secret_environment)},
             check=False,
         )
         observed = f"exit code {done.returncode}"
@@ -419,7 +420,7 @@ class CommandCheck:
         return Seen(observed)
 
     def _clean(self, line: str) -> str:
-        for _, value in self.environment:
+        for _, value in self.secret_environment:
             if len(value) >= 4:
                 line = line.replace(value, "***")
         return _short(line)
@@ -448,21 +449,21 @@ def run_check(check: Check, adapters: Adapters | None = None, *, limit_seconds: 
 # small things
 
 
-def first_file(directory: Path) -> str | None:
-    """The first file below a directory, as a relative path: a style sheet where there is one, else by name.
+def first_file(directory: Path, *, looked_at: int = 2000) -> str | None:
+    """The first file below a directory, as a relative path: a style sheet where one is among the first, else by name.
 
-    Hidden files do not count, nor what the reader may not see. None where there is none.
+    Hidden files do not count. None where there is no file that the reader may see.
     """
     first: str | None = None
     for root, folders, files in os.walk(directory):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.startswith("."):
-                continue
-            found = str((Path(root) / name).relative_to(directory))
-            if name.endswith(".css"):
-                return found
-            first = first or found
+        seen = sorted(name for name in files if not name.startswith("."))
+        chosen = next((name for name in seen if name.endswith(".css")), None)
+        if chosen is not None or (first is None and seen):
+            first = str((Path(root) / (chosen or seen[0])).relative_to(directory))
+        looked_at -= len(files) + 1
+        if chosen is not None or (first is not None and looked_at <= 0):
+            break
     return first
 
 

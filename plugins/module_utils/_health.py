@@ -28,6 +28,7 @@ __all__ = [
     "decide",
     "health_command",
     "host_options",
+    "outside_options",
     "parse",
     "parse_checks",
     "run_check",
@@ -239,19 +240,21 @@ def _at_path(options: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def host_options(
-    application: Application, layout: Layout, *, ca_file: str | None = None, chain: bool = False
+    application: Application, layout: Layout, *, ca_file: str | None = None, prefix: str = ""
 ) -> list[dict[str, Any]]:
     """Checks of one application for its own host: the live release on its socket, then its front door.
 
-    They name no release id: `release_link` reads what is live when asked. With `ca_file` or `chain` the chain of
-    the certificate must be trusted; else only its time and names are looked at.
+    They name no release id: `release_link` reads what is live when asked. With `ca_file` the chain of the certificate
+    must be trusted; else only its time and names are looked at. `prefix` begins the name of each.
     """
     release = {"release_link": str(layout.active)}
-    trusted = chain or ca_file is not None
+    trusted = ca_file is not None
     own = Target.unix(layout.active, application.domain)
     door = Target.tcp(application.domain, 443, tls=True, address="127.0.0.1", ca_file=ca_file, verify=trusted)
-    found = application_options(application, own, through="candidate", release=release, prefix="release: ")
-    found += application_options(application, door, through="front_door", release=release, prefix="front door: ")
+    found = application_options(application, own, through="candidate", release=release, prefix=f"{prefix}release: ")
+    found += application_options(
+        application, door, through="front_door", release=release, prefix=f"{prefix}front door: "
+    )
     folders = {
         "auto:static": ("/static/", layout.static),
         "auto:media": ("/media/", layout.data / application.media if application.media else None),
@@ -265,15 +268,26 @@ def host_options(
         path, folder = folders[automatic]
         if folder is not None and "url" in options:
             checks.append({**_at_path(options, path), "file_below": str(folder)})
-    certificate: dict[str, Any] = {
-        "type": "certificate",
-        "name": "certificate",
-        "host": application.domain,
-        "address": "127.0.0.1",
-        "chain": trusted,
-    }
-    checks.append(certificate | ({"ca_file": ca_file} if ca_file else {}))
+    checks.append(_certificate(application, "127.0.0.1", ca_file, chain=trusted, prefix=prefix))
     return checks
+
+
+def outside_options(
+    application: Application, *, address: str | None = None, ca_file: str | None = None, prefix: str = ""
+) -> list[dict[str, Any]]:
+    """Checks of one application from anywhere: its front door under its name (or at `address`), and the certificate."""
+    door = Target.tcp(application.domain, 443, tls=True, address=address, ca_file=ca_file)
+    found = application_options(application, door, through="front_door", release={}, prefix=prefix)
+    checks = [options for options in found if "automatic" not in options]
+    return [*checks, _certificate(application, address, ca_file, chain=True, prefix=prefix)]
+
+
+def _certificate(
+    application: Application, address: str | None, ca_file: str | None, *, chain: bool, prefix: str
+) -> dict[str, Any]:
+    certificate = {"type": "certificate", "name": f"{prefix}certificate", "host": application.domain, "chain": chain}
+    certificate |= {"address": address} if address else {}
+    return certificate | ({"ca_file": ca_file} if ca_file else {})
 
 
 def health_command(
