@@ -1,0 +1,74 @@
+"""Give each application of an inventory a random value for every secret it names and does not have yet.
+
+    python tools/make_secrets.py [inventories/example]
+
+Writes `group_vars/app_servers/vault.yml`, encrypted with the Vault password that ansible.cfg names. Values that are
+there stay as they are. Nothing is ever written in plain text, and no value is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+Secrets = dict[str, dict[str, str]]
+
+
+def missing(wanted: Mapping[str, Iterable[str]], present: Secrets) -> list[tuple[str, str]]:
+    """Application and key of every secret that has no value, in order. Pure."""
+    return [(name, key) for name, keys in wanted.items() for key in keys if not present.get(name, {}).get(key)]
+
+
+def wanted_by(inventory: Path) -> dict[str, list[str]]:
+    """The secrets each application of the inventory names."""
+    wanted: dict[str, list[str]] = {}
+    for file in sorted((inventory / "applications").glob("*.yml")):
+        if not file.name.endswith(".override.yml"):
+            described = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+            wanted[file.stem] = list(described.get("environment", {}).get("secret", []))
+    return wanted
+
+
+def vault(*arguments: str, stdin: str | None = None) -> str:
+    """Run ansible-vault with the checkout's configuration; what it prints."""
+    program = Path(sys.executable).parent / "ansible-vault"
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run(
+        [str(program), *arguments], input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or ["it printed nothing"]
+        sys.exit(f"make_secrets: ansible-vault {arguments[0]} failed: {said[-1]}")
+    return done.stdout
+
+
+def main(arguments: list[str]) -> int:
+    inventory = Path(arguments[0] if arguments else ROOT / "inventories" / "example").resolve()
+    file = inventory / "group_vars" / "app_servers" / "vault.yml"
+    wanted = wanted_by(inventory)
+    if not wanted:
+        sys.exit(f"make_secrets: {inventory / 'applications'} holds no application's file (<name>.yml).")
+    content: dict[str, Any] = yaml.safe_load(vault("view", str(file))) if file.exists() else {}
+    present: Secrets = content.setdefault("backstay_secrets", {})
+    new = missing(wanted, present)
+    for name, key in new:
+        present.setdefault(name, {})[key] = secrets.token_urlsafe(50)
+    if new:
+        fresh = file.with_name(".vault.yml.new")
+        vault("encrypt", "--output", str(fresh), "-", stdin=yaml.safe_dump(content))
+        fresh.replace(file)
+    named = ", ".join(f"{name}: {key}" for name, key in new)
+    print(f"{file}: made {named}." if new else f"{file}: every secret has a value.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
