@@ -25,6 +25,7 @@ import queue
 import selectors
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -481,7 +482,7 @@ class Service:
                 conductor._do(step, transaction)
             except (BackstayError, OSError) as failed:  # it is live and written down; the next one settles again
                 self.engine.journal.write(step, "failed", message=str(failed))
-                print(f"{step}: {failed}", flush=True)
+                _log(f"{step}: {failed}")
         conductor.end("confirmed")
         self._post("ended", {})
 
@@ -534,7 +535,7 @@ class Service:
             try:
                 self.conductor.undo(f"nobody {what} it before its deadline")
             except BackstayError as failed:
-                print(failed.message, flush=True)
+                _log(failed.message)
             self.conductor.transaction = None
             self._post("ended", {})
 
@@ -570,6 +571,12 @@ class Service:
             f"{seen.get('release')} "
             f"by {seen.get('by')} since {seen.get('began')} ({self.state}); {remedy}."
         )
+
+
+def _log(line: str) -> None:
+    """To the journal, through the service's standard error."""
+    sys.stderr.write(f"{line}\n")
+    sys.stderr.flush()
 
 
 def _answer_error(peer: _Peer, refused: BackstayError) -> None:
