@@ -86,7 +86,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
             done: dict[str, Any] = self._execute_module(
                 "backstay.ops.artifact_build",
                 {**options, "export": {"directory": directory, **handed}},
-                tmp=directory,
                 task_vars=task_vars,
             )
             if done.get("failed"):

@@ -266,6 +266,9 @@ class Bench:
         application = self.request.application
         for folder in ("home", "static", "logs", f"data/{application.media or ''}"):
             (room / folder).mkdir(parents=True, exist_ok=True)
+        collected = self.tree / "static"
+        if collected.exists():
+            shutil.copytree(collected, room / "static", symlinks=True, dirs_exist_ok=True)
         for database in application.databases:
             if database.path:
                 (room / "data" / database.path).parent.mkdir(parents=True, exist_ok=True)
@@ -321,7 +324,6 @@ class Bench:
     def _application_variables(self, room: Path) -> dict[str, str]:
         application = self.request.application
         return {
-            **runtime_of(application).environment(),
             **made_up(application),
             **application.environment.values,
             "HOME": str(room / "home"),
@@ -395,11 +397,11 @@ def _build(bench: Bench, now: Callable[[], float]) -> Built:
         digest = tree_digest(bench.source)
     with bench.step("dependencies"):
         prepared = runtime.prepare(bench)
-    checks = [_check(bench, words, prepared.environment) for words in application.runtime.checks]
     with bench.step("static files"):
         static = runtime.assets(bench, prepared)
         if static is not None:
             shutil.copytree(static, bench.tree / "static", symlinks=True)
+    checks = [_check(bench, words, prepared.environment) for words in application.runtime.checks]
     with bench.step("payload"):
         lock = _take_wheels(prepared.wheels, bench.tree / "wheels")
         facts = host_facts()

@@ -57,7 +57,10 @@ class Workshop(Protocol):
         """The application's source as it was exported. Nothing may write here."""
 
     def room(self, name: str) -> Path:
-        """A fresh scratch copy of the source, which the application may write to; data/ and static/ lie beside it."""
+        """A fresh scratch copy of the source, which the application may write to.
+
+        Beside it lie data/ and static/, the latter with the collected files once there are some.
+        """
 
     def kept(self, kind: str, key: str, make: Callable[[Path], None]) -> Path:
         """A directory that is made once and found again by later builds with the same key."""
@@ -104,9 +107,6 @@ class Runtime(Protocol):
 
     def parse_agent(self, output: str) -> MigrationState:
         """What the agent printed. Raises BackstayError when it did not finish."""
-
-    def environment(self) -> dict[str, str]:
-        """Variables that every process and one-off command of the application needs."""
 
     def prepare(self, workshop: Workshop) -> Prepared:
         """On the build host: the locked dependencies, and an environment to run the checks in."""
@@ -249,7 +249,15 @@ class DjangoRuntime:
         room = workshop.room("assets")
         static = room.parent / "static"
         done = workshop.run(
-            [str(prepared.environment / "bin" / "python"), "-m", "django", "collectstatic", "--noinput", "-v0"],
+            [
+                str(prepared.environment / "bin" / "python"),
+                "-m",
+                "django",
+                "collectstatic",
+                "--noinput",
+                "--verbosity=0",
+                f"--settings={self.application.runtime.settings}",
+            ],
             cwd=room,
             writable=[room.parent],
             environment=prepared.environment,
@@ -267,9 +275,6 @@ class DjangoRuntime:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         manifest.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
         return static
-
-    def environment(self) -> dict[str, str]:
-        return {"DJANGO_SETTINGS_MODULE": self.application.runtime.settings}
 
 
 def program(command: Sequence[str], environment: Path) -> list[str]:
