@@ -1,7 +1,6 @@
 # Every target installs what it needs. Nothing is written outside this directory, except Debian packages where hosts are needed.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 STAGES := .venv/bin/python tools/stages.py
@@ -12,7 +11,7 @@ help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 setup:  ## Make .venv with the pinned tools; again only when the pins change
-	@PYTHON=$(PYTHON) tools/setup
+	@PYTHON="$(PYTHON)" tools/setup
 
 hosts: setup
 	@lab/lab install
@@ -21,7 +20,7 @@ demo: hosts  ## Boot two real hosts, release the example under load, roll back; 
 	@.venv/bin/python lab/demo.py up
 
 demo-down:  ## Remove what `make demo` made, and nothing else
-	@$(PYTHON) lab/demo.py down
+	@python3 lab/demo.py down
 
 test: hosts  ## The whole suite: lint, unit, sanity, molecule, integration; stops at the first failure
 	@$(STAGES) lint unit sanity molecule integration
