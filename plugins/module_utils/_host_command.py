@@ -1,0 +1,269 @@
+"""Installs the library as the host's command: the very files that a module was carried with.
+
+    /usr/lib/backstay/<version>+<digest>/backstay/*.py    immutable; the digest is of the files
+    /usr/lib/backstay/current                             -> <version>+<digest>
+    /usr/bin/backstay                                     the launcher, which knows only `current`
+    /etc/systemd/system/backstay-*@.*                     the units of every application, as templates
+
+A new version lies complete beside the old one before the link moves, so the command works at every moment. It never moves
+while a transaction is open: its steps must be undone by the code that did them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.resources
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ._errors import BackstayError
+from ._run import Runner, run
+from ._storage import Storage
+from ._version import VERSION
+
+ROOM = Path("usr/lib/backstay")
+LAUNCHER = Path("usr/bin/backstay")
+UNITS = Path("etc/systemd/system")
+STATE = Path("var/lib/backstay")
+KEEP = 3  # this version and two before it
+
+LAUNCHER_TEXT = """\
+#!/usr/bin/python3 -IS
+# Written by backstay. It sees only its own library: no site-packages, no environment, no current directory.
+import sys
+sys.path.insert(0, "/usr/lib/backstay/current")
+from backstay._cli import main
+sys.exit(main())
+"""
+
+SOCKET_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=Transactions of %i: connecting here is starting one
+
+[Socket]
+ListenStream=/run/backstay/%i.sock
+SocketMode=0600
+DirectoryMode=0755
+RemoveOnStop=yes
+# A sweep that kills the service again and again must not close the door.
+TriggerLimitIntervalSec=0
+
+[Install]
+WantedBy=sockets.target
+"""
+
+SERVICE_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=The transaction of %i, from prepare to confirm
+OnFailure=backstay-recover@%i.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart=/usr/bin/backstay transaction serve %i
+KillMode=mixed
+TimeoutStopSec=30
+# It starts units, moves links and makes virtualenvs as root; what it never needs is taken away.
+NoNewPrivileges=yes
+ProtectHome=yes
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+"""
+
+RECOVER_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=Finish or undo an unfinished transaction of %i, and run what must run
+After=local-fs.target network.target systemd-tmpfiles-setup.service
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay recover %i --boot
+TimeoutStartSec=300
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+UNIT_TEXTS = {
+    "backstay-transaction@.socket": SOCKET_UNIT,
+    "backstay-transaction@.service": SERVICE_UNIT,
+    "backstay-recover@.service": RECOVER_UNIT,
+}
+
+
+def library() -> dict[str, bytes]:
+    """The library's files by name, from wherever this module was imported: a directory, or the zip Ansible sent."""
+    package = __package__ or ""
+    files = {
+        entry.name: entry.read_bytes()
+        for entry in importlib.resources.files(package).iterdir()
+        if entry.name.endswith(".py") and entry.name.startswith("_") and entry.name != "__init__.py"
+    }
+    if "_cli.py" not in files:
+        raise BackstayError(
+            "The library was carried here without its command (_cli.py): this is a fault of the module."
+        )
+    return files
+
+
+def release_name(files: Mapping[str, bytes]) -> str:
+    """`<version>+<digest of the files>`: two builds that differ in a byte differ in name."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode())
+        digest.update(files[name])
+    return f"{VERSION}+{digest.hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What is on the host: the current release's name, and the texts of launcher and units by path."""
+
+    current: str | None
+    texts: Mapping[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What installing would do."""
+
+    name: str
+    before: str | None
+    texts: tuple[str, ...]  # paths of launcher and units to be written
+
+    @property
+    def changed(self) -> bool:
+        return self.name != self.before or bool(self.texts)
+
+
+def wanted_texts() -> dict[str, str]:
+    """Launcher and units by their path."""
+    return {str(LAUNCHER): LAUNCHER_TEXT, **{str(UNITS / name): text for name, text in UNIT_TEXTS.items()}}
+
+
+def plan(name: str, installed: Installed) -> Plan:
+    """Pure: what must change to have the release `name`."""
+    missing = tuple(path for path, text in wanted_texts().items() if installed.texts.get(path) != text)
+    return Plan(name, installed.current, missing)
+
+
+class HostCommand:
+    """The adapter: reads what is installed below `root` and carries a plan out."""
+
+    def __init__(self, root: Path = Path("/"), storage: Storage | None = None, runner: Runner = run) -> None:
+        self._root = root
+        self._storage = storage or Storage()
+        self._run = runner
+        self._files = library()
+        self.name = release_name(self._files)
+
+    def installed(self) -> Installed:
+        room = self._root / ROOM
+        try:
+            current: str | None = os.readlink(room / "current")
+        except FileNotFoundError:
+            current = None
+        if current is not None and not (room / current / "backstay" / "_cli.py").exists():
+            current = None
+        texts = {path: self._text(self._root / path) for path in wanted_texts()}
+        return Installed(current, texts)
+
+    def _text(self, path: Path) -> str | None:
+        content = self._storage.read(path)
+        return None if content is None else content.decode(errors="replace")
+
+    def plan(self) -> Plan:
+        return plan(self.name, self.installed())
+
+    def apply(self, planned: Plan) -> None:
+        """Carry the plan out. Raises BackstayError while any application's transaction is open; nothing "
+        "changed then."""
+        with self._no_transaction():
+            if planned.name != planned.before:
+                self._install(planned.name)
+            for path in planned.texts:
+                target = self._root / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                mode = 0o755 if path == str(LAUNCHER) else 0o644
+                self._storage.write(target, wanted_texts()[path].encode(), mode=mode)
+            if any(path.startswith(str(UNITS)) for path in planned.texts):
+                self._run(["systemctl", "daemon-reload"])
+            self._prune(planned)
+
+    def _install(self, name: str) -> None:
+        room = self._root / ROOM
+        room.mkdir(parents=True, exist_ok=True, mode=0o755)
+        target = room / name
+        partial = room / f".{name}.partial"
+        self._storage.remove_tree(partial)
+        package = partial / "backstay"
+        package.mkdir(parents=True)
+        for directory in (partial, package):
+            directory.chmod(0o755)
+        (package / "__init__.py").write_bytes(b"")
+        for file, content in self._files.items():
+            (package / file).write_bytes(content)
+        for file in package.iterdir():
+            file.chmod(0o644)
+        self._storage.remove_tree(target)
+        self._storage.rename(partial, target)
+        # Compiled at its final path and by content: the command starts fast, and a copied clock cannot spoil it.
+        self._run(["/usr/bin/python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(target)])
+        self._storage.sync_tree(target)
+        self._storage.link(room / "current", name)
+
+    @contextlib.contextmanager
+    def _no_transaction(self) -> Iterator[None]:
+        """Hold the lock of every application meanwhile."""
+        with contextlib.ExitStack() as held:
+            for lock in sorted((self._root / STATE).glob("*/lock")):
+                application = lock.parent.name
+                file = held.enter_context(lock.open("r+b"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as busy:
+                    raise BackstayError(
+                        f"A transaction of {application} is open and belongs to the backstay that began it: wait for "
+                        f"`backstay status {application}`, or undo it with `backstay abort {application}`, then "
+                        f"run this "
+                        "again."
+                    ) from busy
+                if (lock.parent / "journal.jsonl").exists():
+                    raise BackstayError(
+                        f"A transaction of {application} was left unfinished: run `backstay recover "
+                        f"{application}` on the "
+                        "host, then run this again."
+                    )
+            yield
+
+    def _prune(self, planned: Plan) -> None:
+        room = self._root / ROOM
+        others = [
+            path for path in room.iterdir() if path.is_dir() and not path.is_symlink() and path.name != planned.name
+        ]
+        others.sort(key=lambda path: path.stat().st_mtime)
+        for old in others[: max(0, len(others) - (KEEP - 1))]:
+            self._storage.remove_tree(old)
+
+
+def running_name() -> str:
+    """The name of the release of the library that this process runs; the plain version outside an installation."""
+    parent = Path(sys.modules[__name__].__file__ or "").resolve().parent.parent.name
+    return parent if parent.startswith(VERSION) else VERSION

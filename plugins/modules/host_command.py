@@ -1,0 +1,76 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Install the library that this module was carried with as the host's command."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_command
+short_description: Install the backstay command on a host
+version_added: 0.1.0
+author:
+  - Backstay contributors (@backstay)
+description:
+  - Installs the very library that Ansible carries inside this module as C(/usr/bin/backstay), with the units of its
+    service, so that no behaviour exists twice. The new version lies complete beside the old one before one link moves.
+  - While a transaction of any application is open, nothing is changed and the module fails.
+attributes:
+  check_mode:
+    description: Says which version would replace which.
+    support: full
+  diff_mode:
+    description: Shows the version before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Install the backstay command
+  backstay.ops.host_command:
+"""
+
+RETURN = r"""
+version:
+  description: The version that is installed now, with the digest of its files.
+  type: str
+  returned: success
+  sample: 0.1.0+1f0a33c2
+previous:
+  description: The version that was installed before; null for the first.
+  type: str
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.backstay.ops.plugins.module_utils import _cli, _host_command
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+
+# The command is imported so that Ansible carries the whole library, and so that a Python that cannot run it says so here.
+CARRIED = (_cli, _host_command)
+
+
+def main() -> None:
+    """Plan, and unless in check mode apply."""
+    module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    try:
+        command = _host_command.HostCommand()
+        planned = command.plan()
+        if planned.changed and not module.check_mode:
+            command.apply(planned)
+    except BackstayError as failed:
+        module.fail_json(msg=failed.message)
+    module.exit_json(
+        changed=planned.changed,
+        version=planned.name,
+        previous=planned.before,
+        diff={
+            "before": f"backstay {planned.before}\n",
+            "after": "".join([f"backstay {planned.name}\n", *(f"/{path}\n" for path in planned.texts)]),
+        }
+        if planned.changed
+        else {},
+    )
+
+
+if __name__ == "__main__":
+    main()
