@@ -66,6 +66,7 @@ class _Options:
         return self._left.get(key)
 
     def has(self, key: str) -> bool:
+        self._known.append(key)
         return key in self._left
 
     def end(self, kind: str) -> None:
@@ -73,7 +74,7 @@ class _Options:
             import difflib
 
             close = difflib.get_close_matches(key, self._known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(self._known))}."
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(set(self._known)))}."
             raise InputError(f"{self.where}: unknown key {key!r} for a check of type {kind}: {hint}")
 
     def text(self, key: str, default: str | None = None) -> str:

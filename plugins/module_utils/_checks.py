@@ -44,6 +44,7 @@ class Adapters:
     """The outside world of the checks, each part replaceable in a test. `clock` counts seconds, `now` is UTC."""
 
     request: Request = request
+    certificate: Callable[[Target, float], bytes] = peer_certificate
     run: Runner = run
     clock: Callable[[], float] = time.monotonic
     now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
@@ -354,7 +355,7 @@ class CertificateCheck:
 
         where = self.target.peer if self.target is not None else str(self.file)
         if self.target is not None:
-            shown = read(peer_certificate(self.target, self.timeout_seconds))
+            shown = read(adapters.certificate(self.target, self.timeout_seconds))
         else:
             shown = read(_der(Path(str(self.file))))
         now = adapters.now()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -111,7 +111,9 @@ def run_until(
     outcomes: list[bool] = []
     failed: tuple[Result, ...] = ()
     while True:
-        results = tuple(_each(checks, adapters, lambda: deadline_seconds and began + deadline_seconds - clock()))
+        results = tuple(
+            _each(checks, adapters, lambda: began + deadline_seconds - clock() if deadline_seconds else None)
+        )
         passed = all(result.ok for result in results)
         outcomes.append(passed)
         failed = failed if passed else results
@@ -127,14 +129,14 @@ def run_until(
             return Report(verdict == "well", len(outcomes), results, reason, clock() - began)
 
 
-def _each(checks: Sequence[Check], adapters: Adapters | None, left: Callable[[], float]) -> Any:
+def _each(checks: Sequence[Check], adapters: Adapters | None, left: Callable[[], float | None]) -> Iterator[Result]:
     for check in checks:
         limit = left()
-        if limit < 0:
+        if limit is not None and limit <= 0:
             reason = "its turn did not come before the deadline"
             yield Result(check.name, check.kind, False, 0.0, "not asked", check.expected, reason, skipped=True)
         else:
-            yield run_check(check, adapters, limit_seconds=limit or None)
+            yield run_check(check, adapters, limit_seconds=limit)
 
 
 def _reason(
@@ -143,7 +145,7 @@ def _reason(
     streak = streak_of(outcomes)
     if streak >= consecutive:
         times = f" {streak} times in a row" if streak > 1 else ""
-        return f"all {len(last)} checks passed{times}"
+        return (f"all {len(last)} checks passed" if len(last) != 1 else "the check passed") + times
     bad = [result for result in (last if streak == 0 else failed) if not result.ok]
     asked = [result for result in bad if not result.skipped] or bad
     said = f"{asked[0].name}: {asked[0].reason}" if asked else ""
