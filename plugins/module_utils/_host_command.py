@@ -5,8 +5,8 @@
     /usr/bin/backstay                                     the launcher, which knows only `current`
     /etc/systemd/system/backstay-*@.*                     the units of every application, as templates
 
-A new version lies complete beside the old one before the link moves, so the command works at every moment. It never moves
-while a transaction is open: its steps must be undone by the code that did them.
+A new version lies complete beside the old one before the link moves, so the command works at every moment. It never
+moves while a transaction is open: its steps must be undone by the code that did them.
 """
 
 from __future__ import annotations
