@@ -36,7 +36,10 @@ Verb = Literal["create", "replace", "permissions", "remove"]
 
 @dataclass(frozen=True)
 class Entry:
-    """What one path should be. `content` is for a file, `target` for a link; `owner` is (uid, gid)."""
+    """What one path should be. `content` is for a file, `target` for a link; `owner` is (uid, gid).
+
+    `reload`: whether the service must be told of a change, because it does not read the file at each use.
+    """
 
     path: str
     kind: Literal["file", "link", "directory", "absent"]
@@ -45,6 +48,7 @@ class Entry:
     mode: int = 0o644
     owner: tuple[int, int] = (0, 0)
     secret: bool = False
+    reload: bool = True
 
 
 @dataclass(frozen=True)
@@ -279,8 +283,8 @@ class FileSet:
         """Place a set: all or none.
 
         `validate` is run against the placed set and must end with 0. `service` is a unit that uses these files: it
-        is enabled and started where it is not, and reloaded (never restarted) after a change. `restart` is a unit
-        that cannot reload. Raises BackstayError; whatever it says, the host is then as it was before.
+        is enabled and started where it is not, and reloaded (never restarted) after a change that it must be told of.
+        `restart` is a unit that cannot reload. Raises BackstayError; the host is then as it was before.
         """
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
@@ -308,7 +312,8 @@ class FileSet:
             raise
         try:
             self._save(planned.registry)
-            started = self._serve(service, restart, changed=True)
+            told = any(change.entry.reload for change in planned.changes)
+            started = self._serve(service, restart, changed=told)
         except BackstayError:
             self._put_back()
             for verb, unit in (("restart", restart), ("reload", service)):

@@ -57,6 +57,12 @@ options:
         description: Take the content from O(secrets), and never show it, not even in a diff.
         type: bool
         default: false
+      reload:
+        description:
+          - Whether O(service) and O(restart) must be told of a change of this file. V(false) for a file that is read at
+            each use, such as a certificate whose path holds a variable.
+        type: bool
+        default: true
   secrets:
     description: Content of the files marked as secret, by path.
     type: dict
@@ -170,6 +176,7 @@ def entry(given: dict[str, Any], secrets: dict[str, Any]) -> Entry:
         mode=int(mode, 8),
         owner=(0, 0) if kind in ("absent", "link") else ids(given["owner"], given["group"]),
         secret=given["secret"],
+        reload=given["reload"],
     )
 
 
@@ -211,6 +218,7 @@ def main() -> None:
         "owner": {"type": "str", "default": "root"},
         "group": {"type": "str", "default": "root"},
         "secret": {"type": "bool", "default": False, "no_log": False},
+        "reload": {"type": "bool", "default": True},
     }
     module = AnsibleModule(
         argument_spec={

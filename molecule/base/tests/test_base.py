@@ -29,7 +29,7 @@ def test_extra_packages_are_there(host: Host) -> None:
     assert host.run("tree --version").rc == 0
 
 
-def test_an_administrator_logs_in_with_her_key(host: Host, lab_directory: Path) -> None:
+def test_an_administrator_logs_in_with_her_key(lab_directory: Path) -> None:
     done = subprocess.run(
         ["ssh", "-F", f"{lab_directory}/ssh_config", "-o", "User=ada", "molecule-base", "sudo", "-n", "id", "-un"],
         capture_output=True,

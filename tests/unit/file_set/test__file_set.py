@@ -179,6 +179,15 @@ def test_a_set_is_placed_once_and_a_second_run_changes_nothing(file_set: FileSet
     assert "nginx -t" not in host.ran
 
 
+def test_a_file_that_is_read_at_each_use_needs_no_reload(file_set: FileSet, tmp_path: Path, host: Host) -> None:
+    site, certificate = a_file(tmp_path / "site", "x"), tmp_path / "certificate"
+    file_set.place([site, a_file(certificate, "old")], service="nginx.service")
+    host.ran.clear()
+    outcome = file_set.place([site, replace(a_file(certificate, "new"), reload=False)], service="nginx.service")
+    assert outcome.changed
+    assert host.units_touched == []
+
+
 def test_a_refused_set_is_put_back_whole_and_no_unit_is_touched(file_set: FileSet, tmp_path: Path, host: Host) -> None:
     old, fresh, link = tmp_path / "old.conf", tmp_path / "deep" / "er" / "new.conf", tmp_path / "link"
     file_set.place([a_file(old, "before\n", 0o600), a_link(link, "old.conf")])
