@@ -268,7 +268,7 @@ RUNNING = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running"
             | {"ActiveState": "activating", "SubState": "auto-restart", "NRestarts": "7", "Result": "exit-code"},
             {"sub_state": "running"},
             (
-                "nginx.service is activating (auto-restart) after 2 restarts, its last run ended with 'exit-code', "
+                "nginx.service is activating (auto-restart) after 7 restarts, its last run ended with 'exit-code', "
                 "expected active (running); see journalctl -u nginx.service"
             ),
         ),

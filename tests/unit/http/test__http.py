@@ -12,10 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _certificate, _http
+from ansible_collections.backstay.ops.plugins.module_utils._check_options import parse
+from ansible_collections.backstay.ops.plugins.module_utils._checks import run_check
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._http import Target, request
 
@@ -494,3 +497,39 @@ def test_asking_a_unix_socket_imports_neither_ssl_nor_mail() -> None:
         [sys.executable, "-c", code], env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False
     )
     assert done.stdout == "[]\n", f"heavy modules were imported: {done.stdout}{done.stderr}"
+
+
+# the check of a certificate, which looks with and without trust
+
+
+@pytest.mark.parametrize(
+    ("certificate", "options", "reason"),
+    [
+        ("good", {}, ""),
+        ("good", {"names": ["portal.test", "a.wild.test"], "days_left": 19}, ""),
+        ("good", {"names": ["other.test"]}, "the certificate of {peer} is for {all}, not for other.test"),
+        ("good", {"ca_file": None}, "the certificate of {peer} was issued by Test CA, {trust}"),
+        ("good", {"ca_file": None, "chain": False}, ""),
+        ("expired", {}, "the certificate of {peer} expired on 2021-02-03: renew it"),
+    ],
+)
+def test_a_certificate_is_checked_where_it_is_shown(
+    keys: Path, certificate: str, options: dict[str, Any], reason: str
+) -> None:
+    with tcp_server(saying(OK), tls(keys, certificate)) as port:
+        asked = {"type": "certificate", "host": "portal.test", "port": port, "address": "127.0.0.1"}
+        result = run_check(parse({**asked, "ca_file": str(keys / "ca.pem"), **options}))
+    told = {
+        "peer": f"portal.test:{port} at 127.0.0.1",
+        "all": "portal.test, *.wild.test, 127.0.0.1",
+        "trust": "which the system's store does not trust",
+    }
+    assert result.reason == reason.format(**told)
+    assert result.ok is not bool(reason)
+
+
+def test_a_port_without_tls_shows_no_certificate() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = run_check(parse({"type": "certificate", "host": "127.0.0.1", "port": port}))
+    assert result.reason == f"connection refused at 127.0.0.1:{port}: nothing listens there"
