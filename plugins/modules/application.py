@@ -1,0 +1,109 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Declare an application on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: application
+short_description: Declare an application on a host
+version_added: 0.1.0
+author:
+  - Backstay contributors (@backstay)
+description:
+  - Brings the host to the state in which the application can be released - its user without shell, its directories, its
+    validated file, its secrets, the socket of its transactions and its recovery at boot.
+  - Never restarts an application. Where the declaration differs from what the live release runs with,
+    RV(configuration_changed) says so, and a release applies it.
+options:
+  application:
+    description: The application, as the lookup P(backstay.ops.application#lookup) returns it.
+    type: dict
+    required: true
+  secrets:
+    description: Values of the keys that the application's file names as secret.
+    type: dict
+    default: {}
+  adopt:
+    description: What to do where the application's directory or user exists and was not made by Backstay.
+    type: str
+    choices:
+      refuse: Change nothing and say so.
+      keep: Build beside what is there; nothing of it is changed or removed.
+    default: refuse
+attributes:
+  check_mode:
+    description: Says what would change, and refuses what would be refused.
+    support: full
+  diff_mode:
+    description: Shows what changes; of secrets only the names of their keys.
+    support: full
+seealso:
+  - module: backstay.ops.release
+"""
+
+EXAMPLES = r"""
+- name: Declare the portal
+  backstay.ops.application:
+    application: "{{ lookup('backstay.ops.application', 'audit-portal') }}"
+    secrets: "{{ backstay_secrets['audit-portal'] }}"
+"""
+
+RETURN = r"""
+configuration_changed:
+  description: Whether what is declared differs from what the live release runs with.
+  type: bool
+  returned: success
+secrets_changed:
+  description: Names of secrets that were added, removed or changed.
+  type: list
+  elements: str
+  returned: success
+backstay_lines:
+  description: What a person should know.
+  type: list
+  elements: str
+  returned: success
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.backstay.ops.plugins.module_utils._declare import Declaration
+from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+
+APPLY = "the live release runs with another configuration; playbooks/release.yml applies this one"
+
+
+def main() -> None:
+    """Plan, and unless in check mode apply."""
+    module = AnsibleModule(
+        argument_spec={
+            "application": {"type": "dict", "required": True},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "adopt": {"type": "str", "choices": ["refuse", "keep"], "default": "refuse"},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+    result: dict[str, object] = {}
+    try:
+        declaration = Declaration(options["application"], options["secrets"], adopt=options["adopt"] == "keep")
+        planned = declaration.plan()
+        if planned.changed and not module.check_mode:
+            declaration.apply(planned)
+        differs = Engine(declaration.layout).configuration_changed()
+        result = {
+            "changed": planned.changed,
+            "configuration_changed": differs,
+            "secrets_changed": list(declaration.secrets_changed(planned)),
+            "diff": declaration.diff(planned),
+            "backstay_lines": [f"{declaration.layout.name}: {APPLY}"] if differs else [],
+        }
+    except BackstayError as failed:
+        module.fail_json(msg=failed.message, backstay_lines=list(failed.lines))
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
