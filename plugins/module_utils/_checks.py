@@ -74,10 +74,10 @@ class Result:
     reason: str
     skipped: bool = False
 
-    def line(self) -> str:
-        """One line for people: verdict, name, milliseconds, and what was seen."""
+    def line(self, width: int = 24) -> str:
+        """One line for people: verdict, name in `width` letters, milliseconds, and what was seen."""
         verdict = "skipped" if self.skipped and self.ok else "ok" if self.ok else "FAILED"
-        return f"{verdict:<7}  {self.name:<24}  {self.seconds * 1000:6.0f} ms  {self.reason or self.observed}"
+        return f"{verdict:<7}  {self.name:<{width}}  {self.seconds * 1000:6.0f} ms  {self.reason or self.observed}"
 
 
 @dataclass(frozen=True)

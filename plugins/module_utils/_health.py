@@ -64,7 +64,8 @@ class Report:
 
     def lines(self) -> list[str]:
         """For people: a line per check."""
-        return [result.line() for result in self.results]
+        width = max((len(result.name) for result in self.results), default=0)
+        return [result.line(min(width, 60)) for result in self.results]
 
 
 def decide(outcomes: Sequence[bool], *, consecutive: int, late: bool) -> Literal["well", "again", "late"]:

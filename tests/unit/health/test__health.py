@@ -296,7 +296,7 @@ def test_the_command_prints_a_line_per_check_and_ends_with_1_when_one_is_not_wel
     refused = "connection refused at portal.lab.test:443 at 127.0.0.1: nothing listens there"
     assert code == 1
     assert lines[0].startswith(f"portal 0007-1.1.0: NOT WELL: certificate: {refused} (")
-    assert [(line.split()[0], line[11:35].strip(), line.partition(" ms  ")[2]) for line in lines[1:]] == [
+    assert [(line.split()[0], line[11:33].strip(), line.partition(" ms  ")[2]) for line in lines[1:]] == [
         ("ok", "release: health", "200 in 12 ms from 0007-1.1.0"),
         ("ok", "release: start", "200 in 12 ms from 0007-1.1.0"),
         ("ok", "front door: health", "200 in 12 ms from 0007-1.1.0"),
