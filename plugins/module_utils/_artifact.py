@@ -228,7 +228,7 @@ def _check_member(member: tarfile.TarInfo, *, origin: str) -> None:
         up = len([part for part in target.parts if part == ".."])
         # `..` only at the beginning: behind another link it would mean something else than it says.
         inside = ".." not in target.parts[up:] and up <= len(name.parts) - 2
-        if target.is_absolute() or not inside:
+        if not member.linkname or target.is_absolute() or not inside:
             raise BackstayError(
                 f"{origin} holds the link {member.name!r}, which leads out of {name.parts[0]}/ to "
                 f"{member.linkname!r}: replace it with the file."

@@ -1,0 +1,248 @@
+"""The runtime: what is executed, what an environment is keyed by, and that a half-made one is made again."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _artifact as artifact
+from ansible_collections.backstay.ops.plugins.module_utils import _runtime as runtime
+from ansible_collections.backstay.ops.plugins.module_utils._application import Application, parse
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
+
+RELEASE = Path("/opt/portal/releases/0001-1.0.0")
+MANIFEST = artifact.Manifest(
+    application="portal",
+    version="1.0.0",
+    commit="",
+    source_digest="d" * 64,
+    source_time="2026-09-21T14:13:20Z",
+    runtime="django",
+    python="3.13",
+    system="debian-13",
+    architecture="x86_64",
+    lock_sha256="e" * 64,
+)
+
+
+@pytest.fixture
+def application() -> Application:
+    return parse(
+        {
+            "format": 1,
+            "name": "portal",
+            "domain": "portal.lab.test",
+            "source": {"repository": "/srv/portal.git"},
+            "runtime": {"settings": "portal.settings", "wsgi": "portal.wsgi:application"},
+            "processes": {
+                "web": {"workers": 3, "threads": 5, "timeout_seconds": 20, "graceful_seconds": 25},
+                "worker": {"command": ["python", "manage.py", "run_worker"]},
+                "celery": {"command": ["celery", "-A", "portal"]},
+                "shell": {"command": ["/usr/bin/env", "true"]},
+            },
+            "databases": [
+                {"name": "default", "engine": "sqlite", "path": "db/portal.sqlite3"},
+                {"name": "archive", "engine": "sqlite", "path": "db/archive.sqlite3"},
+            ],
+        },
+        file="portal.yml",
+    )
+
+
+class Commands:
+    """A runner that makes what `python -m venv` and pip would, and remembers what it was asked."""
+
+    def __init__(self, *, fail: str = "") -> None:
+        self.asked: list[list[str]] = []
+        self.fail = fail
+
+    def __call__(self, arguments: Sequence[str], *, check: bool = True, **_: Any) -> Completed:
+        self.asked.append(list(arguments))
+        if "venv" in arguments:
+            python = Path(arguments[-1]) / "bin" / "python"
+            python.parent.mkdir(parents=True)
+            python.write_text("")
+        if self.fail and self.fail in arguments:
+            return Completed(tuple(arguments), 1, "", "Looking\nERROR: hashes do not match\n")
+        return Completed(tuple(arguments), 0, "", "")
+
+
+@pytest.fixture
+def payload(tmp_path: Path) -> tuple[Path, artifact.Manifest]:
+    lock = b"django==5.2 --hash=sha256:00\n"
+    manifest = dataclasses.replace(MANIFEST, lock_sha256=hashlib.sha256(lock).hexdigest())
+    tree = tmp_path / "tree"
+    (tree / "wheels").mkdir(parents=True)
+    (tree / "wheels/requirements.txt").write_bytes(lock)
+    (tree / "manifest.json").write_bytes(manifest.to_json())
+    return artifact.pack(tree, tmp_path / "p.tar", 1).path, manifest
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    wheel = tmp_path / "pip-25.1-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    monkeypatch.setattr(runtime, "pip_program", lambda: wheel / "pip")
+    return wheel / "pip"
+
+
+def test_web_listens_on_its_own_socket_which_the_directory_guards(application: Application) -> None:
+    command = runtime.runtime_of(application).process_command(
+        application, "web", RELEASE, Path("/run/portal/0001-1.0.0/web.sock"), RELEASE / "gunicorn.conf.py"
+    )
+    assert command == [
+        f"{RELEASE}/venv/bin/python",
+        "-m",
+        "gunicorn",
+        f"--config={RELEASE}/gunicorn.conf.py",
+        "--workers=3",
+        "--threads=5",
+        "--timeout=20",
+        "--graceful-timeout=25",
+        "--bind=unix:/run/portal/0001-1.0.0/web.sock",
+        "--umask=0111",
+        "--no-control-socket",
+        "portal.wsgi:application",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("process", "expected"),
+    [
+        ("worker", [f"{RELEASE}/venv/bin/python", "manage.py", "run_worker"]),
+        ("celery", [f"{RELEASE}/venv/bin/celery", "-A", "portal"]),
+        ("shell", ["/usr/bin/env", "true"]),
+    ],
+)
+def test_a_worker_runs_what_its_release_installed(application: Application, process: str, expected: list[str]) -> None:
+    found = runtime.runtime_of(application).process_command(application, process, RELEASE, Path("/s"), Path("/g"))
+    assert found == expected
+
+
+def test_the_agent_is_asked_about_the_declared_databases(application: Application) -> None:
+    python, agent, *rest = runtime.runtime_of(application).agent_command(RELEASE, "migrate")
+    assert python == f"{RELEASE}/venv/bin/python"
+    assert Path(agent).name == "_django_agent.py"
+    assert Path(agent).is_file()
+    assert rest == ["portal.settings", "migrate", "default", "archive"]
+
+
+def test_the_agents_answer_is_its_last_line_with_the_seconds_of_those_before(application: Application) -> None:
+    state = {"event": "state", "applied": ["a.1", "a.2"], "known": ["a.1"], "pending": [], "unknown": ["a.2"]}
+    output = json.dumps({"event": "migration", "name": "a.1", "seconds": 0.5}) + "\n" + json.dumps(state) + "\n"
+    assert runtime.runtime_of(application).parse_agent(output) == runtime.MigrationState(
+        applied=("a.1", "a.2"), known=("a.1",), unknown=("a.2",), seconds=(("a.1", 0.5),)
+    )
+
+
+@pytest.mark.parametrize("output", ["", "hello\n", "[1]\n", '{"event": "migration"}\n', '{"event": "state"}\n'])
+def test_an_agent_that_did_not_finish_is_an_error_not_an_empty_state(application: Application, output: str) -> None:
+    with pytest.raises(BackstayError, match="journal of the migration's unit"):
+        runtime.runtime_of(application).parse_agent(output)
+
+
+@pytest.mark.parametrize("name", ["lock_sha256", "python", "system", "architecture"])
+def test_an_environment_is_shared_only_when_all_it_depends_on_is_the_same(application: Application, name: str) -> None:
+    key = runtime.runtime_of(application).environment_key
+    assert key(MANIFEST) == key(dataclasses.replace(MANIFEST, version="2.0.0", commit="c" * 40, notes="Other."))
+    assert key(MANIFEST) != key(dataclasses.replace(MANIFEST, **{name: "other"}))
+    assert len(key(MANIFEST)) == 16
+
+
+def test_an_environment_is_made_offline_with_digests_and_then_left_alone(
+    application: Application, payload: tuple[Path, artifact.Manifest], pip: Path, tmp_path: Path
+) -> None:
+    commands, target = Commands(), tmp_path / "environments" / "key"
+    create = runtime.runtime_of(application).create_environment
+    create(*payload, target, commands)
+    install = commands.asked[1]
+    assert install[:3] == [str(target / "bin/python"), str(pip), "install"]
+    assert {"--no-index", "--require-hashes", "--no-deps"} <= set(install)
+    assert sorted(path.name for path in target.iterdir()) == ["bin"]
+    create(*payload, target, commands)
+    assert len(commands.asked) == 2, "a finished environment was touched"
+
+
+def test_an_environment_that_was_cut_off_is_made_again(
+    application: Application, payload: tuple[Path, artifact.Manifest], pip: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "environments" / "key"
+    create = runtime.runtime_of(application).create_environment
+    with pytest.raises(BackstayError, match=r"could not be made: ERROR: hashes do not match") as refused:
+        create(*payload, target, Commands(fail="install"))
+    assert refused.value.lines == ("Looking", "ERROR: hashes do not match")
+    assert (target / ".unfinished").exists()
+    (target / "bin" / "rubbish").write_text("")
+    create(*payload, target, Commands())
+    assert not (target / ".unfinished").exists()
+    assert not (target / "bin" / "rubbish").exists()
+
+
+def test_an_environment_without_its_interpreter_is_made_again(
+    application: Application, payload: tuple[Path, artifact.Manifest], pip: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "environments" / "key"
+    target.mkdir(parents=True)
+    commands = Commands()
+    runtime.runtime_of(application).create_environment(*payload, target, commands)
+    assert len(commands.asked) == 2
+
+
+def test_an_environment_can_be_read_by_all_and_written_by_its_owner_whatever_the_umask(
+    application: Application, payload: tuple[Path, artifact.Manifest], pip: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "environments" / "key"
+    before = os.umask(0o077)
+    try:
+        runtime.runtime_of(application).create_environment(*payload, target, Commands())
+    finally:
+        os.umask(before)
+    assert oct((target / "bin").stat().st_mode & 0o777) == "0o755"
+    assert oct((target / "bin/python").stat().st_mode & 0o777) == "0o644"
+
+
+def test_wheels_that_are_not_those_of_the_manifest_are_refused(
+    application: Application, payload: tuple[Path, artifact.Manifest], pip: Path, tmp_path: Path
+) -> None:
+    path, manifest = payload
+    commands = Commands()
+    with pytest.raises(BackstayError, match="not those of its manifest"):
+        runtime.runtime_of(application).create_environment(
+            path, dataclasses.replace(manifest, lock_sha256="0" * 64), tmp_path / "e", commands
+        )
+    assert len(commands.asked) == 1, "something was installed"
+
+
+def test_code_is_compiled_ahead_and_readable(application: Application, tmp_path: Path) -> None:
+    from ansible_collections.backstay.ops.plugins.module_utils._run import run
+
+    (tmp_path / "code/portal").mkdir(parents=True)
+    (tmp_path / "code/portal/good.py").write_text("x = 1\n")
+    (tmp_path / "code/portal/template.py").write_text("{{ no python }} !\n")
+    before = os.umask(0o077)
+    try:
+        runtime.runtime_of(application).compile_code(tmp_path, run)
+    finally:
+        os.umask(before)
+    compiled = list((tmp_path / "code").rglob("*.pyc"))
+    assert [path.name.partition(".")[0] for path in compiled] == ["good"]
+    assert oct(compiled[0].stat().st_mode & 0o777) == "0o644"
+
+
+def test_a_missing_pip_names_the_package(tmp_path: Path) -> None:
+    with pytest.raises(BackstayError, match="install the package python3-venv"):
+        runtime.pip_program(tmp_path)
+
+
+def test_an_unknown_runtime_is_refused_by_name(application: Application) -> None:
+    other = dataclasses.replace(application, runtime=dataclasses.replace(application.runtime, type="cobol"))
+    with pytest.raises(InputError, match="the runtime 'cobol'"):
+        runtime.runtime_of(other)
