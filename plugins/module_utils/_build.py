@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 CACHE = Path("/var/cache/backstay/build")
 USER = "backstay-build"
+VARIABLES = Path("/run")  # memory, never a disk
 
 _CHECK_SECONDS = 1800.0
 _KEPT_UNUSED_SECONDS = 60 * 86400.0
@@ -160,7 +161,7 @@ class SystemdSandbox:
             *([] if network else ["PrivateNetwork=yes"]),
         ]
         # A file, because anybody may read the variables that a unit was given by name; pip's may hold a password.
-        with tempfile.NamedTemporaryFile("w", prefix="backstay-build-", dir="/run", encoding="utf-8") as file:
+        with tempfile.NamedTemporaryFile("w", prefix="backstay-build-", dir=VARIABLES, encoding="utf-8") as file:
             file.write(environment_file(dict(variables)))
             file.flush()
             properties.append(f"EnvironmentFile={file.name}")
@@ -302,6 +303,7 @@ class Bench:
         writable = list(writable)
         if environment is not None:
             variables |= self._application_variables(writable[0])
+            network = self.request.application.network  # as when it will run
             variables |= {"VIRTUAL_ENV": str(environment), "PATH": f"{environment / 'bin'}:{variables['PATH']}"}
         elif network:
             downloads = self.cache / "pip"
