@@ -592,9 +592,8 @@ class Engine:
             last = self._clean(done.last_lines(12))
             what = "could not be read" if action == "state" else "failed"
             raise BackstayError(
-                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; the live "
-                f"release "
-                "still serves; mend the migration and release again.",
+                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; what served before "
+                "still serves; mend it and release again.",
                 lines=last,
             )
         return runtime.parse_agent(done.stdout)

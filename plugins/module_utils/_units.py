@@ -91,10 +91,11 @@ def unit_text(application: Application, release_id: str, process: Process, comma
     if web:
         directory = layout.socket(release_id).parent
         service += [
-            f"RuntimeDirectory={application.name}/{release_id}",
-            "RuntimeDirectoryMode=2710",
-            # nginx's group may pass through the directory; no other application's user is in it.
-            f"ExecStartPre=+/usr/bin/chgrp www-data {directory}",
+            # nginx's group may pass through the directory; no other application's user is in it. RuntimeDirectory=
+            # cannot say that: systemd gives such a directory to the unit's own group before each command.
+            f"ExecStartPre=+/usr/bin/install -d -o {application.name} -g www-data -m 2710 {directory}",
+            f"ExecStopPost=+/usr/bin/rm -rf {directory}",
+            f"ReadWritePaths=-{directory}",
         ]
     if singleton:
         # Two releases never run it at once, whatever systemd is asked to start: the second waits for the first.

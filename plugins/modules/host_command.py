@@ -42,11 +42,12 @@ previous:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils import _cli, _host_command
+from ansible_collections.backstay.ops.plugins.module_utils import _cli, _django_agent, _host_command
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 
-# The command is imported so that Ansible carries the whole library, and a Python that cannot run it says so here.
-CARRIED = (_cli, _host_command)
+# Imported so that Ansible carries the whole library (nothing else imports the agent, which runs inside applications), and
+# so that a Python that cannot run it says so here.
+CARRIED = (_cli, _django_agent, _host_command)
 
 
 def main() -> None:
