@@ -21,6 +21,9 @@ from ._errors import InputError
 
 FORMAT = 1
 
+# execve(2) takes no longer string; the rest of the page is for the name.
+LONGEST_VALUE_BYTES = 131_072 - 256
+
 # What every process of every application is given; the values come with each release.
 PROVIDED = frozenset(
     f"BACKSTAY_{name}"
@@ -249,18 +252,20 @@ def _environment_values(value: Any, at: _At) -> Any:
         elif not isinstance(text, str):
             here.say(f"`{here.key}` in {at.file} is not text: write its value in quotes.")
             good = False
-        elif any(ord(letter) < 32 and letter not in "\n\t" for letter in text) or not _encodable(text):
-            here.say(f"`{here.key}` in {at.file} holds a control character, which no environment can: remove it.")
+        elif not carried(text):
+            here.say(f"`{here.key}` in {at.file} holds a control character or is longer than 128 KB: shorten it.")
             good = False
     return {str(key): str(text) for key, text in value.items()} if good else _BAD
 
 
-def _encodable(text: str) -> bool:
+def carried(text: str) -> bool:
+    """Whether systemd hands such a value on: it drops variables with a control character other than tab and newline."""
+    if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
+        return False
     try:
-        text.encode()
+        return len(text.encode()) <= LONGEST_VALUE_BYTES
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _processes(value: Any, at: _At) -> Any:
@@ -648,7 +653,8 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (str, int, float)):
         return value
-    return {name: _plain(getattr(value, name)) for name in _schema(type(value))}
+    cls: Any = type(value)
+    return {name: _plain(getattr(value, name)) for name in _schema(cls)}
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
