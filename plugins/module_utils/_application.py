@@ -253,19 +253,24 @@ def _environment_values(value: Any, at: _At) -> Any:
             here.say(f"`{here.key}` in {at.file} is not text: write its value in quotes.")
             good = False
         elif not carried(text):
-            here.say(f"`{here.key}` in {at.file} holds a control character or is longer than 128 KB: shorten it.")
+            here.say(
+                f"`{here.key}` in {at.file} holds a byte zero or a broken letter, or is longer than 128 KB: mend it."
+            )
             good = False
     return {str(key): str(text) for key, text in value.items()} if good else _BAD
 
 
+# What systemd takes for broken UTF-8 (surrogates and the noncharacters), and the end of a C string.
+_UNREADABLE = re.compile(
+    "[\0\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(f"{chr(end - 1)}{chr(end)}" for end in range(0xFFFF, 0x110000, 0x10000))
+    + "]"
+)
+
+
 def carried(text: str) -> bool:
-    """Whether systemd hands such a value on: it drops variables with a control character other than tab and newline."""
-    if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", text):
-        return False
-    try:
-        return len(text.encode()) <= LONGEST_VALUE_BYTES
-    except UnicodeEncodeError:
-        return False
+    """Whether systemd hands such a value on: it refuses what it takes for broken UTF-8, and no string may be longer."""
+    return not _UNREADABLE.search(text) and len(text.encode()) <= LONGEST_VALUE_BYTES
 
 
 def _processes(value: Any, at: _At) -> Any:
@@ -465,7 +470,6 @@ def _schema(cls: Any) -> dict[str, tuple[Converter, Field[Any]]]:
 
 def _build(cls: Callable[..., Any], given: Any, at: _At, **fixed: Any) -> Any:
     """An instance of a dataclass from a mapping; every problem of every key is collected."""
-    assert isinstance(cls, type)
     schema = _schema(cls)
     if not isinstance(given, Mapping):
         return at.refuse(given, f"a mapping with the keys {', '.join(schema)}")

@@ -94,8 +94,8 @@ def environment_file(values: Mapping[str, str]) -> str:
             )
         if not carried(value):
             raise InputError(
-                f"The value of {key} holds a control character or is longer than 128 KB, and systemd would drop it: "
-                "shorten it, or put it into a file."
+                f"The value of {key} holds a byte zero or a broken letter, or is longer than 128 KB, and systemd would "
+                "refuse it: mend it, or put it into a file."
             )
     return "".join(f"{key}={_quoted(values[key])}\n" for key in sorted(values))
 
@@ -133,8 +133,8 @@ def compose(application: Application, secrets: Mapping[str, str], provided: Mapp
     wrong = [key for key in settings.secret if not carried(composed.get(key, ""))]
     if wrong:
         raise InputError(
-            f"{_places(name, wrong)} holds a control character or is longer than 128 KB, which no environment can "
-            "carry: shorten it, or put it into a file."
+            f"{_places(name, wrong)} holds a byte zero or a broken letter, or is longer than 128 KB, which no "
+            "environment can carry: mend it, or put it into a file."
         )
     return composed
 
