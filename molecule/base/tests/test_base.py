@@ -94,7 +94,7 @@ def test_an_unsupported_system_is_refused_before_anything_is_touched(host: Host,
     host.run("cp /etc/os-release /root/os-release")
     host.run("printf %s > /etc/os-release", other)
     try:
-        done = play("-e", "base_packages=[sl]")
+        done = play("-e", '{"base_packages": ["sl"]}')
     finally:
         host.run("cat /root/os-release > /etc/os-release")
     assert done.returncode != 0
