@@ -129,8 +129,8 @@ STORAGES = {
 UPLOAD_LIMIT_BYTES = 50 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_LIMIT_BYTES
 FILE_UPLOAD_PERMISSIONS = 0o640
-# FILE_UPLOAD_DIRECTORY_PERMISSIONS stays unset: Django would then set a new directory's mode itself and take away the
-# set-group-id bit that it inherits from media/, by which nginx may read it; the process's umask (0027) does the rest.
+# FILE_UPLOAD_DIRECTORY_PERMISSIONS stays unset: with it Django sets a new directory's mode itself and takes
+# away the set-group-id bit inherited from media/, by which nginx may read it; the umask (0027) does the rest.
 
 # --- Logging: one JSON object on each line, to the journal and to a file ---
 LOG_LEVEL = (os.environ.get("BACKSTAY_LOG_LEVEL") or "INFO").upper()
