@@ -69,7 +69,7 @@ def _testimony() -> str:
         f"backstay status {APPLICATION}",
         f"backstay history {APPLICATION}",
         f"cat /var/lib/backstay/{APPLICATION}/journal.jsonl",
-        f"journalctl --no-pager -n 40 -u backstay-transaction@{APPLICATION}.service -u backstay-recover@{APPLICATION}.service",
+        f"journalctl --no-pager -n 40 -u 'backstay-*@{APPLICATION}.service'",
         f"journalctl --no-pager -n 30 -u '{APPLICATION}-[0-9]*.service'",
         "tail -n 5 /var/log/nginx/error.log",
     )

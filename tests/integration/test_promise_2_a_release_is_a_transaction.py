@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,20 @@ def failpoint(scene: Scene, point: str) -> Iterator[None]:
         yield
     finally:
         scene.lab.ssh("app1", f"rm -rf {directory} && systemctl daemon-reload")
+
+
+def say(scene: Scene, message: dict[str, object]) -> dict[str, object]:
+    """One command to the transaction's service, spoken by a client of our own; its last answer."""
+    line = json.dumps({"protocol": 1, **message})
+    program = (
+        "import socket, sys\n"
+        "s = socket.socket(socket.AF_UNIX)\n"
+        f"s.connect('/run/backstay/{APPLICATION}.sock')\n"
+        "s.sendall(sys.argv[1].encode() + b'\\n')\n"
+        "print(s.makefile().readlines()[-1])\n"
+    )
+    done = scene.lab.ssh("app1", f"python3 -c {shlex.quote(program)} {shlex.quote(line)}")
+    return dict(json.loads(done.stdout))
 
 
 def settled(scene: Scene, seconds: float = 60.0) -> dict[str, object]:
@@ -95,12 +110,9 @@ def test_the_service_killed_at_a_step_heals_by_itself(at_1_1: Scene, operation: 
 
 def test_a_release_that_nobody_confirms_flips_back_by_itself(at_1_1: Scene) -> None:
     before = at_1_1.status()["live"]["id"]
-    ask = "import json,socket;s=socket.socket(socket.AF_UNIX);s.connect('/run/backstay/%s.sock')\n" % APPLICATION
-    ask += "def say(m):\n s=socket.socket(socket.AF_UNIX);s.connect('/run/backstay/%s.sock')\n" % APPLICATION
-    ask += " s.sendall((json.dumps(dict(m,protocol=1))+chr(10)).encode());return s.makefile().readlines()[-1]\n"
-    ask += "say({'command':'begin','confirm_seconds':2,'request':{'operation':'release','again':True}})\n"
-    ask += "print(say({'command':'flip'}))"
-    flipped = json.loads(at_1_1.lab.ssh("app1", f'python3 -c "{ask}"').stdout)
+    begin = {"command": "begin", "confirm_seconds": 2, "request": {"operation": "release", "again": True}}
+    assert say(at_1_1, begin)["ok"]
+    flipped = say(at_1_1, {"command": "flip"})
     assert flipped["ok"], flipped
     assert at_1_1.status()["live"]["id"] == flipped["release"] != before
     deadline = time.monotonic() + 40
@@ -125,13 +137,8 @@ def test_two_releases_at_once_end_as_one_after_the_other_or_one_refused(at_1_1: 
 
 
 def test_a_backstay_of_another_protocol_is_refused_before_anything_is_touched(at_1_1: Scene) -> None:
-    ask = (
-        "import json,socket;s=socket.socket(socket.AF_UNIX);s.connect('/run/backstay/%s.sock');"
-        "s.sendall((json.dumps({'protocol':0,'command':'begin','request':{'operation':'rollback'}})+chr(10)).encode());"
-        "print(s.makefile().readlines()[-1])" % APPLICATION
-    )
     before = at_1_1.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout
-    answer = json.loads(at_1_1.lab.ssh("app1", f'python3 -c "{ask}"').stdout)
+    answer = say(at_1_1, {"command": "begin", "request": {"operation": "rollback"}, "protocol": 0})
     assert not answer["ok"]
     assert "speaks protocol 1 and the caller 0" in answer["message"]
     assert at_1_1.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout == before

@@ -1,4 +1,4 @@
-"""Promise 5 (spike c): a data generation is swapped and swapped back in one rename while a process holds the old one."""
+"""Promise 5: a data generation is swapped and swapped back in one rename while a process holds the old one open."""
 
 from __future__ import annotations
 

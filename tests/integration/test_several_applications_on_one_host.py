@@ -1,0 +1,87 @@
+"""A host may carry several applications: they can neither disturb nor read one another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from backstay_lab.layout import CHECKOUT
+from backstay_lab.scene import APPLICATION, Scene
+
+SECOND = "second-portal"
+BOTH = [APPLICATION, SECOND]
+
+
+@pytest.fixture(scope="module")
+def both(scene: Scene) -> Iterator[Scene]:
+    """The host with a second application beside the first, released once while visitors are at the first."""
+    scene.backstay("recover", APPLICATION, check=False)
+    file = CHECKOUT / "inventories" / "example" / "applications" / f"{APPLICATION}.yml"
+    described: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    described |= {"name": SECOND, "domain": "second.lab.test", "aliases": []}
+    described["source"]["repository"] = str(CHECKOUT / ".lab" / "portal.git")
+    described["environment"] = {
+        "values": {"ALLOWED_HOSTS": "second.lab.test", "SECRET_KEY": "x" * 60},
+        "required": ["SECRET_KEY", "ALLOWED_HOSTS"],
+    }
+    scene.declare()
+    beside = scene.directory / "inventory" / "applications" / f"{SECOND}.yml"
+    beside.write_text(yaml.safe_dump(described), encoding="utf-8")
+    with scene.load(rate=30.0) as load:
+        scene.play("site", backstay_applications=BOTH)
+        scene.play("build", backstay_applications=BOTH, app=SECOND, version="1.0.0")
+        scene.play("release", backstay_applications=BOTH, app=SECOND, version="1.0.0")
+        scene.unharmed = load.stop()  # type: ignore[attr-defined]  # what the first application's visitors saw
+    yield scene
+    beside.unlink()
+
+
+def test_the_first_application_is_untouched_by_the_arrival_of_the_second(both: Scene) -> None:
+    result = both.unharmed  # type: ignore[attr-defined]  # set by the fixture
+    assert result.requests > 100
+    assert result.failed == 0, result.failures
+
+
+def test_both_answer_under_their_own_names(both: Scene) -> None:
+    ids = {
+        name: both.lab.ssh(
+            "app1", f"curl -ksI --resolve {name}:443:127.0.0.1 https://{name}/healthz/ | grep -i ^x-release-id"
+        ).stdout
+        for name in ("portal.lab.test", "second.lab.test")
+    }
+    assert both.status()["live"]["id"] in ids["portal.lab.test"]
+    second = both.backstay("status", "--json", SECOND)["live"]["id"]
+    assert second == "0001-1.0.0"
+    assert second in ids["second.lab.test"]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        f"curl -s --unix-socket $(readlink /opt/{APPLICATION}/active) http://x/livez/",
+        f"ls /opt/{APPLICATION}/data/",
+        f"cat /opt/{APPLICATION}/data/db/portal.sqlite3",
+        f"ls /opt/{APPLICATION}/releases/*/code",
+        f"ls /etc/backstay/{APPLICATION}",
+        f"ls /var/lib/backstay/{APPLICATION}",
+        f"cat /var/log/{APPLICATION}/*.log",
+        "cat /proc/$(pgrep -u audit-portal -o)/environ",
+    ],
+)
+def test_one_application_cannot_read_or_reach_the_other(both: Scene, attempt: str) -> None:
+    tried = both.lab.ssh(
+        "app1", f"setpriv --reuid={SECOND} --regid={SECOND} --clear-groups sh -c '{attempt}'", check=False
+    )
+    assert not tried.ok, f"{SECOND} could: {tried.stdout[:200]}"
+
+
+def test_with_nothing_to_roll_back_to_that_is_what_it_says(both: Scene) -> None:
+    refused = both.backstay("rollback", "--json", SECOND, check=False)
+    assert "There is nothing to roll back to: 0001-1.0.0 is live" in refused["message"]
+
+
+def test_the_name_may_not_be_left_out_where_there_are_two(both: Scene) -> None:
+    asked = both.backstay("history", "--json", check=False)
+    assert "Name the application; on this host there is: audit-portal, second-portal." in asked["message"]
