@@ -120,7 +120,7 @@ def _attested(payload: Path, commit: str) -> dict[str, Any] | None:
     try:
         known: dict[str, Any] = json.loads(attestation(payload).read_text(encoding="utf-8"))
         same = bool(commit) and known["commit"] == commit and known["payload_sha256"] == sha256_of(payload)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return known if same else None
 
