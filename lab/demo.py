@@ -162,7 +162,10 @@ def show(story: Story, result: LoadResult, told: dict[str, Any], refused: Played
         ("longest gap between two successes", f"{result.longest_gap_seconds * 1000:.0f} ms"),
         ("p50 / p99", f"{result.p50_ms:.0f} ms / {result.p99_ms:.0f} ms"),
         ("writes acknowledged / lost", f"{len(result.writes)} / {told['lost_writes']}"),
-        *((f"answered by {name}", str(count)) for name, count in sorted(result.by_release.items())),
+        *(
+            (f"answered by {'nginx itself (assets)' if name == '-' else name}", str(count))
+            for name, count in sorted(result.by_release.items())
+        ),
         ("refused", reason[:110]),
     ]
     width = max(len(name) for name, _ in rows)
