@@ -15,7 +15,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cache
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from ._errors import InputError
 
@@ -52,7 +52,6 @@ _LEAST_MEMORY_BYTES = 32 * _MIB
 _STOP_MARGIN_SECONDS = 10.0
 
 Through = Literal["candidate", "front_door"]
-T = TypeVar("T")
 
 
 # --- converters: from what YAML gives to what the library uses

@@ -34,9 +34,11 @@ KEEP = 3  # this version and two before it
 
 LAUNCHER_TEXT = """\
 #!/usr/bin/python3 -IS
-# Written by backstay. It sees only its own library: no site-packages, no environment, no current directory.
+# Written by backstay. It sees only its own library: no site-packages, no environment, no current directory. The link is
+# resolved once, so that a service that outlives an upgrade never loads half of the new library.
+import os
 import sys
-sys.path.insert(0, "/usr/lib/backstay/current")
+sys.path.insert(0, os.path.realpath("/usr/lib/backstay/current"))
 from backstay._cli import main
 sys.exit(main())
 """
@@ -180,7 +182,8 @@ class HostCommand:
             current: str | None = os.readlink(room / "current")
         except FileNotFoundError:
             current = None
-        if current is not None and not (room / current / "backstay" / "_cli.py").exists():
+        # What was damaged or cut off does not count as installed, whatever its name says.
+        if current is not None and release_name(_files(room / current / "backstay")) != current:
             current = None
         texts = {path: self._text(self._root / path) for path in wanted_texts()}
         return Installed(current, texts)
@@ -193,8 +196,7 @@ class HostCommand:
         return plan(self.name, self.installed())
 
     def apply(self, planned: Plan) -> None:
-        """Carry the plan out. Raises BackstayError while any application's transaction is open; nothing "
-        "changed then."""
+        """Carry the plan out. Raises BackstayError while a transaction is open, of any application: nothing changed."""
         with self._no_transaction():
             if planned.name != planned.before:
                 self._install(planned.name)
@@ -215,12 +217,11 @@ class HostCommand:
         self._storage.remove_tree(partial)
         package = partial / "backstay"
         package.mkdir(parents=True)
-        for directory in (partial, package):
+        for directory in (room, partial, package):
             directory.chmod(0o755)
-        (package / "__init__.py").write_bytes(b"")
-        for file, content in self._files.items():
-            (package / file).write_bytes(content)
-        for file in package.iterdir():
+        for name_of_file, content in {"__init__.py": b"", **self._files}.items():
+            file = package / name_of_file
+            file.write_bytes(content)
             file.chmod(0o644)
         self._storage.remove_tree(target)
         self._storage.rename(partial, target)
@@ -241,26 +242,30 @@ class HostCommand:
                 except BlockingIOError as busy:
                     raise BackstayError(
                         f"A transaction of {application} is open and belongs to the backstay that began it: wait for "
-                        f"`backstay status {application}`, or undo it with `backstay abort {application}`, then "
-                        f"run this "
-                        "again."
+                        f"`backstay status {application}`, or undo it with `backstay abort {application}`, then run "
+                        "this again."
                     ) from busy
                 if (lock.parent / "journal.jsonl").exists():
                     raise BackstayError(
-                        f"A transaction of {application} was left unfinished: run `backstay recover "
-                        f"{application}` on the "
-                        "host, then run this again."
+                        f"A transaction of {application} was left unfinished: run `backstay recover {application}` "
+                        "on the host, then run this again."
                     )
             yield
 
     def _prune(self, planned: Plan) -> None:
         room = self._root / ROOM
-        others = [
-            path for path in room.iterdir() if path.is_dir() and not path.is_symlink() and path.name != planned.name
-        ]
+        found = [path for path in room.iterdir() if path.is_dir() and not path.is_symlink()]
+        for cut_off in (path for path in found if path.name.startswith(".")):
+            self._storage.remove_tree(cut_off)
+        others = [path for path in found if not path.name.startswith(".") and path.name != planned.name]
         others.sort(key=lambda path: path.stat().st_mtime)
         for old in others[: max(0, len(others) - (KEEP - 1))]:
             self._storage.remove_tree(old)
+
+
+def _files(package: Path) -> dict[str, bytes]:
+    """The library's files in a directory, by name; none where there is no such directory."""
+    return {file.name: file.read_bytes() for file in package.glob("_*.py") if file.name != "__init__.py"}
 
 
 def running_name() -> str:

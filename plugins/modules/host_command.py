@@ -45,8 +45,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.backstay.ops.plugins.module_utils import _cli, _django_agent, _host_command
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 
-# Imported so that Ansible carries the whole library (nothing else imports the agent, which runs inside applications), and
-# so that a Python that cannot run it says so here.
+# Imported so that Ansible carries the whole library (nothing else imports the agent, which runs inside applications),
+# and so that a Python that cannot run it says so here.
 CARRIED = (_cli, _django_agent, _host_command)
 
 
@@ -59,18 +59,15 @@ def main() -> None:
         if planned.changed and not module.check_mode:
             command.apply(planned)
     except BackstayError as failed:
-        module.fail_json(msg=failed.message)
-    module.exit_json(
-        changed=planned.changed,
-        version=planned.name,
-        previous=planned.before,
-        diff={
-            "before": f"backstay {planned.before}\n",
-            "after": "".join([f"backstay {planned.name}\n", *(f"/{path}\n" for path in planned.texts)]),
-        }
-        if planned.changed
-        else {},
-    )
+        module.fail_json(msg=failed.message, backstay_lines=list(failed.lines))
+    else:
+        after = "".join([f"backstay {planned.name}\n", *(f"/{path}\n" for path in planned.texts)])
+        module.exit_json(
+            changed=planned.changed,
+            version=planned.name,
+            previous=planned.before,
+            diff={"before": f"backstay {planned.before}\n", "after": after} if planned.changed else {},
+        )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,222 @@
+"""The host's command is the very library that was carried here, whole, and never replaced under a transaction."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ansible_collections.backstay.ops.plugins.module_utils import _host_command, _version
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._host_command import HostCommand
+from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
+
+CHECKOUT = Path(__file__).parents[3]
+LIBRARY = CHECKOUT / "plugins/module_utils"
+
+
+class Commands:
+    """Notes each command; none is run."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def __call__(self, arguments: Sequence[str], **_: object) -> Completed:
+        self.ran.append(" ".join(arguments))
+        return Completed(tuple(arguments), 0, "", "")
+
+
+@pytest.fixture
+def commands() -> Commands:
+    return Commands()
+
+
+@pytest.fixture
+def host(tmp_path: Path, commands: Commands) -> HostCommand:
+    return HostCommand(tmp_path, runner=commands)
+
+
+def install(host: HostCommand) -> _host_command.Plan:
+    planned = host.plan()
+    if planned.changed:
+        host.apply(planned)
+    return planned
+
+
+def room(tmp_path: Path) -> Path:
+    return tmp_path / "usr/lib/backstay"
+
+
+def test_the_version_is_the_collections() -> None:
+    galaxy = yaml.safe_load((CHECKOUT / "galaxy.yml").read_text())
+    assert galaxy["version"] == _version.VERSION
+
+
+def test_a_bare_host_gets_the_whole_library_the_launcher_and_the_units(
+    host: HostCommand, commands: Commands, tmp_path: Path
+) -> None:
+    planned = install(host)
+    assert (planned.before, planned.changed) == (None, True)
+    installed = room(tmp_path) / "current" / "backstay"
+    assert {file.name for file in installed.glob("*.py")} == {file.name for file in LIBRARY.glob("_*.py")} | {
+        "__init__.py"
+    }
+    assert all((installed / file.name).read_bytes() == file.read_bytes() for file in LIBRARY.glob("_*.py"))
+    assert (room(tmp_path) / "current").readlink() == Path(planned.name), "the link is relative"
+    assert re.fullmatch(re.escape(_version.VERSION) + r"\+[0-9a-f]{8}", planned.name)
+    assert (tmp_path / "usr/bin/backstay").stat().st_mode & 0o777 == 0o755
+    assert {file.name for file in (tmp_path / "etc/systemd/system").iterdir()} == set(_host_command.UNIT_TEXTS)
+    assert commands.ran[-1] == "systemctl daemon-reload"
+
+
+def test_a_second_time_changes_nothing(host: HostCommand) -> None:
+    install(host)
+    assert not host.plan().changed
+
+
+def test_a_new_version_leaves_units_that_are_the_same_alone(
+    host: HostCommand, commands: Commands, tmp_path: Path
+) -> None:
+    install(host)
+    commands.ran.clear()
+    newer = HostCommand(tmp_path, runner=commands)
+    newer.name = f"{_version.VERSION}+ffffffff"
+    planned = install(newer)
+    assert planned.texts == ()
+    assert not [line for line in commands.ran if "daemon-reload" in line]
+    assert (room(tmp_path) / "current").readlink() == Path(newer.name)
+
+
+def test_a_changed_unit_is_put_right_and_systemd_told(host: HostCommand, commands: Commands, tmp_path: Path) -> None:
+    install(host)
+    commands.ran.clear()
+    unit = tmp_path / "etc/systemd/system/backstay-recover@.service"
+    unit.write_text("edited")
+    assert install(host).texts == ("etc/systemd/system/backstay-recover@.service",)
+    assert unit.read_text() == _host_command.RECOVER_UNIT
+    assert commands.ran == ["systemctl daemon-reload"]
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing", "gone"])
+def test_a_damaged_library_is_installed_again(host: HostCommand, tmp_path: Path, damage: str) -> None:
+    planned = install(host)
+    package = room(tmp_path) / planned.name / "backstay"
+    if damage == "changed":
+        (package / "_engine.py").write_text("")
+    elif damage == "missing":
+        (package / "_engine.py").unlink()
+    else:
+        package.rename(tmp_path / "elsewhere")
+    assert host.plan().before is None
+    install(host)
+    assert not host.plan().changed
+
+
+def test_two_old_versions_are_kept_and_what_was_cut_off_goes(
+    host: HostCommand, commands: Commands, tmp_path: Path
+) -> None:
+    for number in range(4):
+        old = room(tmp_path) / f"0.0.{number}+00000000"
+        old.mkdir(parents=True)
+        os.utime(old, (number, number))
+    (room(tmp_path) / ".0.0.9+00000000.partial").mkdir()
+    planned = install(host)
+    left = {path.name for path in room(tmp_path).iterdir()}
+    assert left == {planned.name, "current", "0.0.2+00000000", "0.0.3+00000000"}
+
+
+def test_an_upgrade_waits_for_a_transaction_that_is_open(host: HostCommand, tmp_path: Path) -> None:
+    state = tmp_path / "var/lib/backstay/portal"
+    state.mkdir(parents=True)
+    with (state / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BackstayError, match="A transaction of portal is open") as refused:
+            install(host)
+    assert "backstay abort portal" in refused.value.message
+    assert not room(tmp_path).exists(), "nothing was touched"
+
+
+def test_an_upgrade_waits_for_a_transaction_that_was_left_unfinished(host: HostCommand, tmp_path: Path) -> None:
+    state = tmp_path / "var/lib/backstay/portal"
+    state.mkdir(parents=True)
+    (state / "lock").touch()
+    (state / "journal.jsonl").write_text("{}\n")
+    with pytest.raises(BackstayError, match="run `backstay recover portal` on the host"):
+        install(host)
+    assert not room(tmp_path).exists(), "nothing was touched"
+
+
+def test_applications_at_rest_do_not_stand_in_the_way(host: HostCommand, tmp_path: Path) -> None:
+    state = tmp_path / "var/lib/backstay/portal"
+    state.mkdir(parents=True)
+    (state / "lock").touch()
+    assert install(host).changed
+
+
+def test_it_installs_from_the_zip_that_ansible_sends(tmp_path: Path) -> None:
+    """In a process of its own, with nothing but the zip on its path: as on a host."""
+    package = "ansible_collections/backstay/ops/plugins/module_utils"
+    archive = tmp_path / "payload.zip"
+    with zipfile.ZipFile(archive, "w") as payload:
+        parents = [str(Path(package)), *map(str, Path(package).parents)][:-1]
+        for parent in parents:
+            payload.writestr(f"{parent}/__init__.py", "")
+        for file in LIBRARY.glob("_*.py"):
+            payload.write(file, f"{package}/{file.name}")
+    code = f"from {package.replace('/', '.')} import _host_command as h; print(h.release_name(h.library()))"
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"import sys; sys.path.insert(0, {str(archive)!r}); {code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == _host_command.release_name(_host_command.library()), done.stderr
+
+
+def imported(name: str) -> set[str]:
+    """The library's modules that one of them imports, also inside functions: what Ansible sees."""
+    text = (LIBRARY / f"{name}.py").read_text()
+    found = set(re.findall(r"^\s*from \.(_\w+) import", text, flags=re.MULTILINE))
+    for names in re.findall(r"^\s*from \. import ([^\n]+)", text, flags=re.MULTILINE):
+        found |= set(re.findall(r"_\w+", names))
+    return found
+
+
+def test_ansible_carries_everything_the_command_needs() -> None:
+    source = (CHECKOUT / "plugins/modules/host_command.py").read_text()
+    seen: set[str] = set()
+    pending = {"_cli", "_django_agent", "_host_command"}
+    assert all(name in source for name in pending), "the module must import each of them itself"
+    while pending:
+        seen |= pending
+        pending = set().union(*(imported(name) for name in pending)) - seen
+    read_as_text = {"_django_agent"} & {
+        name for file in LIBRARY.glob("_*.py") for name in re.findall(r"[\"'](_\w+)\.py[\"']", file.read_text())
+    }
+    assert read_as_text <= seen
+    assert {"_engine", "_service", "_runtime", "_application", "_environment"} <= seen
+
+
+def test_the_launcher_starts_without_site_packages_and_keeps_to_one_version() -> None:
+    assert _host_command.LAUNCHER_TEXT.startswith("#!/usr/bin/python3 -IS\n")
+    compile(_host_command.LAUNCHER_TEXT, "backstay", "exec")
+    assert 'realpath("/usr/lib/backstay/current")' in _host_command.LAUNCHER_TEXT
+
+
+def test_no_refusal_of_systemd_closes_the_door() -> None:
+    assert "TriggerLimitIntervalSec=0" in _host_command.SOCKET_UNIT
+    assert "StartLimitIntervalSec=0" in _host_command.SERVICE_UNIT
+    assert "OnFailure=backstay-recover@%i.service" in _host_command.SERVICE_UNIT
+
+
+def test_nothing_of_the_library_needs_more_than_python() -> None:
+    foreign = re.compile(r"^\s*(?:from|import) (?:ansible|yaml|jinja2|requests)\b", flags=re.MULTILINE)
+    assert not [file.name for file in LIBRARY.glob("_*.py") if foreign.search(file.read_text())]
