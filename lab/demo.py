@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def up() -> int:
     story.step("boot an application host and a build host", scene.prepare)
     story.step("provision them over SSH (site.yml)", lambda: scene.play("site"))
     for version in ("1.0.0", "1.1.0", "1.2.0"):
-        story.step(f"build {version} (tests, checks, payload)", lambda version=version: scene.build(version))
+        story.step(f"build {version} (tests, checks, payload)", partial(scene.build, version))
     story.step("release 1.0.0", lambda: scene.release("1.0.0", again=True, why="demo"))
     story.step("seed 10,000 audits", lambda: scene.manage("seed", "--audits", "10000"))
     story.expect_live("1.0.0", "the first release")

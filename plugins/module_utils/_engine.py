@@ -541,19 +541,18 @@ class Engine:
         return [] if content is None else sorted(set(json.loads(content)["paths"].values()))
 
     def do_migrate(self, transaction: Transaction) -> str:
-        before = self.migrations(transaction.candidate, "state")
-        if not before.pending:
-            return "nothing to migrate"
-        after = self.migrations(transaction.candidate, "migrate", seconds=1800.0)
-        if after.pending:
+        state = self.migrations(transaction.candidate, "migrate", seconds=1800.0)
+        if state.pending:
             raise BackstayError(
-                f"Migrations ended and {after.pending[0]} is still pending: see journalctl -t "
-                f"{self.layout.name}-migrate."
+                f"Migrations ended and {state.pending[0]} is still pending: see `journalctl -u "
+                f"{self._migration_unit(transaction.candidate)}`."
             )
+        applied = [name for name, _seconds in state.seconds]
+        # What a release knows decides later whether a rollback is code only.
         self.ledger.append(
-            "migrated", transaction.candidate, migrations=list(before.pending), transaction=transaction.id
+            "schema", transaction.candidate, migrations_known=list(state.known), migrations_applied=applied
         )
-        return f"{len(before.pending)} applied: {', '.join(before.pending)}"
+        return f"{len(applied)} applied: {', '.join(applied)}" if applied else "nothing to migrate"
 
     def undo_migrate(self, transaction: Transaction, reason: str) -> None:
         """A migration that still runs is stopped; what was applied stays (additive ones harm no older release)."""
@@ -592,8 +591,8 @@ class Engine:
             last = self._clean(done.last_lines(12))
             what = "could not be read" if action == "state" else "failed"
             raise BackstayError(
-                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; what served before "
-                "still serves; mend it and release again.",
+                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; "
+                "what served before still serves; mend it and release again.",
                 lines=last,
             )
         return runtime.parse_agent(done.stdout)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ._engine import Engine, Request
-from ._releases import withdrawn_by
+from ._releases import History, withdrawn_by
 from ._steps import PHASES, TITLES, steps_of
 
 
@@ -44,7 +45,7 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
     unit = engine.web_unit(transaction.candidate)
     warm = engine.systemd.states([unit]).get(unit) == "active"
     left = withdrawn_by(history, live, transaction.candidate)
-    stay = [name for release in history.ordered() if release.id in left for name in release.data.get("migrations", [])]
+    stay = schema_ahead(history, left, transaction.candidate)
     result |= {"warm": warm, "withdraws": list(left), "migrations_stay": stay}
     result["message"] = f"{engine.layout.name}: would go from {live} to {transaction.candidate}."
     result["lines"] = [
@@ -53,6 +54,14 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
         f"migrations that stay in the database: {', '.join(stay)}" if stay else "code only: no migration lies between",
     ]
     return result
+
+
+def schema_ahead(history: History, left: Iterable[str], target: str) -> list[str]:
+    """Migrations that a release being left knows and the target does not: they stay in the database."""
+    releases = history.releases
+    known = set(releases[target].data.get("migrations_known", []))
+    ahead = {name for release in left for name in releases[release].data.get("migrations_known", [])}
+    return sorted(ahead - known)
 
 
 def nothing_to_do(engine: Engine) -> dict[str, Any]:

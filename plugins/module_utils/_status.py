@@ -44,7 +44,7 @@ def describe(release: Release, live: str | None, warm: str | None) -> dict[str, 
         "payload": data.get("payload", ""),
         "reason": data.get("reason", "") if release.state in ("failed", "withdrawn") else "",
         "configuration_only": bool(data.get("configuration_only")),
-        "migrations": list(data.get("migrations", [])),
+        "migrations": list(data.get("migrations_applied", [])),
     }
 
 
