@@ -36,7 +36,7 @@ def play(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedPr
         return subprocess.run(
             ["ansible-playbook", "-i", str(ROOT / "molecule" / "inventory"), str(converge), *options],
             cwd=ROOT,
-            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

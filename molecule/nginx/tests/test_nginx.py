@@ -405,3 +405,46 @@ def test_check_mode_changes_nothing_and_shows_no_key(host: Host, play: Play, lab
 def test_no_key_is_in_the_hosts_journal(host: Host, lab_directory: Path) -> None:
     key = (lab_directory / "certificates" / "harbour" / "privkey.pem").read_text().splitlines()[1]
     assert host.run(f"journalctl --no-pager --output=cat | grep -c -F '{key}'").stdout.strip() == "0"
+
+
+def test_certificates_that_are_given_are_compared_first(host: Host, play: Play, lab_directory: Path) -> None:
+    issued = lab_directory / "certificates" / "harbour"
+    wrong = {"certificate": str(lab_directory / "ca" / "ca.crt"), "key": str(issued / "privkey.pem")}
+    right = {"certificate": str(issued / "fullchain.pem"), "key": str(issued / "privkey.pem")}
+    before = host.file("/etc/backstay-tls/harbour/bundle.pem").sha256sum
+
+    def given(files: dict[str, dict[str, str]]) -> subprocess.CompletedProcess[str]:
+        return play("-e", json.dumps({"nginx_certificate_mode": "files", "nginx_certificate_files": files}))
+
+    for files, said in (
+        ({}, "harbour is given no certificate"),
+        ({"harbour": wrong}, "it must be for harbour.lab.test"),
+    ):
+        done = given(files)
+        assert done.returncode != 0
+        assert said in " ".join(done.stdout.split())
+    assert host.file("/etc/backstay-tls/harbour/bundle.pem").sha256sum == before
+    assert given({"harbour": right}).returncode == 0
+
+
+def test_an_authority_that_is_not_there_is_named(play: Play) -> None:
+    done = play("-e", "nginx_ca_certificate=/nowhere/ca.crt")
+    assert done.returncode != 0
+    assert "needs the files nginx_ca_certificate (/nowhere/ca.crt)" in " ".join(done.stdout.split())
+
+
+def test_debians_default_site_stays_where_somebody_changed_it(host: Host, play: Play) -> None:
+    host.run("echo '# tuned by hand' >> /etc/nginx/sites-available/default")
+    host.run("ln -s /etc/nginx/sites-available/default /etc/nginx/sites-enabled/default")
+    try:
+        done = play()
+        assert done.returncode != 0
+        assert "/etc/nginx/sites-enabled/default exists and was not written by Backstay" in " ".join(
+            done.stdout.split()
+        )
+        assert host.file("/etc/nginx/sites-enabled/default").exists
+        host.run("sed -i '$d' /etc/nginx/sites-available/default")
+        assert play().returncode == 0, "as Debian shipped it, it is nobody's"
+        assert not host.file("/etc/nginx/sites-enabled/default").exists
+    finally:
+        host.run("rm -f /etc/nginx/sites-enabled/default")
