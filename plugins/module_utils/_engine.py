@@ -625,7 +625,7 @@ class Engine:
 
         application = self.application(transaction.candidate)
         target = Target.unix(self.layout.socket(transaction.candidate), application.domain)
-        checks = self._checks(application, target, "candidate", transaction.candidate)
+        checks = self._checks(application, target, "candidate", transaction)
         health = application.health
         unit = self.web_unit(transaction.candidate)
 
@@ -653,9 +653,18 @@ class Engine:
     def undo_gate(self, transaction: Transaction, reason: str) -> None:
         """Asking changed nothing."""
 
-    def _checks(self, application: Application, target: Any, through: Through, release: str) -> list[Any]:
+    def _checks(self, application: Application, target: Any, through: Through, transaction: Transaction) -> list[Any]:
+        """Health and smoke; for a rollback health alone, which names the release: what it goes to was proven before,
+        and somebody is waiting."""
         from ._health import application_checks
 
+        release = transaction.candidate
+        if transaction.operation == "rollback":
+            return list(
+                application_checks(
+                    application, target, through=through, release_id=release, static_path=None, media_path=None
+                )
+            )[:1]
         static = self._hashed(self.layout.release(release) / "static")
         media = self.layout.data / application.media if application.media else None
         return list(
@@ -710,7 +719,7 @@ class Engine:
 
         application = self.application(transaction.candidate)
         report = run_until(
-            self._checks(application, front_door(application), "front_door", transaction.candidate),
+            self._checks(application, front_door(application), "front_door", transaction),
             consecutive=1 if transaction.operation == "rollback" else application.health.consecutive,
             interval_seconds=application.health.interval_seconds,
             deadline_seconds=min(15.0, application.health.deadline_seconds),
