@@ -47,8 +47,8 @@ def test_a_fit_host_is_fit() -> None:
         (
             replace(FIT, claims={"/etc/nginx/conf.d/old.conf": ["portal.test"]}),
             (
-                "The name portal.test is already claimed by /etc/nginx/conf.d/old.conf on the host: remove it there, or "
-                "drop it from portal."
+                "The name portal.test is already claimed by /etc/nginx/conf.d/old.conf on the host: "
+                "remove it there, or drop it from portal."
             ),
         ),
     ],
