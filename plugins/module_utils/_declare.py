@@ -1,29 +1,35 @@
 """Declares an application on a host: its user, its directories, its validated file, its secrets, its units.
 
-Nothing here starts, stops or restarts the application: what changes its configuration is applied by a release.
+`desired` and `plan` are pure; `Declaration` reads the host and carries a plan out. Nothing here starts, stops or
+restarts the application: what changes its configuration is applied by a release.
 """
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
 import pwd
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ._application import FORMAT as APPLICATION_FORMAT
 from ._application import Application, parse, to_dict
-from ._environment import compose
-from ._errors import InputError
+from ._environment import Secrets, compose, unused
+from ._errors import BackstayError, InputError
 from ._layout import Layout
 from ._run import Runner, run
 from ._storage import Storage, canonical
 
-FORMAT = 1
+FORMAT = 1  # of secrets.json
 FIRST_GENERATION = "0001"
+
+NO_HOME = "/nonexistent"
+NO_SHELLS = ("/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/usr/bin/false")
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,20 @@ class Directory:
 
 
 @dataclass(frozen=True)
+class Account:
+    """A user of the host, as far as it matters here."""
+
+    uid: int
+    home: str
+    shell: str
+
+
+@dataclass(frozen=True)
 class Desired:
-    """What must be there. `files` are root-only JSON; `secrets` names those whose content is never shown."""
+    """What must be there. `files` are root-only JSON; `secret_files` are those whose content is never shown."""
 
     application: Application
+    generation: str
     directories: tuple[Directory, ...]
     files: Mapping[Path, bytes]
     secret_files: frozenset[Path]
@@ -49,12 +65,14 @@ class Desired:
 
 @dataclass(frozen=True)
 class Current:
-    """What is there, as far as it matters here."""
+    """What is there. `ours`: this application was declared here before, at least in part."""
 
-    user: bool
+    ours: bool
+    account: Account | None
+    home_in_use: bool
     directories: Mapping[Path, Directory | None]
     files: Mapping[Path, bytes | None]
-    data_link: str | None
+    generation: str | None
     enabled: frozenset[str]
     active: frozenset[str]
 
@@ -76,18 +94,16 @@ class Plan:
         return bool(self.user or self.directories or self.files or self.data_link or self.enable or self.start)
 
 
-def desired(layout: Layout, application: Application, secrets: Mapping[str, str]) -> Desired:
-    """Pure: everything of one application on a host. Raises InputError for a required key missing or empty."""
-    name = application.name
+def desired(layout: Layout, application: Application, secrets: Mapping[str, Any], generation: str) -> Desired:
+    """Pure: everything of one application on a host, with its data in `generation`.
+
+    Only secrets that the application's file names are kept on the host. Raises InputError for a required key that is
+    missing or empty.
+    """
     compose(application, secrets, {})
-    generation = layout.generations / FIRST_GENERATION
+    kept = {key: secrets[key] for key in application.environment.secret if key in secrets}
+    # The configuration comes first: from then on the application counts as ours, also where a run was cut off.
     directories = [
-        Directory(layout.home, "root", "root", 0o755),
-        Directory(layout.releases, "root", "root", 0o755),
-        Directory(layout.environments, "root", "root", 0o755),
-        Directory(layout.static, "root", "root", 0o755),
-        Directory(layout.generations, "root", "root", 0o755),
-        Directory(generation, name, "www-data", 0o710),
         Directory(layout.configuration.parent, "root", "root", 0o700),
         Directory(layout.configuration, "root", "root", 0o700),
         Directory(layout.configuration / "releases", "root", "root", 0o700),
@@ -95,42 +111,81 @@ def desired(layout: Layout, application: Application, secrets: Mapping[str, str]
         Directory(layout.state, "root", "root", 0o700),
         Directory(layout.old_journals, "root", "root", 0o700),
         Directory(layout.artifacts, "root", "root", 0o700),
-        Directory(layout.logs, name, "adm", 0o2750),
+        Directory(layout.home, "root", "root", 0o755),
+        Directory(layout.releases, "root", "root", 0o755),
+        Directory(layout.environments, "root", "root", 0o755),
+        Directory(layout.static, "root", "root", 0o755),
+        Directory(layout.generations, "root", "root", 0o755),
+        *data_directories(application, layout.generations / generation),
+        Directory(layout.logs, application.name, "adm", 0o2750),
     ]
-    directories += [
-        Directory((generation / database.path).parent, name, name, 0o700)
-        for database in application.databases
-        if database.engine == "sqlite" and database.path
-    ]
-    if application.media:
-        directories.append(Directory(generation / application.media, name, "www-data", 0o2750))
     files = {
+        layout.secrets_file: canonical({"format": FORMAT, "values": kept}) + b"\n",
         layout.application_file: canonical(to_dict(application)) + b"\n",
-        layout.secrets_file: canonical({"format": FORMAT, "values": dict(secrets)}) + b"\n",
     }
     units = (layout.transaction_socket_unit, layout.recover_unit)
-    return Desired(application, tuple(directories), files, frozenset({layout.secrets_file}), units)
+    return Desired(application, generation, tuple(directories), files, frozenset({layout.secrets_file}), units)
 
 
-def plan(current: Current, wanted: Desired, layout: Layout) -> Plan:
-    """Pure: what differs. A data link that exists is left alone, wherever it points: restores move it."""
-    first = layout.generations / FIRST_GENERATION
-    skip_first = current.data_link not in (None, f"data.d/{FIRST_GENERATION}")
+def data_directories(application: Application, generation: Path) -> tuple[Directory, ...]:
+    """Pure: the directories of one generation of the data, outermost first.
+
+    nginx's group passes through to the media and to nothing else; databases are the application's alone.
+    """
+    name = application.name
+    found = {generation: Directory(generation, name, "www-data", 0o710)}
+    if application.media:
+        media = PurePosixPath(application.media)
+        for passage in _above(media):
+            found[generation / passage] = Directory(generation / passage, name, "www-data", 0o710)
+        found[generation / media] = Directory(generation / media, name, "www-data", 0o2750)
+    for database in application.databases:
+        if database.path is None:
+            continue
+        for parent in _above(PurePosixPath(database.path)):
+            found.setdefault(generation / parent, Directory(generation / parent, name, name, 0o700))
+    return tuple(found.values())
+
+
+def _above(path: PurePosixPath) -> list[PurePosixPath]:
+    """The directories that a relative path lies in, outermost first."""
+    return [parent for parent in reversed(path.parents) if parent.parts]
+
+
+def plan(current: Current, wanted: Desired) -> Plan:
+    """Pure: what differs. A data link that exists stays, wherever it points: restores move it."""
     return Plan(
-        user=not current.user,
+        user=current.account is None,
         directories=tuple(
-            directory
-            for directory in wanted.directories
-            if current.directories.get(directory.path) != directory
-            and not (skip_first and (directory.path == first or first in directory.path.parents))
+            directory for directory in wanted.directories if current.directories.get(directory.path) != directory
         ),
         files=tuple(path for path, content in wanted.files.items() if current.files.get(path) != content),
-        data_link=current.data_link is None,
+        data_link=current.generation is None,
         enable=tuple(unit for unit in wanted.units if unit not in current.enabled),
         # The socket listens from now on; recovery runs at boot, and when a transaction died.
         start=tuple(unit for unit in wanted.units if unit.endswith(".socket") and unit not in current.active),
         before=dict(current.files),
     )
+
+
+def refusal(current: Current, layout: Layout, *, adopt: bool) -> str | None:
+    """Pure: the sentence with which a host is refused whose directory or user is somebody else's; None to go on."""
+    account = current.account
+    if account is not None and account.uid == 0:
+        return f"The user {layout.name} is root under another name: name the application differently."
+    if current.ours or adopt:
+        return None
+    if current.home_in_use:
+        return (
+            f"{layout.home} exists and was not made by backstay: move it away, or say adopt=keep to build beside what "
+            "is in it."
+        )
+    if account is not None and (account.shell not in NO_SHELLS or account.home != NO_HOME):
+        return (
+            f"The user {layout.name} exists with the home {account.home} and the shell {account.shell}, and is "
+            "somebody else's: name the application differently, or say adopt=keep to run it as that user."
+        )
+    return None
 
 
 class Declaration:
@@ -142,124 +197,245 @@ class Declaration:
         secrets: Mapping[str, Any],
         *,
         adopt: bool = False,
+        root: Path = Path("/"),
         storage: Storage | None = None,
         runner: Runner = run,
     ) -> None:
+        """Raises InputError for a bad application, and for a required key that is missing or empty."""
         parsed = parse(application, file=f"applications/{application.get('name', '<name>')}.yml")
-        texts = {key: str(value) for key, value in secrets.items()}
-        self.layout = Layout(parsed.name)
-        self.desired = desired(self.layout, parsed, texts)
+        self.layout = Layout(parsed.name, root)
         self._adopt = adopt
         self._storage = storage or Storage()
         self._run = runner
+        self._generation = self._read_generation()
+        given = Secrets(secrets)
+        self.desired = desired(self.layout, parsed, given, self._generation or FIRST_GENERATION)
+        self.unused_secrets = unused(parsed, given)
 
     def plan(self) -> Plan:
-        """What would change. Raises InputError for anything in the way that is not ours."""
-        self._refuse_foreign()
-        return plan(self._current(), self.desired, self.layout)
+        """What would change. Raises InputError for anything in the way that is not ours, or from a newer backstay."""
+        current = self._current()
+        refused = refusal(current, self.layout, adopt=self._adopt)
+        if refused is not None:
+            raise InputError(refused)
+        return plan(current, self.desired)
 
-    def _refuse_foreign(self) -> None:
-        layout = self.layout
-        ours = layout.application_file.exists()
-        if ours or self._adopt:
-            return
-        if layout.home.exists() and any(layout.home.iterdir()):
-            raise InputError(
-                f"{layout.home} exists and was not made by backstay: move it away, or say adopt=keep to build "
-                f"beside what "
-                "is in it."
-            )
+    # reading
+
+    def _read_generation(self) -> str | None:
+        """The generation that the data link names."""
+        data = self.layout.data
         try:
-            user = pwd.getpwnam(layout.name)
-        except KeyError:
-            return
-        if not user.pw_shell.endswith(("nologin", "false")):
+            target = data.readlink()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            target = Path()
+        if target.parent != Path(self.layout.generations.name):
             raise InputError(
-                f"The user {layout.name} exists with the shell {user.pw_shell}: name the application "
-                f"differently, or say "
-                "adopt=keep to run it as that user."
+                f"{data} must be a link to {self.layout.generations.name}/<generation> and is not: move it to "
+                f"{self.layout.generations / FIRST_GENERATION}, then run this again."
             )
+        return target.name
 
     def _current(self) -> Current:
-        wanted = self.desired
-        try:
-            pwd.getpwnam(self.layout.name)
-            user = True
-        except KeyError:
-            user = False
-        try:
-            link: str | None = os.readlink(self.layout.data)
-        except FileNotFoundError:
-            link = None
-        units = wanted.units
-        enabled = self._run(["systemctl", "is-enabled", *units], check=False).stdout.split()
-        active = self._run(["systemctl", "is-active", *units], check=False).stdout.split()
+        wanted, layout = self.desired, self.layout
+        enabled, active = self._unit_states(wanted.units)
         return Current(
-            user,
-            {directory.path: _seen(directory.path) for directory in wanted.directories},
-            {path: self._storage.read(path) for path in wanted.files},
-            link,
-            frozenset(unit for unit, word in zip(units, enabled, strict=False) if word == "enabled"),
-            frozenset(unit for unit, word in zip(units, active, strict=False) if word == "active"),
+            ours=layout.configuration.is_dir(),
+            account=_account(layout.name),
+            home_in_use=_in_use(layout.home),
+            directories={directory.path: _seen(directory.path) for directory in wanted.directories},
+            files={path: self._read(path) for path in wanted.files},
+            generation=self._generation,
+            enabled=enabled,
+            active=active,
         )
 
+    def _read(self, path: Path) -> bytes | None:
+        """A file that this library wrote. What a newer one wrote is not ours to replace."""
+        content = self._storage.read(path)
+        known = FORMAT if path in self.desired.secret_files else APPLICATION_FORMAT
+        found = _json(content).get("format")
+        if isinstance(found, int) and found > known:
+            raise InputError(
+                f"{path} has format {found} and this backstay knows {known}: use the newer backstay that wrote it."
+            )
+        return content
+
+    def _unit_states(self, units: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
+        """The units that are enabled, and those that are active; one question for all."""
+        asked = ["systemctl", "show", "--property=Id,UnitFileState,ActiveState", *units]
+        enabled, active = set(), set()
+        for block in self._run(asked, check=False).stdout.split("\n\n"):
+            seen = dict(line.partition("=")[::2] for line in block.splitlines())
+            if seen.get("UnitFileState") == "enabled":
+                enabled.add(seen.get("Id", ""))
+            if seen.get("ActiveState") == "active":
+                active.add(seen.get("Id", ""))
+        return frozenset(enabled), frozenset(active)
+
+    # doing
+
     def apply(self, planned: Plan) -> None:
-        """Carry the plan out; each part can be done twice."""
-        name = self.layout.name
+        """Carry the plan out; each part can be done twice. Raises BackstayError."""
+        if planned.enable or planned.start:
+            self._need_command()
+        root_owned = [directory for directory in planned.directories if directory.owner == "root"]
+        for directory in root_owned:
+            self._make(directory)
         if planned.user:
-            account = ["--system", "--user-group", "--home-dir", "/nonexistent", "--no-create-home"]
-            self._run(["useradd", *account, "--shell", "/usr/sbin/nologin", "--comment", f"backstay {name}", name])
+            self._make_user()
         for directory in planned.directories:
-            directory.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            os.chown(directory.path, _uid(directory.owner), _gid(directory.group), follow_symlinks=False)
-            directory.path.chmod(directory.mode)
+            if directory not in root_owned:
+                self._make(directory)
+        if planned.data_link:
+            self._storage.link(self.layout.data, f"{self.layout.generations.name}/{self.desired.generation}")
         for path in planned.files:
             self._storage.write(path, self.desired.files[path], mode=0o600)
-        if planned.data_link:
-            self._storage.link(self.layout.data, f"data.d/{FIRST_GENERATION}")
         if planned.enable:
             self._run(["systemctl", "enable", "--quiet", *planned.enable])
         if planned.start:
             self._run(["systemctl", "start", *planned.start])
 
+    def _need_command(self) -> None:
+        missing = [unit for unit in self.desired.units if not (self.layout.units / _template(unit)).exists()]
+        if missing:
+            raise BackstayError(
+                f"The backstay command is not installed on this host ({_template(missing[0])} is missing): run role "
+                "base, or the module host_command, first."
+            )
+
+    def _make_user(self) -> None:
+        name = self.layout.name
+        try:
+            group = ["--gid", grp.getgrnam(name).gr_name]
+        except KeyError:
+            group = ["--user-group"]
+        account = ["--system", *group, "--home-dir", NO_HOME, "--no-create-home", "--shell", NO_SHELLS[0]]
+        self._run(["useradd", *account, "--comment", f"backstay {name}", name])
+
+    def _make(self, directory: Directory) -> None:
+        """Make a directory and give it its owner and mode.
+
+        Below the data's generations the application itself may put links in the way: there no link is followed.
+        """
+        path, trusted = directory.path, self.layout.generations
+        base = trusted if trusted in path.parents else path.parent
+        try:
+            base.mkdir(parents=True, exist_ok=True, mode=0o755)
+            with _opened(base, path.relative_to(base).parts) as descriptor:
+                os.fchown(descriptor, pwd.getpwnam(directory.owner).pw_uid, grp.getgrnam(directory.group).gr_gid)
+                os.fchmod(descriptor, directory.mode)
+        except OSError as refused:
+            raise BackstayError(
+                f"The directory {path} could not be made ({refused.strerror}): move away what is there, then run this "
+                "again."
+            ) from refused
+        except KeyError as unknown:
+            raise BackstayError(
+                f"The directory {path} needs a user or group that this host lacks ({unknown.args[0]}): create it."
+            ) from unknown
+
+    # telling
+
+    def differs_from_live(self, live: str | None) -> bool:
+        """Whether the application as desired differs from what the release `live` runs with, secrets left aside."""
+        if live is None:
+            return False
+        ran = self._storage.read(self.layout.release_configuration(live) / "application.json")
+        return ran is None or ran.strip() != self.desired.files[self.layout.application_file].strip()
+
     def diff(self, planned: Plan) -> list[dict[str, str]]:
-        """What changes, for people; of secrets only the names of the keys."""
+        """What changes, for people; of secrets only the names of their keys, and whether they change."""
         shown = [
             {
                 "before_header": str(path),
                 "after_header": str(path),
-                "before": self._shown(path, planned.before.get(path)),
-                "after": self._shown(path, self.desired.files[path]),
+                "before": self._shown(path, planned.before.get(path), planned, after=False),
+                "after": self._shown(path, self.desired.files[path], planned, after=True),
             }
             for path in planned.files
         ]
         lines = [f"user {self.layout.name}\n"] if planned.user else []
         lines += [f"{d.mode:04o} {d.owner}:{d.group} {d.path}\n" for d in planned.directories]
-        lines += [f"{self.layout.data} -> data.d/{FIRST_GENERATION}\n"] if planned.data_link else []
+        lines += [f"{self.layout.data} -> data.d/{self.desired.generation}\n"] if planned.data_link else []
         lines += [f"enabled {unit}\n" for unit in planned.enable] + [f"started {unit}\n" for unit in planned.start]
         return [*shown, {"before": "", "after": "".join(lines)}] if lines else shown
 
-    def _shown(self, path: Path, content: bytes | None) -> str:
+    def _shown(self, path: Path, content: bytes | None, planned: Plan, *, after: bool) -> str:
         if content is None:
             return ""
-        value = json.loads(content)
-        if path in self.desired.secret_files:
-            return "".join(f"{key}: (secret)\n" for key in sorted(value["values"]))
-        return json.dumps(value, indent=2, sort_keys=True) + "\n"
+        if path not in self.desired.secret_files:
+            return json.dumps(_json(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        changed = self.secrets_changed(planned) if after else ()
+        return "".join(f"{key}: (secret{', changed' if key in changed else ''})\n" for key in sorted(_values(content)))
 
     def secrets_changed(self, planned: Plan) -> tuple[str, ...]:
         """Names of the secrets that are new, gone, or have another value."""
-        if self.layout.secrets_file not in planned.files:
+        path = self.layout.secrets_file
+        if path not in planned.files:
             return ()
-        old = json.loads(planned.before.get(self.layout.secrets_file) or b'{"values": {}}')["values"]
-        new = json.loads(self.desired.files[self.layout.secrets_file])["values"]
+        old, new = _values(planned.before.get(path)), _values(self.desired.files[path])
         return tuple(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
+
+
+def _json(content: bytes | None) -> dict[str, Any]:
+    """The object in a file; an empty one where there is none, or where it cannot be read."""
+    try:
+        value = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _values(content: bytes | None) -> dict[str, Any]:
+    values = _json(content).get("values")
+    return values if isinstance(values, dict) else {}
+
+
+def _template(unit: str) -> str:
+    """`backstay-recover@portal.service` comes from `backstay-recover@.service`."""
+    name, _, instance = unit.partition("@")
+    return f"{name}@.{instance.rpartition('.')[2]}"
+
+
+@contextlib.contextmanager
+def _opened(base: Path, parts: tuple[str, ...]) -> Iterator[int]:
+    """A directory below `base`, made where it is missing, opened without following any link on the way."""
+    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in parts:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o700, dir_fd=descriptor)
+                os.fsync(descriptor)
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _account(name: str) -> Account | None:
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        return None
+    return Account(found.pw_uid, found.pw_dir, found.pw_shell)
+
+
+def _in_use(home: Path) -> bool:
+    """Whether something is there that is not an empty directory."""
+    if not os.path.lexists(home):
+        return False
+    return not home.is_dir() or any(home.iterdir())
 
 
 def _seen(path: Path) -> Directory | None:
     try:
         found = path.lstat()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     if not stat.S_ISDIR(found.st_mode):
         raise InputError(f"{path} is in the way and is no directory: move it away, then run this again.")
@@ -278,11 +454,3 @@ def _group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
-
-
-def _uid(name: str) -> int:
-    return pwd.getpwnam(name).pw_uid
-
-
-def _gid(name: str) -> int:
-    return grp.getgrnam(name).gr_gid

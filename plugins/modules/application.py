@@ -21,7 +21,9 @@ options:
     type: dict
     required: true
   secrets:
-    description: Values of the keys that the application's file names as secret.
+    description:
+      - Values of the keys that the application's file names as secret, each a text. What it does not name is not kept
+        on the host, and is reported, because it usually is a misspelt key.
     type: dict
     default: {}
   adopt:
@@ -29,7 +31,8 @@ options:
     type: str
     choices:
       refuse: Change nothing and say so.
-      keep: Build beside what is there; nothing of it is changed or removed.
+      keep: Build beside what is there. No file of it is changed or removed; a directory that the layout needs gets the
+        owner and mode of the layout, and a user that exists stays as it is.
     default: refuse
 attributes:
   check_mode:
@@ -66,6 +69,8 @@ backstay_lines:
   returned: success
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils._declare import Declaration
@@ -75,8 +80,35 @@ from ansible_collections.backstay.ops.plugins.module_utils._errors import Backst
 APPLY = "the live release runs with another configuration; playbooks/release.yml applies this one"
 
 
+def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Plan, apply unless only asked what would happen, and say what changed. Raises BackstayError."""
+    declaration = Declaration(options["application"], options["secrets"], adopt=options["adopt"] == "keep")
+    planned = declaration.plan()
+    changed_secrets = declaration.secrets_changed(planned)
+    engine = Engine(declaration.layout)
+    if check_mode and planned.files:
+        # What is declared on the host is the old; so compare what would be declared.
+        live = engine.live()
+        differs = declaration.differs_from_live(live) or (live is not None and bool(changed_secrets))
+    else:
+        if planned.changed and not check_mode:
+            declaration.apply(planned)
+        differs = engine.configuration_changed()
+    name = declaration.layout.name
+    lines = [f"{name}: {APPLY}"] if differs else []
+    if declaration.unused_secrets:
+        unused = ", ".join(declaration.unused_secrets)
+        lines.append(f"{name}: backstay_secrets holds {unused}, which environment.secret does not name: nobody gets it")
+    return {
+        "changed": planned.changed,
+        "configuration_changed": differs,
+        "secrets_changed": list(changed_secrets),
+        "diff": declaration.diff(planned),
+        "backstay_lines": lines,
+    }
+
+
 def main() -> None:
-    """Plan, and unless in check mode apply."""
     module = AnsibleModule(
         argument_spec={
             "application": {"type": "dict", "required": True},
@@ -85,24 +117,12 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    options = module.params
-    result: dict[str, object] = {}
     try:
-        declaration = Declaration(options["application"], options["secrets"], adopt=options["adopt"] == "keep")
-        planned = declaration.plan()
-        if planned.changed and not module.check_mode:
-            declaration.apply(planned)
-        differs = Engine(declaration.layout).configuration_changed()
-        result = {
-            "changed": planned.changed,
-            "configuration_changed": differs,
-            "secrets_changed": list(declaration.secrets_changed(planned)),
-            "diff": declaration.diff(planned),
-            "backstay_lines": [f"{declaration.layout.name}: {APPLY}"] if differs else [],
-        }
-    except BackstayError as failed:
-        module.fail_json(msg=failed.message, backstay_lines=list(failed.lines))
-    module.exit_json(**result)
+        result = declare(module.params, check_mode=module.check_mode)
+    except BackstayError as refused:
+        module.fail_json(msg=refused.message, backstay_lines=list(refused.lines))
+    else:
+        module.exit_json(**result)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,312 @@
+"""Declaring an application: what is wanted follows from its file, and nobody else's host is taken over."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _declare
+from ansible_collections.backstay.ops.plugins.module_utils._application import Application, parse
+from ansible_collections.backstay.ops.plugins.module_utils._declare import (
+    Account,
+    Current,
+    Declaration,
+    Desired,
+    Directory,
+    desired,
+    plan,
+    refusal,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
+
+# A name that no machine has: reading a user of that name is harmless.
+NAME = "backstay-unit-test"
+LAYOUT = Layout(NAME)
+SECRET = "correct horse battery staple"
+FILE: dict[str, Any] = {
+    "format": 1,
+    "name": NAME,
+    "domain": "portal.example.org",
+    "source": {"repository": "https://git.example.org/portal.git"},
+    "runtime": {"settings": "portal.settings", "wsgi": "portal.wsgi:application"},
+    "processes": {"web": {}},
+    "databases": [
+        {"name": "default", "engine": "sqlite", "path": "db/inner/portal.sqlite3"},
+        {"name": "other", "engine": "sqlite", "path": "db/other.sqlite3"},
+        {"name": "top", "engine": "sqlite", "path": "top.sqlite3"},
+    ],
+    "media": "files/media",
+    "environment": {"secret": ["SECRET_KEY", "OPTIONAL"], "required": ["SECRET_KEY"]},
+}
+NOLOGIN = Account(999, "/nonexistent", "/usr/sbin/nologin")
+BARE = Current(
+    ours=False,
+    account=None,
+    home_in_use=False,
+    directories={},
+    files={},
+    generation=None,
+    enabled=frozenset(),
+    active=frozenset(),
+)
+
+
+def portal(**changes: Any) -> Application:
+    return parse({**FILE, **changes}, file="portal.yml")
+
+
+def wanted(generation: str = "0001", secrets: dict[str, str] | None = None, **changes: Any) -> Desired:
+    return desired(LAYOUT, portal(**changes), secrets or {"SECRET_KEY": SECRET}, generation)
+
+
+def after(current: Current, what: Desired) -> Current:
+    """The host as it is once the plan was carried out."""
+    planned = plan(current, what)
+    return replace(
+        current,
+        ours=True,
+        account=current.account or NOLOGIN,
+        directories={**current.directories, **{directory.path: directory for directory in planned.directories}},
+        files={**current.files, **{path: what.files[path] for path in planned.files}},
+        generation=current.generation or what.generation,
+        enabled=current.enabled | {*planned.enable},
+        active=current.active | {*planned.start},
+    )
+
+
+def test_a_bare_host_gets_everything() -> None:
+    planned = plan(BARE, wanted())
+    assert planned.user
+    assert planned.data_link
+    assert planned.start == (f"backstay-transaction@{NAME}.socket",), "recovery runs at boot, not now"
+    assert planned.enable == (f"backstay-transaction@{NAME}.socket", f"backstay-recover@{NAME}.service")
+    assert {path.name for path in planned.files} == {"application.json", "secrets.json"}
+
+
+def test_a_second_time_changes_nothing() -> None:
+    assert not plan(after(BARE, wanted()), wanted()).changed
+
+
+@pytest.mark.parametrize("part", ["user", "directory", "file", "link", "unit"])
+def test_what_was_taken_away_is_put_back_alone(part: str) -> None:
+    whole = after(BARE, wanted())
+    broken = {
+        "user": replace(whole, account=None),
+        "directory": replace(whole, directories={**whole.directories, LAYOUT.static: None}),
+        "file": replace(whole, files={**whole.files, LAYOUT.secrets_file: None}),
+        "link": replace(whole, generation=None),
+        "unit": replace(whole, enabled=frozenset(), active=frozenset()),
+    }[part]
+    planned = plan(broken, wanted())
+    assert planned.user is (part == "user")
+    assert bool(planned.directories) is (part == "directory")
+    assert bool(planned.files) is (part == "file")
+    assert planned.data_link is (part == "link")
+    assert bool(planned.enable) is (part == "unit")
+
+
+def test_data_is_separate_and_only_media_is_reachable_for_nginx() -> None:
+    generation = LAYOUT.generations / "0003"
+    found = {str(d.path.relative_to(generation)): d for d in _declare.data_directories(portal(), generation)}
+    assert {path: (d.owner, d.group, d.mode) for path, d in found.items()} == {
+        ".": (NAME, "www-data", 0o710),
+        "files": (NAME, "www-data", 0o710),
+        "files/media": (NAME, "www-data", 0o2750),
+        "db": (NAME, NAME, 0o700),
+        "db/inner": (NAME, NAME, 0o700),
+    }
+    order = list(found)
+    assert order.index("db") < order.index("db/inner"), "outermost first"
+
+
+def test_a_database_may_not_stand_in_the_way_to_the_media() -> None:
+    database = {"name": "default", "engine": "sqlite", "path": "files/portal.sqlite3"}
+    made = portal(databases=[database], media=None)
+    modes = {d.path.name: d.mode for d in _declare.data_directories(made, Path("/g"))}
+    assert modes == {"g": 0o710, "files": 0o700}
+    assert "its directory holds the media" in refused_file(databases=[database], media="files/media")
+
+
+def refused_file(**changes: Any) -> str:
+    with pytest.raises(InputError) as refused:
+        portal(**changes)
+    return refused.value.message
+
+
+def test_data_that_a_restore_moved_is_followed_and_not_moved_back() -> None:
+    restored = replace(after(BARE, wanted()), generation="0002", directories={})
+    planned = plan(restored, wanted("0002"))
+    assert not planned.data_link
+    paths = {str(directory.path) for directory in planned.directories}
+    assert f"/opt/{NAME}/data.d/0002/db" in paths
+    assert not any("0001" in path for path in paths)
+
+
+def test_configuration_comes_first_so_that_a_run_that_was_cut_off_is_recognised() -> None:
+    first = [directory.path for directory in wanted().directories][:2]
+    assert first == [Path("/etc/backstay"), Path(f"/etc/backstay/{NAME}")]
+
+
+def test_secrets_that_the_file_does_not_name_stay_away_from_the_host() -> None:
+    files = wanted(secrets={"SECRET_KEY": SECRET, "SECRT": "x"}).files
+    assert json.loads(files[LAYOUT.secrets_file]) == {"format": 1, "values": {"SECRET_KEY": SECRET}}
+    assert SECRET.encode() not in files[LAYOUT.application_file]
+
+
+def test_a_required_secret_that_is_missing_is_refused() -> None:
+    with pytest.raises(InputError, match=re.escape(f"backstay_secrets['{NAME}']['SECRET_KEY']")):
+        desired(LAYOUT, portal(), {"OPTIONAL": "x"}, "0001")
+
+
+@pytest.mark.parametrize(
+    ("current", "said"),
+    [
+        (BARE, None),
+        (replace(BARE, account=NOLOGIN), None),
+        (replace(BARE, home_in_use=True), f"/opt/{NAME} exists and was not made by backstay"),
+        (replace(BARE, account=Account(1000, "/home/x", "/bin/bash")), "with the home /home/x and the shell /bin/bash"),
+        (replace(BARE, account=Account(999, "/home/x", "/usr/sbin/nologin")), "is somebody else's"),
+        (replace(BARE, account=Account(0, "/nonexistent", "/usr/sbin/nologin")), "is root under another name"),
+        (replace(BARE, ours=True, home_in_use=True, account=Account(1000, "/home/x", "/bin/bash")), None),
+    ],
+)
+def test_what_is_somebody_elses_is_refused(current: Current, said: str | None) -> None:
+    sentence = refusal(current, LAYOUT, adopt=False)
+    assert sentence == said if said is None else said in (sentence or "")
+
+
+def test_what_is_somebody_elses_can_be_adopted_but_never_root() -> None:
+    taken = replace(BARE, home_in_use=True, account=Account(1000, "/home/x", "/bin/bash"))
+    assert refusal(taken, LAYOUT, adopt=True) is None
+    assert refusal(replace(taken, account=Account(0, "/root", "/bin/bash")), LAYOUT, adopt=True) is not None
+
+
+# the adapter, below a directory of the test's own
+
+
+class Systemd:
+    """Answers `systemctl show`; notes everything."""
+
+    def __init__(self, answer: str = "") -> None:
+        self.answer = answer
+        self.ran: list[str] = []
+
+    def __call__(self, arguments: Sequence[str], **_: object) -> Completed:
+        self.ran.append(" ".join(arguments))
+        return Completed(tuple(arguments), 0, self.answer if "show" in arguments else "", "")
+
+
+def declaration(root: Path, secrets: dict[str, Any] | None = None, **options: Any) -> Declaration:
+    options.setdefault("runner", Systemd())
+    return Declaration(FILE, secrets or {"SECRET_KEY": SECRET}, root=root, **options)
+
+
+def refusal_on(root: Path) -> str:
+    with pytest.raises(InputError) as refused:
+        declaration(root).plan()
+    return refused.value.message
+
+
+def test_units_are_asked_for_once_and_understood(tmp_path: Path) -> None:
+    socket, recover = f"backstay-transaction@{NAME}.socket", f"backstay-recover@{NAME}.service"
+    answer = (
+        f"Id={socket}\nActiveState=active\nUnitFileState=enabled\n\n"
+        f"Id={recover}\nActiveState=inactive\nUnitFileState=\n"
+    )    systemd = Systemd(answer)
+    planned = declaration(tmp_path, runner=systemd).plan()
+    assert planned.enable == (recover,)
+    assert planned.start == ()
+    assert len(systemd.ran) == 1
+
+
+def test_planning_touches_nothing(tmp_path: Path) -> None:
+    assert declaration(tmp_path).plan().changed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_command_nothing_is_touched(tmp_path: Path) -> None:
+    declared = declaration(tmp_path)
+    with pytest.raises(BackstayError, match="run role base") as refused:
+        declared.apply(declared.plan())
+    assert "backstay-transaction@.socket is missing" in refused.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_data_that_is_a_directory_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / f"opt/{NAME}/data").mkdir(parents=True)
+    assert f"move it to {tmp_path}/opt/{NAME}/data.d/0001" in refusal_on(tmp_path)
+
+
+def test_a_file_where_a_directory_must_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "var/log").mkdir(parents=True)
+    (tmp_path / f"var/log/{NAME}").touch()
+    assert "is in the way and is no directory" in refusal_on(tmp_path)
+
+
+def test_files_of_a_newer_backstay_are_not_replaced(tmp_path: Path) -> None:
+    room = tmp_path / f"etc/backstay/{NAME}"
+    room.mkdir(parents=True)
+    (room / "application.json").write_text('{"format": 2}')
+    assert "application.json has format 2 and this backstay knows 1" in refusal_on(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "not json", "[]", '{"values": 3}'])
+def test_a_damaged_file_is_replaced(tmp_path: Path, content: str) -> None:
+    room = tmp_path / f"etc/backstay/{NAME}"
+    room.mkdir(parents=True)
+    (room / "secrets.json").write_text(content)
+    declared = declaration(tmp_path)
+    planned = declared.plan()
+    assert room / "secrets.json" in planned.files
+    assert declared.secrets_changed(planned) == ("SECRET_KEY",)
+
+
+def test_the_diff_names_secrets_and_never_shows_them(tmp_path: Path) -> None:
+    room = tmp_path / f"etc/backstay/{NAME}"
+    room.mkdir(parents=True)
+    (room / "secrets.json").write_text(
+        json.dumps({"format": 1, "values": {"SECRET_KEY": "the old one", "OPTIONAL": "same", "GONE": "gone too"}})
+    )
+    declared = declaration(tmp_path, {"SECRET_KEY": SECRET, "OPTIONAL": "same"})
+    planned = declared.plan()
+    shown = {part.get("after_header"): part for part in declared.diff(planned)}
+    secrets = shown[str(room / "secrets.json")]
+    assert secrets["before"] == "GONE: (secret)\nOPTIONAL: (secret)\nSECRET_KEY: (secret)\n"
+    assert secrets["after"] == "OPTIONAL: (secret)\nSECRET_KEY: (secret, changed)\n"
+    assert declared.secrets_changed(planned) == ("GONE", "SECRET_KEY")
+    assert not any(text in str(declared.diff(planned)) for text in (SECRET, "the old one", "gone too"))
+
+
+def test_what_the_live_release_runs_with_is_compared(tmp_path: Path) -> None:
+    declared = declaration(tmp_path)
+    room = tmp_path / f"etc/backstay/{NAME}/releases/0001-1.0.0"
+    room.mkdir(parents=True)
+    assert not declared.differs_from_live(None)
+    (room / "application.json").write_bytes(declared.desired.files[declared.layout.application_file])
+    assert not declared.differs_from_live("0001-1.0.0")
+    (room / "application.json").write_bytes(b"{}")
+    assert declared.differs_from_live("0001-1.0.0")
+
+
+def test_no_link_that_the_application_put_there_is_followed(tmp_path: Path) -> None:
+    """Root makes directories where the application may write: a link there must lead nowhere."""
+    elsewhere = tmp_path / "etc"
+    elsewhere.mkdir(mode=0o755)
+    generation = tmp_path / f"opt/{NAME}/data.d/0001"
+    generation.mkdir(parents=True)
+    (generation / "db").symlink_to(elsewhere)
+    declared = declaration(tmp_path)
+    with pytest.raises(BackstayError, match="could not be made"):
+        declared._make(Directory(generation / "db" / "inner", "root", "root", 0o777))
+    with pytest.raises(BackstayError, match="could not be made"):
+        declared._make(Directory(generation / "db", "root", "root", 0o777))
+    assert list(elsewhere.iterdir()) == []
+    assert elsewhere.stat().st_mode & 0o777 == 0o755
