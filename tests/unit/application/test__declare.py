@@ -220,7 +220,8 @@ def test_units_are_asked_for_once_and_understood(tmp_path: Path) -> None:
     answer = (
         f"Id={socket}\nActiveState=active\nUnitFileState=enabled\n\n"
         f"Id={recover}\nActiveState=inactive\nUnitFileState=\n"
-    )    systemd = Systemd(answer)
+    )
+    systemd = Systemd(answer)
     planned = declaration(tmp_path, runner=systemd).plan()
     assert planned.enable == (recover,)
     assert planned.start == ()
