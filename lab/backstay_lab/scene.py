@@ -147,6 +147,20 @@ class Scene:
     def status(self, host: str = "app1") -> dict[str, Any]:
         return dict(self.backstay("status", "--json", APPLICATION, host=host, check=False))
 
+    def settled(self, host: str = "app1", seconds: float = 90.0) -> dict[str, Any]:
+        """The status once no transaction is open: confirmed, drained, and old releases pruned, or healed by recovery.
+
+        Raises LabError when that takes longer than `seconds`.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            status = self.status(host)
+            if not status["transaction_open"]:
+                return status
+            if time.monotonic() > deadline:
+                raise LabError(f"A transaction on {host} is still open after {seconds:g} s: {status['verdict']}.")
+            time.sleep(0.2)
+
     def live(self, host: str = "app1") -> str | None:
         live = self.status(host)["live"]
         return None if live is None else str(live["id"])

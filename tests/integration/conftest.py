@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from backstay_lab.errors import LabError
@@ -44,14 +45,27 @@ def at_1_0(scene: Scene) -> Scene:
 @pytest.fixture
 def at_1_1(scene: Scene) -> Scene:
     """The host with 1.1.0 live, 1.0.0 warm, and nothing open."""
+    status = _quiet(scene)
+    if (status["warm"] or {}).get("version") == "1.0.0" and status["live"]["version"] == "1.1.0":
+        return scene
     return _at(_at(scene, "1.0.0"), "1.1.0")
 
 
 def _at(scene: Scene, version: str) -> Scene:
-    scene.backstay("recover", APPLICATION, check=False)
-    if scene.status()["live"]["version"] != version:
+    if _quiet(scene)["live"]["version"] != version:
         scene.release(version, why="where the next test begins")
+        _quiet(scene)
     return scene
+
+
+def _quiet(scene: Scene) -> dict[str, Any]:
+    """The status once nothing is open and the configuration is the one of the inventory."""
+    scene.backstay("recover", APPLICATION, check=False)
+    status = scene.settled()
+    if status["configuration_changed"]:
+        scene.release(why="the test before declared something else")
+        status = scene.settled()
+    return status
 
 
 @pytest.hookimpl(hookwrapper=True)
