@@ -126,8 +126,7 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def _read(file: Path) -> dict[str, Any]:
     """Raises InputError for what is no YAML, no mapping, or has a key twice."""
     try:
-        # A SafeLoader with one more check: it makes plain values only.
-        data = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506
+        data = _Loader(file.read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError) as broken:
         raise InputError(f"{file} cannot be read ({broken}): correct it.") from None
     except yaml.MarkedYAMLError as broken:
