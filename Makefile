@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 STAGES := .venv/bin/python tools/stages.py
 
-.PHONY: help setup hosts demo demo-down test test-unit test-full lint bench docs lock clean
+.PHONY: help setup hosts hosts-tests demo demo-down test test-unit test-full lint bench docs lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -16,19 +16,22 @@ setup:  ## Make .venv with the pinned tools; again only when the pins change
 hosts: setup
 	@lab/lab install
 
+hosts-tests: setup
+	@lab/lab install --tests
+
 demo: hosts  ## Boot two real hosts, release the example under load, roll back; leaves it running and prints its URL
 	@.venv/bin/python lab/demo.py up
 
 demo-down:  ## Remove what `make demo` made, and nothing else
 	@python3 lab/demo.py down
 
-test: hosts  ## The whole suite: lint, unit, sanity, molecule, integration; stops at the first failure
+test: hosts-tests  ## The whole suite: lint, unit, sanity, molecule, integration; stops at the first failure
 	@$(STAGES) lint unit sanity molecule integration
 
 test-unit: setup  ## The inner loop: tests that need no host
 	@$(STAGES) unit
 
-test-full: hosts  ## The whole suite, then the matrix: the other Debian, the other ansible-core
+test-full: hosts-tests  ## The whole suite, then the matrix: the other Debian, the other ansible-core
 	@$(STAGES) lint unit sanity molecule matrix integration
 
 lint: setup  ## ruff, mypy, yamllint, ansible-lint, antsibull-docs and the contracts

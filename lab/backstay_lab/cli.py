@@ -27,12 +27,15 @@ _NEEDED = {
     "ip": "iproute2",
     "iptables": "iptables",
 }
+# What the tests need beside it: a browser, and the tool that tells it whom to trust.
+_NEEDED_BY_TESTS = {"chromium": "chromium", "certutil": "libnss3-tools"}
 
 
-def install() -> list[str]:
-    """Install what the lab needs and the machine lacks; returns the packages installed."""
+def install(*, tests: bool = False) -> list[str]:
+    """Install what the lab, or with `tests` also the tests, need and the machine lacks; the packages installed."""
     path = os.environ.get("PATH", "") + os.pathsep + "/usr/sbin:/sbin"
-    missing = [package for command, package in _NEEDED.items() if shutil.which(command, path=path) is None]
+    needed = {**_NEEDED, **(_NEEDED_BY_TESTS if tests else {})}
+    missing = [package for command, package in needed.items() if shutil.which(command, path=path) is None]
     if not any(Path(place).exists() for place in ("/usr/lib/cni/bridge", "/usr/lib/podman/netavark")):
         # Until podman 4 its networks were CNI's plugins; since podman 5 they are netavark's.
         bookworm = "VERSION_CODENAME=bookworm" in Path("/etc/os-release").read_text(encoding="utf-8")
@@ -55,7 +58,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _install(options: argparse.Namespace) -> int:
-    installed = install()
+    installed = install(tests=options.tests)
     if options.json:
         print(json.dumps({"installed": installed}))
     else:
@@ -164,7 +167,8 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(action=action)
         return command
 
-    add("install", _install, "install what the lab needs and the machine lacks")
+    fresh = add("install", _install, "install what the lab needs and the machine lacks")
+    fresh.add_argument("--tests", action="store_true", help="and what the tests need beside it: a browser")
     up = add("up", _up, "boot hosts and wait until they are up")
     up.add_argument("hosts", nargs="+", metavar="HOST")
     up.add_argument("--release", default="trixie", help="Debian release: trixie (default) or bookworm")
