@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -38,6 +41,20 @@ class Played:
         return "\n".join(self.output.splitlines()[-count:])
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What the front door said, and the serial number of the certificate it showed."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    certificate: str
+
+    @property
+    def release(self) -> str:
+        return self.headers.get("x-release-id", "")
+
+
 class Scene:
     """One lab with the example application on it; `say` is told what happens, for people who wait."""
 
@@ -49,9 +66,21 @@ class Scene:
 
     # the stage
 
-    def prepare(self, hosts: Sequence[str] = ("app1", "build1"), *, release: str = "trixie") -> None:
-        """Hosts, authority, secrets and the repository of the example; what is there already is left as it is."""
-        self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "up", *hosts, "--release", release])
+    def prepare(
+        self,
+        hosts: Sequence[str] = ("app1", "build1"),
+        *,
+        release: str = "trixie",
+        image: str = "bare",
+        disks: Sequence[str] = (),
+    ) -> None:
+        """Hosts, authority, secrets and the repository of the example; what is there already is left as it is.
+
+        `disks` are small disks of the hosts' own, like `/opt:512m`.
+        """
+        small = [option for disk in disks for option in ("--disk", disk)]
+        kind = ["--release", release, "--image", image, *small]
+        self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "up", *hosts, *kind])
         self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "ca"])
         self._command([sys.executable, str(CHECKOUT / "tools" / "make_secrets.py")])
         self._command(
@@ -170,6 +199,19 @@ class Scene:
         return str(self.backstay("run", "-a", APPLICATION, "python", "manage.py", *arguments, host=host))
 
     # visitors
+
+    def get(self, path: str = "/", *, name: str = DOMAIN, host: str = "app1") -> Answer:
+        """One request through the front door, trusting the lab's authority and nothing else."""
+        context = ssl.create_default_context(cafile=str(self.ca))
+        raw = socket.create_connection((self.address(host), 443), timeout=10.0)
+        with context.wrap_socket(raw, server_hostname=name) as channel:
+            serial = str((channel.getpeercert() or {}).get("serialNumber", ""))
+            channel.sendall(f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+            answer = http.client.HTTPResponse(channel)
+            answer.begin()
+            body = answer.read().decode(errors="replace")
+        headers = {key.lower(): value for key, value in answer.getheaders()}
+        return Answer(answer.status, headers, body, serial)
 
     def load(self, *options: str, host: str = "app1", seconds: float = 900.0, rate: float = 60.0) -> LoadProcess:
         """Visitors of every kind, from now until `stop()`."""

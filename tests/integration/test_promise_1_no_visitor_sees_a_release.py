@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from backstay_lab.load_result import LoadResult
-from backstay_lab.scene import DOMAIN, Scene
+from backstay_lab.scene import APPLICATION, Scene
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def unharmed(scene: Scene, result: LoadResult) -> None:
     assert result.requests > 200, "there were too few visitors to prove anything"
     assert result.failed == 0, result.failures
     assert result.closed_keepalive == 0, "a kept connection was closed under a client"
-    assert result.by_kind["slow"]["succeeded"] > 0, result.by_kind
+    assert result.by_kind["slow"]["requests"] > 0, result.by_kind
     assert scene.missing_writes([write.token for write in result.writes]) == []
 
 
@@ -51,9 +51,9 @@ def test_a_changed_configuration_is_a_release_of_its_own_and_can_be_rolled_back(
         at_1_1.declare(environment={"values": {"PORTAL_BANNER": "Mind the gap"}})
         at_1_1.release()
         after = at_1_1.live()
-        page = at_1_1.lab.ssh("app1", f"curl -ks --resolve {DOMAIN}:443:127.0.0.1 https://{DOMAIN}/").stdout
+        page = at_1_1.get().body
         at_1_1.rollback()
-        again = at_1_1.lab.ssh("app1", f"curl -ks --resolve {DOMAIN}:443:127.0.0.1 https://{DOMAIN}/").stdout
+        again = at_1_1.get().body
     at_1_1.declare()
     unharmed(at_1_1, seen.result)
     assert after != before
@@ -84,16 +84,13 @@ def test_a_broken_release_is_refused_and_nobody_notices(at_1_1: Scene, version: 
 
 
 def test_a_renewed_certificate_is_served_without_a_reload_or_a_lost_request(at_1_1: Scene) -> None:
-    def serial() -> str:
-        asked = f"echo | openssl s_client -connect 127.0.0.1:443 -servername {DOMAIN} 2>/dev/null"
-        asked += " | openssl x509 -noout -serial"
-        return at_1_1.lab.ssh("app1", asked).stdout.strip()
-
-    before = serial()
+    before = at_1_1.get().certificate
     pids = at_1_1.lab.ssh("app1", "pgrep -f 'nginx: worker' | sort").stdout
     with visitors(at_1_1) as seen:
-        at_1_1.play("site", "--tags", "nginx_certificate", nginx_certificate_renew=True)
-    assert serial() != before
+        for file in (at_1_1.directory / "certificates" / APPLICATION).iterdir():
+            file.unlink()  # what is missing is issued anew, as what is due would be
+        at_1_1.play("site")
+    assert at_1_1.get().certificate != before
     assert at_1_1.lab.ssh("app1", "pgrep -f 'nginx: worker' | sort").stdout == pids, "nginx was reloaded"
     unharmed(at_1_1, seen.result)
 
@@ -103,9 +100,6 @@ def test_a_killed_worker_of_the_live_release_is_back_by_itself(at_1_1: Scene) ->
     unit = f"audit-portal-{live}-web.service"
     at_1_1.lab.ssh("app1", f"systemctl kill --signal=KILL {unit}")
     deadline = time.monotonic() + 30
-    answer = ""
-    while time.monotonic() < deadline and live not in answer:
-        answer = at_1_1.lab.ssh(
-            "app1", "curl -kis https://127.0.0.1/healthz/ -H 'Host: " + DOMAIN + "'", check=False
-        ).stdout
-    assert f"{live}" in answer, answer
+    while time.monotonic() < deadline and at_1_1.get("/healthz/").release != live:
+        time.sleep(0.2)
+    assert at_1_1.get("/healthz/").release == live
