@@ -3,9 +3,9 @@
 They have no [Install] section: what starts at boot follows from the link `active`, through `backstay-recover@`.
 
 Why these lines (measured, see docs/architecture.md): gunicorn says READY before its workers have loaded, so Type=notify
-proves nothing and the gate asks over the socket; TimeoutStopSec lies above the graceful time, or systemd would kill
-requests in flight; `@chown` is allowed because gunicorn chowns its own socket; the runtime directory belongs to this
-release alone, so that stopping one release cannot remove the socket of another.
+proves nothing and the gate asks over the socket; TimeoutStopSec lies above the graceful time (the application's file
+sees to that), or systemd would kill requests in flight; `@chown` is allowed because gunicorn chowns its own socket; the
+runtime directory belongs to this release alone, so that stopping one release cannot remove the socket of another.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from ._layout import Layout
 
 if TYPE_CHECKING:
     from ._application import Application, Process
-
-# What a process gets between the end of its own graceful time and systemd's SIGKILL.
-_STOP_MARGIN_SECONDS = 10
 
 _HARDENING = """\
 NoNewPrivileges=yes
@@ -78,7 +75,6 @@ def unit_text(application: Application, release_id: str, process: Process, comma
     web = process.kind == "web"
     singleton = process.singleton
     start = " ".join(quote(argument) for argument in command)
-    stop_seconds = (process.graceful_seconds if web else process.stop_seconds) + _STOP_MARGIN_SECONDS
     service = [
         f"Type={'notify' if web else 'exec'}",
         f"User={application.name}",
@@ -108,7 +104,7 @@ def unit_text(application: Application, release_id: str, process: Process, comma
         "Restart=always",
         "RestartSec=500ms",
         "TimeoutStartSec=90",
-        f"TimeoutStopSec={stop_seconds:g}",
+        f"TimeoutStopSec={process.stop_seconds:g}",
         f"MemoryMax={process.memory_max_bytes}",
         "TasksMax=512",
         f"SyslogIdentifier={application.name}-{process.name}",

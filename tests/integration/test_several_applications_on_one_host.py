@@ -67,9 +67,8 @@ def test_both_answer_under_their_own_names(both: Scene) -> None:
     ],
 )
 def test_one_application_cannot_read_or_reach_the_other(both: Scene, attempt: str) -> None:
-    tried = both.lab.ssh(
-        "app1", f"setpriv --reuid={SECOND} --regid={SECOND} --clear-groups sh -c '{attempt}'", check=False
-    )
+    as_the_second = f"setpriv --reuid={SECOND} --regid={SECOND} --clear-groups sh -c {shlex.quote(attempt)}"
+    tried = both.lab.ssh("app1", as_the_second, check=False)
     assert not tried.ok, f"{SECOND} could: {tried.stdout[:200]}"
 
 
