@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument(
         "--without-warm", action="store_true", help="stop the warm release first, where memory is short"
     )
+    release.add_argument("--again", action="store_true", help="also when this very release is live already")
     rollback = verb("rollback", _rollback, "go back to the release before, at once")
     rollback.add_argument("--to", metavar="RELEASE", help="a release id or a version instead of the one before")
     rollback.add_argument("--plan", action="store_true", help="only say what would happen")

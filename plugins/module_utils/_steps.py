@@ -86,7 +86,7 @@ def recovery(records: Iterable[Record], *, forward: bool = False) -> Recovery:
     begin = records[0]
     if begin.step != "begin":
         raise BackstayError(
-            "The journal does not begin with its transaction: keep a copy of it, then run `backstay recover --discard`."
+            "The journal does not begin with its transaction: move it away, then run `backstay recover`."
         )
     operation = str(begin.data["operation"])
     order = all_steps(operation)

@@ -1,0 +1,71 @@
+"""The command's line: what it takes, and that no message sends a tired person to an option that does not exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _cli, _client, _layout
+
+LIBRARY = Path(_cli.__file__).parent
+
+
+def sentences(file: Path) -> list[str]:
+    """The texts of a module, as they are when their parts are joined; what is filled in is `x`."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.append(node.value)
+    return found
+
+
+ADVICE = sorted(
+    {
+        said
+        for file in LIBRARY.glob("_*.py")
+        for text in sentences(file)
+        for said in re.findall(r"`backstay ([^`]+)`", text)
+        if "VERB" not in said and said != "run CMD"
+    }
+)
+
+
+@pytest.mark.parametrize("said", ADVICE)
+def test_a_command_that_a_message_names_is_understood(said: str) -> None:
+    arguments = shlex.split(said)
+    parsed = _cli._parser().parse_args(arguments)
+    assert callable(parsed.verb)
+
+
+def test_messages_do_name_commands() -> None:
+    assert len(ADVICE) > 5, ADVICE
+
+
+def test_release_asks_the_service_for_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+
+    def call(layout: Any, command: str, **message: Any) -> dict[str, Any]:
+        asked.update(message["request"], command=command)
+        return {"release": "0002-1.0.0", "previous": "0001-1.0.0", "seconds": 1.0}
+
+    monkeypatch.setattr(_client, "call", call)
+    monkeypatch.setattr(_cli, "_layout", lambda options: _layout.Layout("shop"))
+    assert _cli.main(["release", "--again", "--without-warm", "--why", "tried", "--by", "ada", "shop"]) == 0
+    expected = {
+        "operation": "release",
+        "command": "begin",
+        "again": True,
+        "keep_warm": False,
+        "why": "tried",
+        "by": "ada",
+    }
+    assert expected.items() <= asked.items()
+    assert _cli.main(["release", "shop"]) == 0
+    assert asked["again"] is False
