@@ -446,20 +446,31 @@ class Engine:
 
     def do_environment(self, transaction: Transaction) -> str:
         from ._artifact import read_manifest
-        from ._runtime import runtime_of
+        from ._runtime import UNFINISHED, runtime_of
 
         payload = self.layout.payload(transaction.payload)
         manifest = read_manifest(payload)
         runtime = runtime_of(self.application())
         key = runtime.environment_key(manifest)
         target = self.layout.environments / key
-        made = not target.exists() or (target / ".unfinished").exists()
-        runtime.create_environment(payload, manifest, target, self.runner)
+        made = not target.exists() or (target / UNFINISHED).exists()
+        try:
+            runtime.create_environment(payload, manifest, target, self.runner)
+        except OSError as refused:
+            raise BackstayError(
+                f"The virtualenv of {transaction.candidate} could not be made in {self.layout.environments}: "
+                f"{refused.strerror or refused}; free some space, then release again."
+            ) from refused
         self.storage.link(self.layout.release(transaction.candidate) / "venv", f"../../environments/{key}")
         return f"{key[:8]} {'built' if made else 'shared'}"
 
     def undo_environment(self, transaction: Transaction, reason: str) -> None:
-        """The link goes with the release's directory; an environment nobody refers to goes when releases are pruned."""
+        """The link goes with the release's directory, a finished environment that nobody refers to when releases are
+        pruned; a half-made one goes now: it may be what filled the disk."""
+        from ._runtime import UNFINISHED
+
+        for marker in self.layout.environments.glob(f"*/{UNFINISHED}"):
+            self.storage.remove_tree(marker.parent)
 
     def do_configure(self, transaction: Transaction) -> str:
         from ._application import to_dict
