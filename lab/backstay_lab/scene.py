@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import socket
 import ssl
 import subprocess
@@ -94,8 +95,9 @@ class Scene:
         return done.stdout
 
     def remove(self) -> None:
-        """Everything that this lab made, and nothing else."""
+        """Everything that this lab and this scene made, and nothing else."""
         self.lab.down()
+        shutil.rmtree(self.directory / "inventory", ignore_errors=True)
 
     @property
     def ca(self) -> Path:
