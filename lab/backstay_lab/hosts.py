@@ -413,13 +413,17 @@ class Lab:
         Only a disk of the host's own (`up --disk PATH:SIZE`) is ever filled: the rest is the machine's.
         """
         mount = self._own_mount(name, path)
-        free = int(self.exec(name, "stat", "--file-system", "--format=%a", mount).stdout)
-        block = int(self.exec(name, "stat", "--file-system", "--format=%S", mount).stdout)
-        taken = free * block - leave_bytes
-        if taken <= 0:
-            return 0
-        self.exec(name, "fallocate", "--length", str(taken), f"{mount}/{FILL_FILE}")
-        return taken
+        for left in range(4, -1, -1):
+            free = int(self.exec(name, "stat", "--file-system", "--format=%a", mount).stdout)
+            block = int(self.exec(name, "stat", "--file-system", "--format=%S", mount).stdout)
+            taken = free * block - leave_bytes
+            if taken <= 0:
+                return 0
+            # What runs on the host may write in between, so that a little less is free than was seen.
+            filled = self.exec(name, "fallocate", "--length", str(taken), f"{mount}/{FILL_FILE}", check=left == 0)
+            if filled.ok:
+                return taken
+        return 0
 
     def unfill(self, name: str, path: str) -> None:
         self.exec(name, "rm", "-f", f"{self._own_mount(name, path)}/{FILL_FILE}")
