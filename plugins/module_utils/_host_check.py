@@ -5,6 +5,7 @@ Kept readable for Python 3.8, so that an unsupported host is refused in a senten
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,13 +47,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What is there. `listeners`: program by port; `claims`: names by the file of nginx that claims them."""
+    """What is there. `listeners`: program by port; `claims`: names by the file of nginx that claims them; `placed`: the
+    files that Backstay wrote."""
 
     system: System
     is_root: bool
     installed: frozenset[str] = frozenset()
     listeners: Mapping[int, str] = field(default_factory=dict)
     claims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    placed: frozenset[str] = frozenset()
 
 
 def problems(wanted: Wanted, found: Found) -> tuple[str, ...]:
@@ -100,6 +103,11 @@ def missing_packages(wanted: Wanted, found: Found) -> tuple[str, ...]:
     return tuple(name for name in wanted.packages if name not in found.installed)
 
 
+def new_sites(wanted: Wanted, found: Found) -> tuple[str, ...]:
+    """The files of sites that Backstay did not write yet: what is in their way must be judged first."""
+    return tuple(site.file for site in wanted.sites if site.file not in found.placed)
+
+
 def refuse(said: Sequence[str]) -> None:
     """Raise InputError with every reason, unless there is none."""
     if said:
@@ -143,6 +151,7 @@ class Host:
             installed=self._installed(wanted.packages),
             listeners=self._listeners(wanted.ports),
             claims=self._claims() if wanted.sites else {},
+            placed=self._placed() if wanted.sites else frozenset(),
         )
 
     def _read(self, path: str) -> str:
@@ -179,3 +188,10 @@ class Host:
         files = sorted([*nginx.glob("sites-enabled/*"), *nginx.glob("conf.d/*.conf")])
         named = {str(file): parse_server_names(self._read(str(file.relative_to(self._root)))) for file in files}
         return {file: names for file, names in named.items() if names}
+
+    def _placed(self) -> frozenset[str]:
+        """The files that Backstay remembers to have written here (`_file_set.py` keeps the book)."""
+        try:
+            return frozenset(json.loads(self._read("var/lib/backstay/files.json") or "{}").get("files", {}))
+        except (ValueError, AttributeError):
+            return frozenset()

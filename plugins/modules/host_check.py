@@ -80,6 +80,12 @@ missing_packages:
   type: list
   elements: str
   sample: [nginx]
+new_sites:
+  description: The files of O(sites) that Backstay has not written on this host yet.
+  returned: success
+  type: list
+  elements: str
+  sample: [/etc/nginx/sites-enabled/portal.conf]
 """
 
 import os
@@ -93,6 +99,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._host_check import (
     Site,
     Wanted,
     missing_packages,
+    new_sites,
     problems,
     refuse,
 )
@@ -128,7 +135,10 @@ def main() -> None:
         module.fail_json(msg=error.message)
     else:
         module.exit_json(
-            changed=False, system=asdict(found.system), missing_packages=list(missing_packages(wanted, found))
+            changed=False,
+            system=asdict(found.system),
+            missing_packages=list(missing_packages(wanted, found)),
+            new_sites=list(new_sites(wanted, found)),
         )
 
 

@@ -128,3 +128,13 @@ def test_a_host_is_looked_at(tmp_path: Path) -> None:
     assert found.listeners == {80: "apache2"}
     assert found.claims == {str(tmp_path / "etc/nginx/conf.d/a.conf"): ("a.test",)}
     assert _host_check.missing_packages(WANTED, found) == ("tree",)
+
+
+def test_sites_that_were_never_placed_are_new(tmp_path: Path) -> None:
+    assert _host_check.new_sites(WANTED, Host(root=tmp_path).look(WANTED, is_root=True)) == (WANTED.sites[0].file,)
+    book = tmp_path / "var/lib/backstay/files.json"
+    book.parent.mkdir(parents=True)
+    book.write_text('{"format": 1, "files": {"/etc/nginx/sites-enabled/portal.conf": "link:x"}}', encoding="utf-8")
+    assert _host_check.new_sites(WANTED, Host(root=tmp_path).look(WANTED, is_root=True)) == ()
+    book.write_text("[", encoding="utf-8")
+    assert _host_check.new_sites(WANTED, Host(root=tmp_path).look(WANTED, is_root=True)) == (WANTED.sites[0].file,)
