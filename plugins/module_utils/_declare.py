@@ -70,6 +70,7 @@ class Current:
     ours: bool
     account: Account | None
     home_in_use: bool
+    foreign: tuple[Path, ...]  # directories that will be Backstay's own, with something in them
     directories: Mapping[Path, Directory | None]
     files: Mapping[Path, bytes | None]
     generation: str | None
@@ -173,8 +174,16 @@ def refusal(current: Current, layout: Layout, *, adopt: bool) -> str | None:
     account = current.account
     if account is not None and account.uid == 0:
         return f"The user {layout.name} is root under another name: name the application differently."
-    if current.ours or adopt:
+    if current.ours:
         return None
+    if adopt:
+        if not current.foreign:
+            return None
+        # Nobody's file may go because no release refers to it.
+        return (
+            f"{' and '.join(map(str, current.foreign))} hold somebody's files, and there Backstay removes what no "
+            "release refers to: move them away, then run this again."
+        )
     if current.home_in_use:
         return (
             f"{layout.home} exists and was not made by backstay: move it away, or say adopt=keep to build beside what "
@@ -245,6 +254,9 @@ class Declaration:
             ours=layout.configuration.is_dir(),
             account=_account(layout.name),
             home_in_use=_in_use(layout.home),
+            foreign=tuple(
+                path for path in (layout.releases, layout.environments, layout.static, layout.active) if _in_use(path)
+            ),
             directories={directory.path: _seen(directory.path) for directory in wanted.directories},
             files={path: self._read(path) for path in wanted.files},
             generation=self._generation,

@@ -51,6 +51,7 @@ BARE = Current(
     ours=False,
     account=None,
     home_in_use=False,
+    foreign=(),
     directories={},
     files={},
     generation=None,
@@ -187,6 +188,12 @@ def test_what_is_somebody_elses_can_be_adopted_but_never_root() -> None:
     taken = replace(BARE, home_in_use=True, account=Account(1000, "/home/x", "/bin/bash"))
     assert refusal(taken, LAYOUT, adopt=True) is None
     assert refusal(replace(taken, account=Account(0, "/root", "/bin/bash")), LAYOUT, adopt=True) is not None
+
+
+def test_where_backstay_removes_what_no_release_refers_to_nobody_elses_files_are_taken_in() -> None:
+    theirs = replace(BARE, home_in_use=True, foreign=(LAYOUT.static,))
+    assert f"{LAYOUT.static} hold somebody's files" in (refusal(theirs, LAYOUT, adopt=True) or "")
+    assert refusal(replace(theirs, ours=True), LAYOUT, adopt=True) is None
 
 
 # the adapter, below a directory of the test's own
