@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from ._storage import Storage, canonical
 
 FORMAT = 1
 _GENESIS = "0" * 64
+_LOOKS = 6  # how often a fault is looked at again, 20 ms apart
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,7 @@ class Ledger:
 
     def read(self) -> tuple[Entry, ...]:
         """All entries. Raises BackstayError when the ledger was tampered with or truncated."""
-        reading = self._reading()
-        fault = reading.fault or self._anchor_fault(reading)
+        reading, fault = self._settled()
         if fault:
             raise BackstayError(
                 f"The ledger {self._path} cannot be trusted: {fault}; restore it from a backup, or see "
@@ -96,8 +97,7 @@ class Ledger:
 
     def verify(self) -> tuple[str, str]:
         """(verdict, sentence): sound, torn (a crash cut the last line, harmless), or tampered."""
-        reading = self._reading()
-        fault = reading.fault or self._anchor_fault(reading)
+        reading, fault = self._settled()
         if fault:
             return "tampered", f"{fault[0].upper()}{fault[1:]}."
         if reading.torn:
@@ -120,6 +120,18 @@ class Ledger:
             self._anchor, canonical({"format": FORMAT, "number": entry.number, "hash": digest}), mode=0o600
         )
         return entry
+
+    def _settled(self) -> tuple[Reading, str | None]:
+        """The reading, and what is wrong with it. Whoever only looks holds no lock: between the reading of the ledger
+        and of its anchor a transaction may have added entries, so a fault counts when it stays."""
+        looks = 1
+        while True:
+            reading = self._reading()
+            fault = reading.fault or self._anchor_fault(reading)
+            if fault is None or looks == _LOOKS:
+                return reading, fault
+            looks += 1
+            time.sleep(0.02)
 
     def _reading(self) -> Reading:
         return read_entries(self._storage.read(self._path) or b"", path=self._path.name)

@@ -51,6 +51,14 @@ def at_1_1(scene: Scene) -> Scene:
     return _at(_at(scene, "1.0.0"), "1.1.0")
 
 
+@pytest.fixture
+def standing(scene: Scene) -> Scene:
+    """The host with some release live, an older one warm, and nothing open."""
+    while _quiet(scene)["warm"] is None:
+        scene.release(again=True, why="so that the next test finds one live and one warm")
+    return scene
+
+
 def _at(scene: Scene, version: str) -> Scene:
     if _quiet(scene)["live"]["version"] != version:
         scene.release(version, why="where the next test begins")

@@ -30,23 +30,23 @@ FILES: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("override", "named"), [row[1:] for row in FILES], ids=[row[0] for row in FILES])
-def test_a_wrong_file_is_refused_by_site_and_by_release(at_1_1: Scene, override: dict[str, Any], named: str) -> None:
-    before = at_1_1.status()
-    at_1_1.declare(**override)
+def test_a_wrong_file_is_refused_by_site_and_by_release(standing: Scene, override: dict[str, Any], named: str) -> None:
+    before = standing.status()
+    standing.declare(**override)
     try:
         for verb in ("site", "release"):
-            refused = at_1_1.play(verb, check=False)
+            refused = standing.play(verb, check=False)
             assert not refused.ok, f"{verb} accepted it"
             assert named in told(refused.output), refused.output
             assert "changed=1" not in refused.output
     finally:
-        at_1_1.declare()
-    assert ids(at_1_1.status()) == ids(before)
-    assert not at_1_1.status()["configuration_changed"]
+        standing.declare()
+    assert ids(standing.status()) == ids(before)
+    assert not standing.status()["configuration_changed"]
 
 
-def test_an_application_without_a_file_is_refused_with_where_it_was_looked_for(at_1_1: Scene) -> None:
-    refused = at_1_1.play("site", check=False, backstay_applications=["nobody"])
+def test_an_application_without_a_file_is_refused_with_where_it_was_looked_for(standing: Scene) -> None:
+    refused = standing.play("site", check=False, backstay_applications=["nobody"])
     assert not refused.ok
     assert "nobody" in refused.output
     assert "applications" in refused.output
@@ -59,44 +59,44 @@ def test_an_inventory_without_hosts_is_refused(scene: Scene) -> None:
     assert not refused.ok
 
 
-def test_a_candidate_that_does_not_fit_in_memory_is_refused_with_the_way_out(at_1_1: Scene) -> None:
-    before = at_1_1.status()
-    at_1_1.declare(releases={"free_memory_bytes": 1 << 48})
+def test_a_candidate_that_does_not_fit_in_memory_is_refused_with_the_way_out(standing: Scene) -> None:
+    before = standing.status()
+    standing.declare(releases={"free_memory_bytes": 1 << 48})
     try:
-        refused = at_1_1.release(check=False)
+        refused = standing.release(check=False)
     finally:
-        at_1_1.declare()
+        standing.declare()
     assert not refused.ok
     sentence = told(refused.output)
     assert "do not fit in memory" in sentence, refused.output
     assert "keep_warm=false" in sentence
     assert before["warm"]["id"] in sentence
-    assert ids(at_1_1.status()) == ids(before), "nothing was begun"
+    assert ids(standing.status()) == ids(before), "nothing was begun"
 
 
-def test_without_the_warm_release_a_candidate_needs_less_and_the_new_warm_one_runs_after(at_1_1: Scene) -> None:
-    before = at_1_1.status()
-    at_1_1.release(again=True, keep_warm=False, why="memory is short")
-    after = at_1_1.status()
+def test_without_the_warm_release_a_candidate_needs_less_and_the_new_warm_one_runs_after(standing: Scene) -> None:
+    before = standing.status()
+    standing.release(again=True, keep_warm=False, why="memory is short")
+    after = standing.status()
     assert after["live"]["id"] != before["live"]["id"]
     assert after["warm"]["id"] == before["live"]["id"]
 
 
-def test_a_candidate_that_does_not_fit_on_the_disk_is_refused(at_1_1: Scene) -> None:
-    before = at_1_1.status()
-    at_1_1.declare(releases={"free_bytes": 1 << 49})
+def test_a_candidate_that_does_not_fit_on_the_disk_is_refused(standing: Scene) -> None:
+    before = standing.status()
+    standing.declare(releases={"free_bytes": 1 << 49})
     try:
-        refused = at_1_1.release(check=False)
+        refused = standing.release(check=False)
     finally:
-        at_1_1.declare()
+        standing.declare()
     assert not refused.ok
     assert "of disk and" in told(refused.output), refused.output
-    assert ids(at_1_1.status()) == ids(before)
+    assert ids(standing.status()) == ids(before)
 
 
-def test_a_named_application_that_is_not_there_is_refused(at_1_1: Scene) -> None:
-    refused = at_1_1.play("rollback", check=False, app="nobody")
+def test_a_named_application_that_is_not_there_is_refused(standing: Scene) -> None:
+    refused = standing.play("rollback", check=False, app="nobody")
     assert not refused.ok
     assert "There is no application 'nobody' in this inventory; there is: audit-portal" in told(refused.output)
-    asked = at_1_1.backstay("status", "nobody", "--json", check=False)
+    asked = standing.backstay("status", "nobody", "--json", check=False)
     assert f"there is: {APPLICATION}" in asked["message"]

@@ -85,13 +85,13 @@ def test_a_broken_release_is_refused_and_nobody_notices(at_1_1: Scene, version: 
 
 def test_a_renewed_certificate_is_served_without_a_reload_or_a_lost_request(at_1_1: Scene) -> None:
     before = at_1_1.get().certificate
-    pids = at_1_1.lab.ssh("app1", "pgrep -f 'nginx: worker' | sort").stdout
+    pids = at_1_1.lab.ssh("app1", "pgrep --exact --euid www-data nginx").stdout
     with visitors(at_1_1) as seen:
         for file in (at_1_1.directory / "certificates" / APPLICATION).iterdir():
             file.unlink()  # what is missing is issued anew, as what is due would be
         at_1_1.play("site")
     assert at_1_1.get().certificate != before
-    assert at_1_1.lab.ssh("app1", "pgrep -f 'nginx: worker' | sort").stdout == pids, "nginx was reloaded"
+    assert at_1_1.lab.ssh("app1", "pgrep --exact --euid www-data nginx").stdout == pids, "nginx was reloaded"
     unharmed(at_1_1, seen.result)
 
 

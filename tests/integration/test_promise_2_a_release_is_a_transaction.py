@@ -72,16 +72,16 @@ def test_the_sample_is_of_steps_that_exist() -> None:
 
 
 @pytest.mark.parametrize(("operation", "step", "moment"), SAMPLE, ids=["-".join(point) for point in SAMPLE])
-def test_the_service_killed_at_a_step_heals_by_itself(at_1_1: Scene, operation: str, step: str, moment: str) -> None:
-    before = at_1_1.status()
-    with at_1_1.load(rate=40.0) as load:
+def test_the_service_killed_at_a_step_heals_by_itself(standing: Scene, operation: str, step: str, moment: str) -> None:
+    before = standing.status()
+    with standing.load(rate=40.0) as load:
         time.sleep(1.0)
-        with failpoint(at_1_1, f"{step}:{moment}:KILL"):
+        with failpoint(standing, f"{step}:{moment}:KILL"):
             if operation == "release":
-                played = at_1_1.release(check=False, again=True, why=f"killed at {step}")
+                played = standing.release(check=False, again=True, why=f"killed at {step}")
             else:
-                played = at_1_1.rollback(check=False)
-            status = at_1_1.settled()
+                played = standing.rollback(check=False)
+            status = standing.settled()
         result = load.stop()
     live = status["live"]["id"]
     order = all_steps(operation)
@@ -93,31 +93,31 @@ def test_the_service_killed_at_a_step_heals_by_itself(at_1_1: Scene, operation: 
     assert status["warm_running"], status
     assert result.failed == 0, result.failures
     # No lock needs a human: the next release simply works.
-    at_1_1.release(again=True, why="after the kill")
-    assert at_1_1.status()["live"]["id"] != live
+    standing.release(again=True, why="after the kill")
+    assert standing.status()["live"]["id"] != live
 
 
-def test_a_release_that_nobody_confirms_flips_back_by_itself(at_1_1: Scene) -> None:
-    before = at_1_1.status()["live"]["id"]
+def test_a_release_that_nobody_confirms_flips_back_by_itself(standing: Scene) -> None:
+    before = standing.status()["live"]["id"]
     begin = {"command": "begin", "confirm_seconds": 2, "request": {"operation": "release", "again": True}}
-    assert say(at_1_1, begin)["ok"]
-    flipped = say(at_1_1, {"command": "flip"})
+    assert say(standing, begin)["ok"]
+    flipped = say(standing, {"command": "flip"})
     assert flipped["ok"], flipped
-    assert at_1_1.status()["live"]["id"] == flipped["release"] != before
+    assert standing.status()["live"]["id"] == flipped["release"] != before
     deadline = time.monotonic() + 40
-    while time.monotonic() < deadline and at_1_1.status()["live"]["id"] != before:
+    while time.monotonic() < deadline and standing.status()["live"]["id"] != before:
         time.sleep(0.3)
-    status = at_1_1.settled()
+    status = standing.settled()
     assert status["live"]["id"] == before
     assert "deadline" in status["last_failed"]["reason"]
 
 
-def test_two_releases_at_once_end_as_one_after_the_other_or_one_refused(at_1_1: Scene) -> None:
-    before = at_1_1.status()["live"]["id"]
+def test_two_releases_at_once_end_as_one_after_the_other_or_one_refused(standing: Scene) -> None:
+    before = standing.status()["live"]["id"]
     with ThreadPoolExecutor(2) as pool:
-        both = list(pool.map(lambda _: at_1_1.release(check=False, again=True), range(2)))
-    at_1_1.settled()
-    live = at_1_1.status()["live"]["id"]
+        both = list(pool.map(lambda _: standing.release(check=False, again=True), range(2)))
+    standing.settled()
+    live = standing.status()["live"]["id"]
     refused = [played for played in both if not played.ok]
     assert len(refused) <= 1, "\n".join(played.output for played in both)
     assert live != before
@@ -125,72 +125,72 @@ def test_two_releases_at_once_end_as_one_after_the_other_or_one_refused(at_1_1: 
         assert "Another transaction of audit-portal is open" in played.output.replace("\n", " "), played.output
 
 
-def test_a_backstay_of_another_protocol_is_refused_before_anything_is_touched(at_1_1: Scene) -> None:
-    before = at_1_1.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout
-    answer = say(at_1_1, {"command": "begin", "request": {"operation": "rollback"}, "protocol": 0})
+def test_a_backstay_of_another_protocol_is_refused_before_anything_is_touched(standing: Scene) -> None:
+    before = standing.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout
+    answer = say(standing, {"command": "begin", "request": {"operation": "rollback"}, "protocol": 0})
     assert not answer["ok"]
     assert "speaks protocol 1 and the caller 0" in answer["message"]
-    assert at_1_1.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout == before
+    assert standing.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout == before
 
 
-def test_a_damaged_payload_is_refused_before_anything_is_touched(at_1_1: Scene) -> None:
-    status = at_1_1.status()
+def test_a_damaged_payload_is_refused_before_anything_is_touched(standing: Scene) -> None:
+    status = standing.status()
     payload = f"{STATE}/artifacts/{status['live']['payload']}.tar"
-    at_1_1.lab.ssh(
+    standing.lab.ssh(
         "app1",
         f"cp {payload} /root/payload.tar && printf 'x' | dd of={payload} bs=1 seek=100000 conv=notrunc status=none",
     )
     try:
-        refused = at_1_1.backstay("release", "--json", "--again", APPLICATION, check=False)
+        refused = standing.backstay("release", "--json", "--again", APPLICATION, check=False)
     finally:
-        at_1_1.lab.ssh("app1", f"cp /root/payload.tar {payload}")
+        standing.lab.ssh("app1", f"cp /root/payload.tar {payload}")
     assert not refused["ok"]
     assert "damaged" in refused["message"], refused
-    assert [release["id"] for release in at_1_1.status()["releases"]] == [
+    assert [release["id"] for release in standing.status()["releases"]] == [
         release["id"] for release in status["releases"]
     ]
 
 
-def test_an_unknown_version_is_refused_on_the_controller_with_what_there_is(at_1_1: Scene) -> None:
-    refused = at_1_1.release("9.9.9", check=False)
+def test_an_unknown_version_is_refused_on_the_controller_with_what_there_is(standing: Scene) -> None:
+    refused = standing.release("9.9.9", check=False)
     assert not refused.ok
     told = refused.output.replace("\n", " ")
     assert "There is no payload of audit-portal 9.9.9" in told, refused.output
     assert "built so far: " in told
 
 
-def test_a_reboot_brings_the_live_and_the_warm_release_back(at_1_1: Scene) -> None:
-    before = at_1_1.status()
-    at_1_1.lab.reboot("app1")
+def test_a_reboot_brings_the_live_and_the_warm_release_back(standing: Scene) -> None:
+    before = standing.status()
+    standing.lab.reboot("app1")
     deadline = time.monotonic() + 60
-    after = at_1_1.status()
+    after = standing.status()
     while time.monotonic() < deadline and not (
         after["warm_running"] and set(after["processes"].values()) == {"active"}
     ):
         time.sleep(0.5)
-        after = at_1_1.status()
+        after = standing.status()
     assert after["live"] == before["live"]
     assert after["warm"] == before["warm"]
     assert after["warm_running"]
     assert set(after["processes"].values()) == {"active"}, after["processes"]
-    result = at_1_1.backstay("rollback", "--json", APPLICATION)
+    result = standing.backstay("rollback", "--json", APPLICATION)
     assert result["release"] == before["warm"]["id"]
 
 
-def test_a_host_killed_in_the_middle_of_a_release_comes_back_on_one_whole_release(at_1_1: Scene) -> None:
-    before = at_1_1.status()
-    with failpoint(at_1_1, "verify:begin:STOP"), ThreadPoolExecutor(1) as pool:
-        release = pool.submit(at_1_1.release, check=False, again=True, why="the host dies")
+def test_a_host_killed_in_the_middle_of_a_release_comes_back_on_one_whole_release(standing: Scene) -> None:
+    before = standing.status()
+    with failpoint(standing, "verify:begin:STOP"), ThreadPoolExecutor(1) as pool:
+        release = pool.submit(standing.release, check=False, again=True, why="the host dies")
         deadline = time.monotonic() + 60
         while (
             time.monotonic() < deadline
-            and '"verify"' not in at_1_1.lab.exec("app1", "cat", f"{STATE}/journal.jsonl", check=False).stdout
+            and '"verify"' not in standing.lab.exec("app1", "cat", f"{STATE}/journal.jsonl", check=False).stdout
         ):
             time.sleep(0.2)
-        at_1_1.lab.kill("app1")
-        at_1_1.lab.start("app1")
+        standing.lab.kill("app1")
+        standing.lab.start("app1")
         played = release.result()
-    after = at_1_1.settled()
+    after = standing.settled()
     assert not played.ok
     assert after["live"]["id"] == before["live"]["id"]
     assert "died" in after["last_failed"]["reason"], after["last_failed"]

@@ -7,8 +7,8 @@ from backstay_lab.scene import APPLICATION, Scene
 HOME = f"/opt/{APPLICATION}"
 
 
-def test_a_generation_swaps_and_swaps_back_while_the_old_database_is_open(at_1_1: Scene) -> None:
-    first = at_1_1.lab.ssh("app1", f"readlink {HOME}/data").stdout.strip()
+def test_a_generation_swaps_and_swaps_back_while_the_old_database_is_open(standing: Scene) -> None:
+    first = standing.lab.ssh("app1", f"readlink {HOME}/data").stdout.strip()
     program = f"""
 import os, sqlite3
 path = "{HOME}/data/db/portal.sqlite3"
@@ -39,9 +39,9 @@ back = marked()
 print(before > 0, inside, still == before, held_sees, back)
 """
     try:
-        told = at_1_1.lab.ssh("app1", f"python3 - <<'EOF'\n{program}\nEOF").stdout.split()
+        told = standing.lab.ssh("app1", f"python3 - <<'EOF'\n{program}\nEOF").stdout.split()
     finally:
-        at_1_1.lab.ssh("app1", f"ln -sfn {first} {HOME}/data && rm -rf {HOME}/data.d/spike")
+        standing.lab.ssh("app1", f"ln -sfn {first} {HOME}/data && rm -rf {HOME}/data.d/spike")
     # rows there; the new one seen by a new connection; the old connection undisturbed and blind to it; back again
     assert told == ["True", "True", "True", "False", "False"]
-    assert at_1_1.backstay("health", APPLICATION)
+    assert standing.backstay("health", APPLICATION)

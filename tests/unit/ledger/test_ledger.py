@@ -96,3 +96,26 @@ def test_a_ledger_cut_at_any_byte_is_read_up_to_its_last_whole_line(tmp_path_fac
     assert reading.fault is None
     assert len(reading.entries) == content[:cut].count(b"\n")
     assert reading.torn == (not content[:cut].endswith(b"\n") and cut > 0)
+
+
+def test_a_reader_without_the_lock_never_mistakes_an_entry_being_added_for_tampering(tmp_path):
+    """A reader may see the ledger before an append and the anchor after it."""
+    ledger = _filled(tmp_path)
+    path, anchor = tmp_path / "ledger.jsonl", tmp_path / "ledger.head"
+    before = path.read_bytes()
+    ledger.append("live", "0005-1.5.0")
+    after = path.read_bytes()
+
+    class Late(Storage):
+        """The first look at the ledger still finds the old content."""
+
+        looked = False
+
+        def read(self, asked: Path) -> bytes | None:
+            if asked == path and not self.looked:
+                self.looked = True
+                return before
+            return super().read(asked)
+
+    assert (path.read_bytes(), anchor.exists()) == (after, True)
+    assert len(Ledger(path, Late(), lambda: "t").read()) == 5
