@@ -16,10 +16,10 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlencode
 
-import pytest
 import yaml
 from backstay_lab.layout import CHECKOUT
 from backstay_lab.scene import APPLICATION, DOMAIN, Scene
@@ -51,7 +51,13 @@ def ask(
 
 def on_the_host(scene: Scene, path: str) -> str:
     """The body of an answer that the host itself gets, whose address is declared."""
-    return scene.lab.ssh("app1", f"curl -ks --resolve {DOMAIN}:443:127.0.0.1 https://{DOMAIN}{path}").stdout
+    program = (
+        "import http.client, ssl, sys\n"
+        "asked = http.client.HTTPSConnection('127.0.0.1', context=ssl._create_unverified_context())\n"
+        f"asked.request('GET', sys.argv[1], headers={{'Host': '{DOMAIN}'}})\n"
+        "print(asked.getresponse().read().decode())\n"
+    )
+    return scene.lab.ssh("app1", f"python3 -c {shlex.quote(program)} {path}").stdout
 
 
 def cookies_of(headers: http.client.HTTPMessage) -> str:
@@ -88,66 +94,66 @@ def typed(scene: Scene, command: str, answers: Mapping[str, str], seconds: float
 # looking
 
 
-def test_status_says_what_is_live_since_when_by_whom_from_which_commit_and_what_failed(at_1_1: Scene) -> None:
-    done = at_1_1.backstay("release", "--json", "--again", "--by", "ada", "--why", "'ticket 7'", APPLICATION)
-    status = at_1_1.status()
+def test_status_says_what_is_live_since_when_by_whom_from_which_commit_and_what_failed(standing: Scene) -> None:
+    done = standing.backstay("release", "--json", "--again", "--by", "ada", "--why", "'ticket 7'", APPLICATION)
+    status = standing.status()
     live = status["live"]
     assert live["id"] == done["release"] == status["releases"][-1]["id"]
-    assert (live["version"], live["by"], live["why"]) == ("1.1.0", "ada", "ticket 7")
+    assert (live["by"], live["why"]) == ("ada", "ticket 7")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", live["since"])
     assert re.fullmatch(r"[0-9a-f]{40}", live["commit"])
     assert status["rollback_target"] == done["previous"] == status["warm"]["id"]
-    refused = at_1_1.release("1.3.0", check=False, why="it cannot live")
+    refused = standing.release("1.3.0", check=False, why="it cannot live")
     assert not refused.ok
-    history = at_1_1.backstay("history", "--json", APPLICATION)
+    history = standing.backstay("history", "--json", APPLICATION)
     failed = history["last_failed"]
     assert (failed["version"], failed["state"], failed["why"]) == ("1.3.0", "failed", "it cannot live")
     assert "died while it was starting" in failed["reason"]
-    text = at_1_1.backstay("status", APPLICATION)
+    text = standing.backstay("status", APPLICATION)
     for said in (live["id"], "by ada", live["commit"][:10], failed["id"]):
         assert said in text, text
-    assert at_1_1.status()["live"] == live
+    assert standing.status()["live"] == live
 
 
-def test_a_ledger_that_was_changed_is_told_from_a_sound_one(at_1_1: Scene) -> None:
-    sound = at_1_1.backstay("history", "--verify", "--json", APPLICATION)
+def test_a_ledger_that_was_changed_is_told_from_a_sound_one(standing: Scene) -> None:
+    sound = standing.backstay("history", "--verify", "--json", APPLICATION)
     assert sound["ledger"] == "sound", sound
     copy = f"cp -p {LEDGER} /root/ledger.jsonl"
-    changed = f'sed -i \'2s/"by":"./"by":"X/\' {LEDGER}'
+    changed = f'sed -i \'1s/"by":"./"by":"X/\' {LEDGER}'
     shorter = f"sed -i '$d' {LEDGER} && sed -i '$d' {LEDGER}"
     restore = f"cp -p /root/ledger.jsonl {LEDGER}"
-    at_1_1.lab.ssh("app1", copy)
+    standing.lab.ssh("app1", copy)
     for harm, expected in ((changed, "was changed after it was written"), (shorter, "it was truncated")):
         try:
-            at_1_1.lab.ssh("app1", harm)
-            told = at_1_1.lab.ssh("app1", f"backstay history --verify --json {APPLICATION}", check=False)
+            standing.lab.ssh("app1", harm)
+            told = standing.lab.ssh("app1", f"backstay history --verify --json {APPLICATION}", check=False)
         finally:
-            at_1_1.lab.ssh("app1", restore)
+            standing.lab.ssh("app1", restore)
         verdict = json.loads(told.stdout)
         assert verdict["ledger"] == "tampered", verdict
         assert expected in verdict["message"]
-        assert told.exit_code != 0
-    assert at_1_1.backstay("history", "--verify", "--json", APPLICATION) == sound
+        assert told.returncode != 0
+    assert standing.backstay("history", "--verify", "--json", APPLICATION) == sound
 
 
-def test_logs_are_in_the_journal_and_in_files(at_1_1: Scene) -> None:
-    live = at_1_1.live()
-    status, headers, _ = ask(at_1_1, "/there-is-no-such-page/")
+def test_logs_are_in_the_journal_and_in_files(standing: Scene) -> None:
+    live = standing.live()
+    page = f"/no-such-page-{time.monotonic_ns()}/"
+    status, headers, _ = ask(standing, page)
     assert status == 404
-    request = headers["X-Request-Id"]
-    lines = at_1_1.backstay("logs", "--lines", "200", "--process", "web", APPLICATION)
-    assert f'"release_id": "{live}"' in lines, lines[-2000:]
-    assert request in lines, "a line of the journal names the request"
-    worker = at_1_1.backstay("logs", "--lines", "50", "--process", "worker", APPLICATION)
+    lines = standing.backstay("logs", "--lines", "200", "--process", "web", APPLICATION)
+    told = next(line for line in lines.splitlines() if page in line)
+    assert f'"release_id": "{live}"' in told
+    worker = standing.backstay("logs", "--lines", "50", "--process", "worker", APPLICATION)
     assert "worker started" in worker
     assert "Booting worker" not in worker, "lines of another process"
-    files = at_1_1.lab.ssh(
+    files = standing.lab.ssh(
         "app1", f"stat -c '%U:%G %a' /var/log/{APPLICATION}; tail -n 50 /var/log/{APPLICATION}/*.log"
     )
     assert files.stdout.startswith(f"{APPLICATION}:adm 2750"), files.stdout[:200]
-    assert request in files.stdout, files.stdout[-2000:]
+    assert page in files.stdout, files.stdout[-2000:]
     assert "gunicorn.log" in files.stdout
-    front = at_1_1.lab.ssh("app1", f"grep {request} /var/log/nginx/{APPLICATION}.access.log").stdout
+    front = standing.lab.ssh("app1", f"grep {headers['X-Request-Id']} /var/log/nginx/{APPLICATION}.access.log").stdout
     entry = json.loads(front)
     assert (entry["status"], entry["release"]) == (404, live)
 
@@ -155,108 +161,115 @@ def test_logs_are_in_the_journal_and_in_files(at_1_1: Scene) -> None:
 # doing
 
 
-def test_the_first_administrator_is_made_on_the_host_and_logs_in_over_https(at_1_1: Scene) -> None:
+def test_the_first_administrator_is_made_on_the_host_and_logs_in_over_https(standing: Scene) -> None:
     name = f"chief{time.monotonic_ns()}"
     shown = typed(
-        at_1_1,
+        standing,
         f"backstay run -a {APPLICATION} python manage.py createsuperuser --username {name} --email chief@lab.test",
         {"Password:": PASSWORD, "Password (again):": PASSWORD},
     )
     assert "Superuser created successfully." in shown
     assert PASSWORD not in shown
     login = "/admin/login/?next=/admin/"
-    status, headers, page = ask(at_1_1, login)
+    status, headers, page = ask(standing, login)
     assert status == 200
     token = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page)
     assert token is not None
     form = {"csrfmiddlewaretoken": token[1], "username": name, "password": PASSWORD, "next": "/admin/"}
-    status, headers, page = ask(at_1_1, login, form=form, cookies=cookies_of(headers))
+    status, headers, page = ask(standing, login, form=form, cookies=cookies_of(headers))
     assert (status, headers["Location"]) == (302, "/admin/"), page[:500]
-    status, _, page = ask(at_1_1, "/admin/", cookies=cookies_of(headers))
+    status, _, page = ask(standing, "/admin/", cookies=cookies_of(headers))
     assert status == 200
     assert "Site administration" in page
 
 
-def test_a_command_gets_its_input_its_exit_code_and_no_more_rights_than_the_application(at_1_1: Scene) -> None:
+def test_a_command_gets_its_input_its_exit_code_and_no_more_rights_than_the_application(standing: Scene) -> None:
     run = f"backstay run -a {APPLICATION}"
-    said = at_1_1.lab.ssh("app1", f"echo 'through the pipe' | {run} cat").stdout
+    said = standing.lab.ssh("app1", f"echo 'through the pipe' | {run} cat").stdout
     assert said == "through the pipe\n"
-    assert at_1_1.lab.ssh("app1", f"{run} sh -c 'exit 7'", check=False).exit_code == 7
-    user = at_1_1.lab.ssh("app1", f"{run} sh -c 'id -un; echo $BACKSTAY_RELEASE_ID'").stdout.split()
-    assert user == [APPLICATION, at_1_1.live()]
+    assert standing.lab.ssh("app1", f"{run} sh -c 'exit 7'", check=False).returncode == 7
+    user = standing.lab.ssh("app1", f"{run} sh -c 'id -un; echo $BACKSTAY_RELEASE_ID'").stdout.split()
+    assert user == [APPLICATION, standing.live()]
     for forbidden in ("cat /etc/backstay/*/secrets.json", f"ls {STATE}", f"touch /opt/{APPLICATION}/x", "ls /root"):
-        tried = at_1_1.lab.ssh("app1", f"{run} sh -c {shlex.quote(forbidden)}", check=False)
-        assert tried.exit_code != 0, f"the application may {forbidden}: {tried.stdout[:100]}"
+        tried = standing.lab.ssh("app1", f"{run} sh -c {shlex.quote(forbidden)}", check=False)
+        assert tried.returncode != 0, f"the application may {forbidden}: {tried.stdout[:100]}"
 
 
-def test_maintenance_closes_the_door_to_visitors_and_opens_it_again(at_1_1: Scene) -> None:
-    at_1_1.play("maintenance", state="on")
+def test_maintenance_closes_the_door_to_visitors_and_opens_it_again(standing: Scene) -> None:
+    standing.play("maintenance", state="on")
     try:
         for path in ("/", "/admin/login/", "/healthz/"):
-            status, headers, page = ask(at_1_1, path)
+            status, headers, page = ask(standing, path)
             assert status == 503, f"{path} answered {status}"
             assert int(headers["Retry-After"]) > 0
             assert "We will be right back" in page
-        assert json.loads(on_the_host(at_1_1, "/healthz/"))["status"] == "pass"
-        assert at_1_1.status()["maintenance"]
-        again = at_1_1.backstay("maintenance", "on", APPLICATION, "--json")
+        assert json.loads(on_the_host(standing, "/healthz/"))["status"] == "pass"
+        assert standing.status()["maintenance"]
+        again = standing.backstay("maintenance", "on", APPLICATION, "--json")
         assert not again["changed"]
     finally:
-        at_1_1.play("maintenance", state="off")
-    status, headers, _ = ask(at_1_1, "/")
-    assert (status, headers["X-Release-Id"]) == (200, at_1_1.live())
-    assert not at_1_1.status()["maintenance"]
+        standing.play("maintenance", state="off")
+    status, headers, _ = ask(standing, "/")
+    assert (status, headers["X-Release-Id"]) == (200, standing.live())
+    assert not standing.status()["maintenance"]
 
 
-def test_what_is_measured_is_told_to_declared_addresses_only(at_1_1: Scene) -> None:
-    status, _, body = ask(at_1_1, "/metrics")
+def test_what_is_measured_is_told_to_declared_addresses_only(standing: Scene) -> None:
+    status, _, body = ask(standing, "/metrics")
     assert status == 403
     assert "portal_audits" not in body
-    status, _, body = ask(at_1_1, "/healthz/")
+    status, _, body = ask(standing, "/healthz/")
     assert (status, sorted(json.loads(body))) == (200, ["releaseId", "status"])
-    assert "portal_audits 10000" in on_the_host(at_1_1, "/metrics")
-    assert {"database", "migrations", "media:writable"} <= set(json.loads(on_the_host(at_1_1, "/healthz/"))["checks"])
+    assert "portal_audits 10000" in on_the_host(standing, "/metrics")
+    assert {"database", "migrations", "media:writable"} <= set(json.loads(on_the_host(standing, "/healthz/"))["checks"])
 
 
-def test_a_singleton_never_runs_twice(at_1_1: Scene) -> None:
-    for _ in range(2):
-        at_1_1.backstay("release", "--json", "--again", APPLICATION)
-        at_1_1.backstay("rollback", "--json", APPLICATION)
+def test_a_singleton_never_runs_twice(standing: Scene) -> None:
+    standing.backstay("release", "--json", "--again", APPLICATION)
+    standing.backstay("rollback", "--json", APPLICATION)
     time.sleep(2.0)  # its last run writes down that it was there
     query = "from audits.models import SchedulerTick\n"
     query += "for row in SchedulerTick.objects.order_by('started', 'id'):\n"
     query += "    print(row.release_id, row.started.timestamp(), row.last_seen.timestamp(), row.ticks)\n"
-    done = at_1_1.lab.ssh(
+    done = standing.lab.ssh(
         "app1", f"echo {shlex.quote(query)} | backstay run -a {APPLICATION} python manage.py shell -v 0"
     )
     rows = [(row[0], float(row[1]), float(row[2])) for row in map(str.split, done.stdout.splitlines())]
-    assert len({release for release, _, _ in rows}) >= 3, rows
-    overlaps = [(one, two) for one, two in zip(rows, rows[1:], strict=False) if two[1] < one[2]]
+    assert len({release for release, _, _ in rows}) >= 2, rows
+    overlaps = [(one, two) for one, two in pairwise(rows) if two[1] < one[2]]
     assert overlaps == []
-    assert rows[-1][0] == at_1_1.live(), "the live release's scheduler runs"
+    assert rows[-1][0] == standing.live(), "the live release's scheduler runs"
 
 
 # health
 
 
-def test_health_answers_for_each_check_on_the_host_and_from_here(at_1_1: Scene) -> None:
-    played = at_1_1.play("health", from_here=True, ca_file=str(at_1_1.ca))
-    for name in ("certificate", "front door"):
-        assert name in played.output, played.output
+def test_health_answers_for_each_check_on_the_host_and_from_here(standing: Scene) -> None:
+    played = standing.play("health", from_here=True, ca_file=str(standing.ca), address=standing.address())
+    lines = [line.strip().removeprefix("app1: ") for line in played.output.splitlines()]
+    for name in (
+        "release: health",
+        "front door: health",
+        "front door: a static file",
+        "certificate",
+        "health",
+        "portal",
+    ):
+        assert any(line.startswith("ok") and f" {name} " in line for line in lines), played.output
 
 
-def test_a_sick_target_fails_with_a_sentence_for_each_check(at_1_1: Scene, tmp_path: Path) -> None:
+def test_a_sick_target_fails_with_a_sentence_for_each_check(standing: Scene, tmp_path: Path) -> None:
     checks = [
         {"type": "tcp", "host": "127.0.0.1", "port": 1, "name": "nobody listens"},
         {"type": "unit", "unit": "no-such-thing.service"},
         {"type": "http", "url": f"https://{DOMAIN}/there-is-no-such-page/", "address": "127.0.0.1", "verify": False},
-        {"type": "disk", "path": "/"},
+        {"type": "disk", "path": "/", "free_bytes": 1},
     ]
     task = {"name": "Ask", "backstay.ops.health_check": {"checks": checks, "deadline_seconds": 1}}
     play = [{"name": "Ask", "hosts": "app1", "gather_facts": False, "tasks": [task]}]
     file = tmp_path / "ask.yml"
     file.write_text(yaml.safe_dump(play), encoding="utf-8")
-    played = at_1_1.play(str(file), check=False)
+    played = standing.play(str(file), check=False)
     assert not played.ok
     said = " ".join(played.output.split())
     for reason in ("nobody listens", "refused", "no-such-thing.service", "404"):
@@ -307,29 +320,29 @@ def found_on_the_host(scene: Scene, secret: str, command: str) -> str:
     return done.stdout.replace(secret, "[the secret]")
 
 
-def test_a_secret_is_seen_nowhere(at_1_1: Scene) -> None:
+def test_a_secret_is_seen_nowhere(standing: Scene) -> None:
     secret = secret_of()
-    with watched_by_another_user(at_1_1):
+    with watched_by_another_user(standing):
         outputs = [
-            at_1_1.play("site", "--diff", "-vvv").output,
-            at_1_1.play("release", "--diff", "-vvv", again=True, why="nobody may see it").output,
-            json.dumps(at_1_1.status()),
-            json.dumps(at_1_1.backstay("history", "--json", APPLICATION)),
+            standing.play("site", "--diff", "-vvv").output,
+            standing.play("release", "--diff", "-vvv", again=True, why="nobody may see it").output,
+            json.dumps(standing.status()),
+            json.dumps(standing.backstay("history", "--json", APPLICATION)),
         ]
     for output in outputs:
         assert secret not in output, f"it is in an output of {len(output)} bytes"
         assert "PRIVATE KEY" not in output
     assert "module_args" in outputs[0], "nothing was shown that could have held it"
-    assert "gunicorn" in at_1_1.lab.ssh("app1", "cat /run/watched").stdout, "the watcher saw nothing"
+    assert "gunicorn" in standing.lab.ssh("app1", "cat /run/watched").stdout, "the watcher saw nothing"
     # It is where it belongs, so the search does find it.
-    assert found_on_the_host(at_1_1, secret, "grep -rlF -f - /etc/backstay") != ""
+    assert found_on_the_host(standing, secret, "grep -rlF -f - /etc/backstay") != ""
     unprivileged = "setpriv --reuid=nobody --regid=nogroup --clear-groups"
     readable = "/etc /opt /run /var /usr/lib/backstay /usr/lib/systemd /tmp /home"
     for searched in (
         "grep -cF -f - /run/watched | grep -v '^0$'",
         f"grep -rlF -f - {STATE} /var/log",
-        "{ cat > /run/pattern; journalctl --no-pager -o verbose | grep -F -m 3 -f /run/pattern; rm /run/pattern; } || :",
-        "{ cat > /run/pattern; systemctl show '*' | grep -F -m 3 -f /run/pattern; rm /run/pattern; } || :",
+        "{ cat > /run/pattern; journalctl --no-pager -o verbose | grep -F -f /run/pattern; rm /run/pattern; } || :",
+        "{ cat > /run/pattern; systemctl show '*' | grep -F -f /run/pattern; rm /run/pattern; } || :",
         f"{unprivileged} grep -rlsF -f - --exclude-dir=proc {readable} || :",
     ):
-        assert found_on_the_host(at_1_1, secret, searched) == "", f"found by: {searched}"
+        assert found_on_the_host(standing, secret, searched) == "", f"found by: {searched}"
