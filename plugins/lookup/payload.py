@@ -40,7 +40,6 @@ _raw:
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +54,7 @@ class LookupModule(LookupBase):
         """The payload of `terms` = [application, version]; raises AnsibleError, naming what was built, when absent."""
         self.set_options(var_options=variables, direct=kwargs)
         application, version = (str(term) for term in terms)
-        room = Path.cwd() / os.path.expanduser(self.get_option("backstay_artifacts")) / application
+        room = Path.cwd() / Path(self.get_option("backstay_artifacts")).expanduser() / application
         payload = room / version / f"{application}-{version}.tar"
         attestation = payload.with_suffix("").with_name(f"{application}-{version}.attestation.json")
         try:

@@ -258,11 +258,11 @@ class _Members:
             raise self._broken(error) from error
 
     def __iter__(self) -> Iterator[tarfile.TarInfo]:
-        assert self.archive is not None
+        archive = self._opened()
         leaves: set[str] = set()  # files and links
         folders: set[str] = set()
         origin = f"The payload {self.payload.name}"
-        for member in self.archive:
+        for member in archive:
             _check_member(member, origin=origin)
             parents = {str(parent) for parent in PurePosixPath(member.name).parents}
             if member.name in leaves or member.name in folders or parents & leaves:
@@ -272,10 +272,15 @@ class _Members:
             yield member
 
     def read(self, member: tarfile.TarInfo) -> IO[bytes]:
-        assert self.archive is not None
-        content = self.archive.extractfile(member)
-        assert content is not None, "only plain files are read"
+        content = self._opened().extractfile(member)
+        if content is None:
+            raise BackstayError(f"{self.payload} holds {member.name}, which is no plain file: build it again.")
         return content
+
+    def _opened(self) -> tarfile.TarFile:
+        if self.archive is None:
+            raise BackstayError(f"{self.payload} is read before it was opened: this is a fault of Backstay.")
+        return self.archive
 
     def _broken(self, wrong: Exception) -> BackstayError:
         return BackstayError(f"The payload {self.payload} cannot be read ({wrong}): send it again.")
@@ -418,7 +423,8 @@ def unpack_source(archive: Path, target: Path) -> None:
                     links.append((path, member.linkname))
                     continue
                 content = opened.extractfile(member)
-                assert content is not None, "checked above to be a plain file"
+                if content is None:
+                    raise BackstayError(f"{archive} holds {member.name}, which is no plain file: send it again.")
                 _write(path, content, _mode(member.mode))
     except (tarfile.TarError, EOFError) as wrong:
         raise BackstayError(f"The exported source {archive} cannot be read ({wrong}): build again.") from wrong

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from ._errors import BackstayError, InputError
 from ._layout import Layout
@@ -26,24 +26,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.verb(options))
     except BackstayError as failed:
         if getattr(options, "json", False):
-            print(
-                json.dumps(
-                    {"ok": False, "message": failed.message, "lines": failed.lines, "exit_code": failed.exit_code}
-                )
-            )
+            told = {"ok": False, "message": failed.message, "lines": failed.lines, "exit_code": failed.exit_code}
+            _say(json.dumps(told))
         else:
             for line in failed.lines:
-                print(f"  | {line}", file=sys.stderr)
-            print(f"backstay: {failed.message}", file=sys.stderr)
+                _say(f"  | {line}", sys.stderr)
+            _say(f"backstay: {failed.message}", sys.stderr)
         return failed.exit_code
     except KeyboardInterrupt:
-        print(
-            "backstay: interrupted; an open transaction goes on or undoes itself, see `backstay status`",
-            file=sys.stderr,
-        )
+        _say("backstay: interrupted; an open transaction goes on or undoes itself, see `backstay status`", sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """A line for a person or a program, at once: whoever follows a release must not wait for a buffer."""
+    out = stream or sys.stdout
+    out.write(f"{text}\n")
+    out.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,7 +142,7 @@ def _engine(options: argparse.Namespace) -> Any:
 
 
 def _tell(options: argparse.Namespace, value: dict[str, Any], text: str) -> None:
-    print(json.dumps(value) if options.json else text, flush=True)
+    _say(json.dumps(value) if options.json else text)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -188,11 +189,11 @@ class _Follow:
             return
         kind = event.get("event")
         if kind == "step":
-            print(f"  {event['title']:<36} {event['seconds']:>7.2f} s  {event['detail']}", flush=True)
+            _say(f"  {event['title']:<36} {event['seconds']:>7.2f} s  {event['detail']}")
         elif kind == "undone":
-            print(f"  undone: {event['title']}", flush=True)
+            _say(f"  undone: {event['title']}")
         elif kind == "say":
-            print(f"  {event['line']}", flush=True)
+            _say(f"  {event['line']}")
 
 
 def _release(options: argparse.Namespace) -> int:
@@ -283,7 +284,7 @@ def _recover(options: argparse.Namespace) -> int:
     from ._service import Lock, recover
 
     engine = _engine(options)
-    engine.say = lambda line: print(f"  {line}", flush=True)
+    engine.say = lambda line: _say(f"  {line}")
     lock = Lock(engine.layout.lock)
     if not lock.take(wait_seconds=0.0 if not options.boot else 30.0):
         raise BackstayError(
@@ -304,7 +305,7 @@ def _health(options: argparse.Namespace) -> int:
     if live is None:
         raise BackstayError(f"Nothing of {engine.layout.name} is live: release a version.")
     code, text = health_command(engine.layout, engine.application(live), live, as_json=options.json)
-    print(text)
+    _say(text)
     return int(code)
 
 

@@ -300,10 +300,10 @@ class Connection:
         return self._socket.getpeercert(binary_form=True) or b""
 
     def send(self, message: bytes) -> None:
-        assert self._socket is not None
+        channel = self._open()
         try:
-            self._socket.settimeout(self._remaining())
-            self._socket.sendall(message)
+            channel.settimeout(self._remaining())
+            channel.sendall(message)
         except TimeoutError as late:
             raise self._late() from late
         except (BrokenPipeError, ConnectionResetError):
@@ -311,11 +311,16 @@ class Connection:
         except OSError as broken:
             raise BackstayError(f"{self.target.peer} broke the connection ({broken.strerror or broken})") from broken
 
+    def _open(self) -> socket.socket:
+        if self._socket is None:
+            raise BackstayError("the connection is used outside its `with`: this is a fault of Backstay")
+        return self._socket
+
     def _read(self) -> bytes:
-        assert self._socket is not None
+        channel = self._open()
         try:
-            self._socket.settimeout(self._remaining())
-            return self._socket.recv(_READ_BYTES)
+            channel.settimeout(self._remaining())
+            return channel.recv(_READ_BYTES)
         except TimeoutError as late:
             raise self._late() from late
         except ConnectionResetError:

@@ -19,11 +19,18 @@ def ask(
     deadlines: Mapping[str, float],
     *,
     check_mode: bool,
+    transaction: str | None = None,
 ) -> tuple[bool, dict[str, Any]]:
-    """(whether it failed, the module's result). Nothing is changed in check mode."""
+    """(whether it failed, the module's result). Nothing is changed in check mode.
+
+    `transaction` is the one that `prepared` returned: only that one is flipped, confirmed or aborted, never somebody
+    else's. Empty means that nothing was prepared, so that nothing has to be done.
+    """
     layout = Layout(application)
     said: list[str] = []
     try:
+        if transaction == "":
+            return False, {"changed": False, "backstay_lines": [], "msg": f"{application}: nothing was prepared."}
         if check_mode:
             if state in ("flipped", "confirmed", "aborted"):
                 return False, {"changed": True, "backstay_lines": [], "msg": f"{application}: would be {state}."}
@@ -40,7 +47,12 @@ def ask(
         elif state == "aborted" and call(layout, "status")["state"] == "idle":
             return False, {"changed": False, "backstay_lines": [], "msg": f"{application}: no transaction is open."}
         else:
-            answer = call(layout, _COMMANDS[state], on_event=lambda event: said.extend(_line(event)))
+            answer = call(
+                layout,
+                _COMMANDS[state],
+                on_event=lambda event: said.extend(_line(event)),
+                transaction=transaction,
+            )
     except BackstayError as failed:
         lines = [*said, *(f"| {line}" for line in failed.lines)]
         return True, {"changed": False, "msg": failed.message, "exit_code": failed.exit_code, "backstay_lines": lines}

@@ -46,6 +46,12 @@ options:
     description: Keep the release before the live one running meanwhile. V(false) stops it first, where memory is short.
     type: bool
     default: true
+  transaction:
+    description:
+      - The RV(transaction) that O(state=prepared) returned, for O(state=flipped), O(state=confirmed) and
+        O(state=aborted). Only that one is touched, never somebody else's.
+      - Empty means that nothing was prepared; then nothing happens. Without it, whichever is open is meant.
+    type: str
   by:
     description: Who releases; goes into the ledger.
     type: str
@@ -89,6 +95,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+transaction:
+  description: Id of the transaction; absent where there was nothing to do.
+  type: str
+  returned: when something was done
+  sample: 20261121T081500123-814
 release:
   description: Id of the release.
   type: str
@@ -137,6 +148,7 @@ def main() -> None:
             "payload": {"type": "str"},
             "again": {"type": "bool", "default": False},
             "keep_warm": {"type": "bool", "default": True},
+            "transaction": {"type": "str"},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
             "prepare_seconds": {"type": "float", "default": 900},
@@ -152,7 +164,12 @@ def main() -> None:
     }
     deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds")}
     failed, result = _release_client.ask(
-        options["application"], options["state"], request, deadlines, check_mode=module.check_mode
+        options["application"],
+        options["state"],
+        request,
+        deadlines,
+        check_mode=module.check_mode,
+        transaction=options["transaction"],
     )
     if failed:
         module.fail_json(**result)

@@ -18,8 +18,8 @@ os.environ.update(
     BACKSTAY_DATA_DIR=_directory.name,
 )
 
-from portal.settings import *  # noqa: E402, F403 - the environment above must come first, and all names are wanted
-from portal.settings import STORAGES  # noqa: E402
+from portal.settings import *  # noqa: E402, F403 - the environment above comes first; all names are wanted
+from portal.settings import STORAGES  # noqa: E402 - the environment above must be set first
 
 # The manifest is written by collectstatic, which belongs to the build.
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
