@@ -1,0 +1,205 @@
+"""Write the table of the application's file into the operator's guide, from the schema in `_application.py`.
+
+    python tools/application_keys.py           write it
+    python tools/application_keys.py --check   only say whether it is current
+
+Types, limits and defaults are asked of the schema itself: each converter is given a value that it refuses, and says
+what it wants. Only what a key means is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, is_dataclass
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
+
+from ansible_collections.backstay.ops.plugins.module_utils import _application as schema
+
+GUIDE = ROOT / "docs" / "operator-guide.md"
+BEGIN = "<!-- keys: generated from plugins/module_utils/_application.py by `python tools/application_keys.py` -->"
+END = "<!-- end of keys -->"
+
+MEANINGS = {
+    "name": "User, paths, units and site are called after it; so is the file: `<name>.yml`.",
+    "domain": "The name visitors use.",
+    "source.repository": "Where the controller finds the source; `./` and `../` start at this file.",
+    "source.path": "The application's directory inside the repository.",
+    "source.tag": "How the tag of a version is called.",
+    "runtime.settings": "Django's settings module.",
+    "runtime.wsgi": "What gunicorn serves.",
+    "runtime.type": "What kind of application it is.",
+    "runtime.requirements": "Dependencies, locked with hashes.",
+    "runtime.checks_requirements": "What the checks need beyond them, with hashes; never on hosts that serve.",
+    "runtime.checks": "Commands that must pass before a payload is built.",
+    "runtime.changelog": "A file that must have an entry `## [<version>]`; without it none is needed.",
+    "processes.web.workers": "Processes of gunicorn.",
+    "processes.web.threads": "Threads of each.",
+    "processes.web.timeout_seconds": "A worker that is silent for longer is replaced.",
+    "processes.web.graceful_seconds": "How long requests may take to finish when it stops.",
+    "processes.web.stop_seconds": "What it gets before it is killed; more than `graceful_seconds`.",
+    "processes.web.memory_max_bytes": "The unit's memory limit.",
+    "processes.*.command": "What the worker runs; `python` is the release's own.",
+    "processes.*.singleton": "It never runs twice, also while releases overlap.",
+    "processes.*.stop_seconds": "What it gets to end after SIGTERM before it is killed.",
+    "processes.*.memory_max_bytes": "The unit's memory limit.",
+    "aliases": "Further names the site answers to.",
+    "network": "Whether its processes may open connections to the network.",
+    "databases[].name": "What to call the database.",
+    "databases[].engine": "Which one it is.",
+    "databases[].path": "SQLite: its file, below the data directory.",
+    "databases[].url_key": "PostgreSQL: the environment's key that holds its URL.",
+    "media": "Uploaded files, below the data directory; nginx serves them at `/media/`.",
+    "environment.values": "The environment, in the open.",
+    "environment.required": "Keys that must have a value; else nothing is touched.",
+    "environment.secret": "Keys whose values come from Vault: `backstay_secrets['<name>']`.",
+    "environment.example": "An `.env.example`, relative to this file, whose every key must be known here.",
+    "health.path": "Where the application says whether it is well.",
+    "health.status": "The answer that means well.",
+    "health.consecutive": "Good answers in a row before a candidate counts as well.",
+    "health.interval_seconds": "Pause between two questions.",
+    "health.deadline_seconds": "After this long without them, the candidate is refused.",
+    "health.latency_seconds": "An answer that takes longer is not good.",
+    "smoke[].name": "What to call it in messages.",
+    "smoke[].path": "What to ask for; `auto:static` and `auto:media` stand for a file that is really there.",
+    "smoke[].status": "The expected status.",
+    "smoke[].contains": "Text the body must hold.",
+    "smoke[].through": "The candidate is asked before the flip, the front door after it. `auto:`: the latter only.",
+    "internal_addresses": "Who may see `/metrics` and the details of the health answer.",
+    "uploads_max_bytes": "Larger request bodies are refused with 413.",
+    "log_level": "Of gunicorn, and given to the application as `BACKSTAY_LOG_LEVEL`.",
+    "releases.keep": "How many good releases stay on the host.",
+    "releases.drain_seconds": "How long old requests may take to finish before a former release is stopped.",
+    "releases.confirm_seconds": "How long a flipped release waits for its confirmation before it flips back.",
+    "releases.free_bytes": "Disk that must stay free beside a new release.",
+    "releases.free_inodes": "Inodes that must stay free.",
+    "releases.free_memory_bytes": "Memory that must stay free beside the candidate.",
+    "format": "The format of this file; a newer one is refused.",
+}
+
+_REFUSED = object()
+
+
+def wanted(converter: schema.Converter) -> str:
+    """What a converter wants, in its own words."""
+    problems: list[str] = []
+    converter(_REFUSED, schema._At("", "x", problems))
+    said = _remedy(problems)
+    if not said.startswith("a list, one "):
+        return said
+    converter([_REFUSED], schema._At("", "x", problems))
+    inner = _remedy(problems)
+    if not inner.startswith("a list, one "):
+        return f"a list, each {inner}"
+    return f"a list, each {inner.replace(', one ', ' of ').replace(' an item', 's')}"
+
+
+def _remedy(problems: list[str]) -> str:
+    """The end of the last sentence, without what is so for all keys or would be no limit in practice."""
+    said = problems[-1].rpartition(": write ")[2].removesuffix(".").removesuffix(", without quotes")
+    return re.sub(r"from (\d+) to \d{13,}", r"of at least \1", said)
+
+
+def section_of(hint: Any) -> tuple[Any, str]:
+    """(dataclass, ending of the key) where a key holds a section, or a list or a mapping of them; else (None, "")."""
+    if is_dataclass(hint):
+        return hint, ""
+    for inner in get_args(hint):
+        if is_dataclass(inner):
+            return inner, ".*" if issubclass(cast(Any, getattr(hint, "__origin__", type)), Mapping) else "[]"
+    return None, ""
+
+
+def default_of(declared: Field[Any]) -> str:
+    if declared.default is MISSING and declared.default_factory is MISSING:
+        return "**required**"
+    value = declared.default if declared.default is not MISSING else cast(Any, declared.default_factory)()
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"`{value:g}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def keys(cls: Any = schema.Application, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(key, what to write, default) of every key of the file; those that must be given come first."""
+    hints = get_type_hints(cls)
+    described = schema._schema(cls)
+    for name in sorted(described, key=lambda name: name != "format"):
+        converter, declared = described[name]
+        inner, ending = section_of(hints[name])
+        if inner is schema.Process:
+            yield from process_keys()
+        elif inner is not None:
+            yield from keys(inner, f"{prefix}{name}{ending}.")
+        elif name == "format":
+            yield name, f"`{schema.FORMAT}`", "**required**"
+        else:
+            yield f"{prefix}{name}", wanted(converter), default_of(declared)
+
+
+def process_keys() -> Iterator[tuple[str, str, str]]:
+    """The web process and all others take different keys; defaults are those that a file without them is given."""
+    file = {
+        "format": schema.FORMAT,
+        "name": "a",
+        "domain": "a.example",
+        "source": {"repository": "a"},
+        "runtime": {"settings": "a", "wsgi": "a:a"},
+        "processes": {"web": {}, "worker": {"command": ["a"]}},
+    }
+    made = schema.parse(file, file="").processes
+    described = schema._schema(schema.Process)
+    for process, shown, left_out in (
+        (made["web"], "web", schema._WORKER_ONLY),
+        (made["worker"], "*", schema._WEB_ONLY),
+    ):
+        for name, (converter, _declared) in described.items():
+            if name in left_out:
+                continue
+            value = getattr(process, name)
+            default = f"`{value:g}`" if isinstance(value, float) else f"`{json.dumps(value)}`"
+            yield f"processes.{shown}.{name}", wanted(converter), "**required**" if name == "command" else default
+
+
+def table() -> str:
+    """The generated part of the guide, markers included. Raises KeyError for a key without a meaning."""
+    found = list(keys())
+    stale = sorted(set(MEANINGS) - {key for key, _wanted, _default in found})
+    if stale:
+        raise KeyError(f"tools/application_keys.py explains {', '.join(stale)}, which the schema does not have")
+    rows = [f"| `{key}` | {what} | {default} | {MEANINGS[key]} |" for key, what, default in found]
+    return "\n".join([BEGIN, "| key | write | default | meaning |", "|---|---|---|---|", *rows, END])
+
+
+def wanted_guide(text: str) -> str:
+    """The guide with the current table in its place."""
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"{GUIDE} has no place for the table: it needs the two marker lines")
+    return pattern.sub(lambda _found: table(), text)
+
+
+def main(arguments: list[str]) -> int:
+    """Write or check; exit code 1 when a check found a table that is not current."""
+    text = GUIDE.read_text(encoding="utf-8")
+    new = wanted_guide(text)
+    if new != text and "--check" in arguments:
+        print(f"not current: {GUIDE.relative_to(ROOT)}. Run: python tools/application_keys.py")
+        return 1
+    if new != text:
+        GUIDE.write_text(new, encoding="utf-8")
+        print(f"wrote {GUIDE.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
