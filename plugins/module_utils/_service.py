@@ -213,6 +213,7 @@ def recover(engine: Engine, *, forward: bool = False, emit: Emit = lambda event:
     found = recovery(engine.journal.read(), forward=forward)
     name = engine.layout.name
     if found.begin is None:
+        engine.storage.remove(engine.layout.journal)  # without a whole record it is of no transaction
         settled = engine.settle()
         return {"found": "nothing", "live": engine.live(), "message": f"{name}: no transaction was open; {settled}."}
     transaction = Transaction.from_dict(found.begin)

@@ -103,6 +103,8 @@ class Storage:
             if fresh:
                 self._sync_directory(path.parent)
         except OSError as refused:
+            if fresh:  # nothing was written: an empty file would look like the beginning of something
+                self._forget(path)
             raise _refusal("append to", path, refused) from refused
 
     def truncate(self, path: Path, size_bytes: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from pathlib import Path
 
@@ -87,3 +88,15 @@ def test_closing_puts_the_journal_away_under_its_name(tmp_path):
     journal.close("20261121-1")
     assert not (tmp_path / "journal.jsonl").exists()
     assert (tmp_path / "journal.d" / "20261121-1.jsonl").exists()
+
+
+def test_a_full_disk_leaves_no_empty_journal_that_looks_like_an_open_transaction(tmp_path):
+    class Full(Storage):
+        def _append(self, path, content, mode):
+            path.touch()
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    journal = Journal(tmp_path / "journal.jsonl", tmp_path / "journal.d", Full(), lambda: "now")
+    with pytest.raises(BackstayError, match=r"No space left on device; free some space"):
+        journal.write("begin", "begin")
+    assert not (tmp_path / "journal.jsonl").exists()
