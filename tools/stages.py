@@ -59,9 +59,11 @@ STAGES: dict[str, tuple[Step, ...]] = {
         Step("antsibull-changelog", ("antsibull-changelog", "lint")),
         Step("contracts", (*PYTEST, "-q", "tests/unit/contracts")),
     ),
-    "unit": (Step("pytest tests/unit", (*PYTEST, "-q", "tests/unit"), loud=True),),
+    "unit": (Step("pytest tests/unit", (*PYTEST, "-q", "-n", "2", "tests/unit"), loud=True),),
     "sanity": (Step("ansible-test sanity", ("tools/sanity",), loud=True),),
     "molecule": (
+        # Molecule remembers hosts that somebody else may have removed: forget them, then make them.
+        Step("molecule reset", ("molecule", "reset"), environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"}),
         Step(
             "molecule test",
             ("molecule", "test", "--all", "--report"),

@@ -35,6 +35,7 @@ def ask(
             if state in ("flipped", "confirmed", "aborted"):
                 return False, {"changed": True, "backstay_lines": [], "msg": f"{application}: would be {state}."}
             answer = call(layout, "plan", request=dict(request))
+            said.extend([str(answer["message"]), *(str(line) for line in answer["lines"])])
         elif _COMMANDS[state] == "begin":
             answer = call(
                 layout,
