@@ -24,7 +24,10 @@ def both(scene: Scene) -> Iterator[Scene]:
     described |= {"name": SECOND, "domain": "second.lab.test", "aliases": []}
     described["source"]["repository"] = str(CHECKOUT / ".lab" / "portal.git")
     described["environment"] = {
-        "values": {"ALLOWED_HOSTS": "second.lab.test", "SECRET_KEY": "a key for tests only, known to everybody 0123456789 abcdefghij"},
+        "values": {
+            "ALLOWED_HOSTS": "second.lab.test",
+            "SECRET_KEY": "a key for tests only, known to everybody 0123456789 abcdefghij",
+        },
         "required": ["SECRET_KEY", "ALLOWED_HOSTS"],
     }
     scene.declare()
