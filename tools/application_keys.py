@@ -76,7 +76,7 @@ MEANINGS = {
     "log_level": "Of gunicorn, and given to the application as `BACKSTAY_LOG_LEVEL`.",
     "releases.keep": "How many good releases stay on the host.",
     "releases.drain_seconds": "How long old requests may take to finish before a former release is stopped.",
-    "releases.confirm_seconds": "How long a flipped release waits to be confirmed. Not heeded yet: it is always 300.",
+    "releases.confirm_seconds": "How long a flipped release waits to be confirmed before it flips back by itself.",
     "releases.free_bytes": "Disk that must stay free beside a new release.",
     "releases.free_inodes": "Inodes that must stay free.",
     "releases.free_memory_bytes": "Memory that must stay free beside the candidate.",

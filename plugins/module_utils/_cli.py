@@ -330,8 +330,11 @@ def _maintenance(options: argparse.Namespace) -> int:
 def _logs(options: argparse.Namespace) -> int:
     engine = _engine(options)
     name = engine.layout.name
-    pattern = f"{name}-[0-9]*-{options.process or '*'}.service"
-    arguments = ["journalctl", "--no-pager", f"--lines={options.lines}", f"--unit={pattern}"]
+    # By id: a pattern such as portal-[0-9]* would also match the units of an application named portal-2.
+    units = [f"--unit={name}-{release}-{options.process or '*'}.service" for release in engine.history().releases]
+    if not units:
+        raise BackstayError(f"Nothing of {name} was released yet, so there are no logs: release a version.")
+    arguments = ["journalctl", "--no-pager", f"--lines={options.lines}", *units]
     arguments.append("--output=json" if options.json else "--output=short-iso")
     if options.follow:
         arguments.append("--follow")

@@ -26,11 +26,13 @@ from ._releases import (
     Release,
     check_version,
     fold,
+    is_release_id,
     must_run,
     named_target,
     prunable,
     release_id,
     rollback_target,
+    sequence_of,
     withdrawn_by,
 )
 from ._run import Runner, run
@@ -266,7 +268,7 @@ class Engine:
         application = self.application()
         self._environment(application, "0000-0.0.0", "", "")
         version, payload, only = self._what(request, history, live)
-        sequence = history.next_sequence
+        sequence = self._next_sequence(history, live)
         transaction = Transaction(
             identifier,
             self.layout.name,
@@ -282,6 +284,13 @@ class Engine:
         self._check_payload(transaction)
         self._check_room(transaction, application, history)
         return transaction
+
+    def _next_sequence(self, history: History, live: str | None) -> int:
+        """The number of the next release: above every one in the ledger, and above those on the disk, so that a lost
+        ledger cannot make a new release take the id of one that serves."""
+        found = [path.name for path in self.layout.releases.iterdir()]
+        taken = [sequence_of(name) for name in (*found, live) if name and is_release_id(name)]
+        return max([history.next_sequence, *(number + 1 for number in taken)])
 
     def _target(self, request: Request, history: History, live: str | None) -> Release:
         if live is None:
@@ -792,16 +801,18 @@ class Engine:
     def settle(self, *, keep_warm: bool = True) -> str:
         """Start what must run and does not, drain and stop what runs and need not. Derived, so it can be cut short:
         whoever settles next does the rest."""
+        live = self.live()
+        if live:
+            # From the link alone: a ledger that cannot be read must never keep the site down at boot.
+            self._start_missing([self.web_unit(live), *self._units(live, web=False)])
         history = self.history()
-        running = must_run(history, self.live(), keep_warm=keep_warm)
+        running = must_run(history, live, keep_warm=keep_warm)
         wanted = set()
         for release, web_only in ((running.live, False), (running.warm, True)):
             if release:
                 wanted.add(self.web_unit(release))
                 wanted.update([] if web_only else self._units(release, web=False))
-        states = self.systemd.states(sorted(wanted))
-        missing = [unit for unit in sorted(wanted) if states.get(unit) not in ("active", "activating", "reloading")]
-        self.systemd.start(missing, wait=False)
+        missing = self._start_missing(sorted(wanted))
         surplus = [unit for unit in self.systemd.units_of(self.layout.name) if unit not in wanted]
         workers = [unit for unit in surplus if not unit.endswith("-web.service")]
         self.systemd.stop(workers)
@@ -816,6 +827,13 @@ class Engine:
                 cut_short += 1
         told = [f"{len(missing)} started", f"{len(surplus) - cut_short} stopped"]
         return ", ".join(told + ([f"{cut_short} left for the next"] if cut_short else []))
+
+    def _start_missing(self, units: list[str]) -> list[str]:
+        """Start those that do not run, without waiting; returns them."""
+        states = self.systemd.states(units)
+        missing = [unit for unit in units if states.get(unit) not in ("active", "activating", "reloading")]
+        self.systemd.start(missing, wait=False)
+        return missing
 
     def drain(self, release: str) -> bool:
         """Wait until nobody is connected to a release's socket, or until the drain deadline (then reported).

@@ -37,6 +37,10 @@ def release_id(sequence: int, version: str) -> str:
     return f"{sequence:04d}-{version}"
 
 
+def is_release_id(name: str) -> bool:
+    return _ID.fullmatch(name) is not None
+
+
 def sequence_of(identifier: str) -> int:
     """The number in a release id. Raises InputError for anything that is not one."""
     match = _ID.fullmatch(identifier)

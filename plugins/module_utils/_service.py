@@ -42,7 +42,6 @@ from ._version import PROTOCOL
 _LINE_LIMIT = 1 << 20
 _IDLE_SECONDS = 2.0
 DEFAULT_PREPARE_SECONDS = 900.0  # from prepared to flip: several hosts may still be preparing
-DEFAULT_CONFIRM_SECONDS = 300.0
 
 Emit = Callable[[dict[str, Any]], None]
 
@@ -514,7 +513,7 @@ class Service:
                 )
             elif state == "flipped":
                 self.deadline = time.monotonic() + float(
-                    self.settings.get("confirm_seconds") or DEFAULT_CONFIRM_SECONDS
+                    self.settings.get("confirm_seconds") or self.engine.application().releases.confirm_seconds
                 )
             elif state == "ended":
                 self.deadline = None

@@ -76,9 +76,10 @@ def facts(engine: Engine) -> dict[str, Any]:
 
 
 def _described(history: History, release: str | None, warm: str | None) -> dict[str, Any] | None:
-    known = history.get(release)
-    if known is None:
+    if release is None:
         return None
+    # What the link names serves, whether or not the ledger still knows it.
+    known = history.get(release) or Release(release, release.partition("-")[2], "live", "")
     return describe(known, release if release != warm else None, warm)
 
 
@@ -129,6 +130,8 @@ def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) 
 
 
 def _ago(stamp: str, now: datetime.datetime | None) -> str:
+    if not stamp:
+        return "the ledger does not say"
     moment = datetime.datetime.fromisoformat(stamp)
     seconds = int(((now or datetime.datetime.now(datetime.UTC)) - moment).total_seconds())
     for size, name in ((86400, "d"), (3600, "h"), (60, "min")):

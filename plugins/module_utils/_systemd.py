@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,7 +57,9 @@ class Systemd:
             ["systemctl", "list-units", "--all", "--plain", "--no-legend", f"{application}-[0-9]*.service"], check=False
         )
         rows = (line.split() for line in answer.stdout.splitlines() if line.strip())
-        return tuple(row[0] for row in rows if len(row) > 2 and row[2] != "inactive")
+        return tuple(
+            row[0] for row in rows if len(row) > 2 and row[2] != "inactive" and is_release_unit(application, row[0])
+        )
 
     def last_lines(self, unit: str, count: int = 20, *, since: str | None = None) -> tuple[str, ...]:
         """The last lines a unit wrote to the journal; empty where there are none."""
@@ -64,6 +67,12 @@ class Systemd:
         if since:
             arguments.append(f"--since={since}")
         return tuple(self._run(arguments, check=False).stdout.splitlines())
+
+
+def is_release_unit(application: str, unit: str) -> bool:
+    """Whether a unit is of a release of this very application: `portal-2-0001-1.0.0-web` is none of `portal`."""
+    rest = unit.removeprefix(f"{application}-")
+    return rest != unit and re.match(r"\d{4,}-\d+\.\d+\.\d+", rest) is not None
 
 
 def notify(state: str) -> None:

@@ -65,9 +65,10 @@ options:
     type: float
     default: 900
   confirm_seconds:
-    description: How long a flipped release waits to be confirmed before it flips back by itself.
+    description:
+      - How long a flipped release waits to be confirmed before it flips back by itself. Without it, as
+        C(releases.confirm_seconds) of the application's file says.
     type: float
-    default: 300
 attributes:
   check_mode:
     description: Runs every check that comes before the first change, and says what would happen.
@@ -152,7 +153,7 @@ def main() -> None:
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
             "prepare_seconds": {"type": "float", "default": 900},
-            "confirm_seconds": {"type": "float", "default": 300},
+            "confirm_seconds": {"type": "float"},
         },
         required_by={"payload": ("version",)},
         supports_check_mode=True,
@@ -162,7 +163,7 @@ def main() -> None:
         "operation": "release",
         **{name: options[name] for name in ("version", "payload", "again", "keep_warm", "by", "why")},
     }
-    deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds")}
+    deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
     failed, result = _release_client.ask(
         options["application"],
         options["state"],
