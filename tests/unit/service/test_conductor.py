@@ -1,0 +1,178 @@
+"""Promise 2 without a host: a transaction that dies at any record of its journal is finished or undone by recovery.
+
+The engine is a stand-in that remembers what is done; journal, steps, conductor and recovery are the real ones. Every
+step of every operation is struck in each of its moments, also a second time while recovery is at work.
+"""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _service
+from ansible_collections.backstay.ops.plugins.module_utils._engine import Request, Transaction
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
+from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, recover
+from ansible_collections.backstay.ops.plugins.module_utils._steps import (
+    OPERATIONS,
+    PHASES,
+    POINT_OF_NO_RETURN,
+    all_steps,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+
+
+class Died(BaseException):
+    """The process is gone: nothing that catches errors may catch this."""
+
+
+class Engine:
+    """Remembers which steps are done; a step may be told to fail or to die."""
+
+    def __init__(self, directory: Path, operation: str) -> None:
+        (directory / "journal.d").mkdir(exist_ok=True)
+        clock = itertools.count()
+        self.storage = Storage()
+        self.layout = SimpleNamespace(name="portal", journal=directory / "journal.jsonl")
+        self.journal = Journal(
+            directory / "journal.jsonl", directory / "journal.d", self.storage, lambda: f"t{next(clock)}"
+        )
+        self.operation = operation
+        self.done: set[str] = set()
+        self.undone: list[str] = []
+        self.fails: str | None = None
+        self.dies_undoing: str | None = None
+        self.settled = 0
+
+    def open(self, request: Request) -> Transaction:
+        return Transaction("t-1", "portal", self.operation, "0002-1.1.0", "0001-1.0.0", "1.1.0", "abc", request, "now")
+
+    def live(self) -> str:
+        return "0002-1.1.0" if "flip" in self.done else "0001-1.0.0"
+
+    def settle(self, **_: Any) -> str:
+        self.settled += 1
+        return "nothing to settle"
+
+    def __getattr__(self, name: str) -> Any:
+        verb, _, step = name.partition("_")
+        if verb == "do":
+            return lambda transaction: self._do(step)
+        if verb == "undo":
+            return lambda transaction, reason: self._undo(step)
+        raise AttributeError(name)
+
+    def _do(self, step: str) -> str:
+        if step == self.fails:
+            raise BackstayError(f"{step} failed; mend it.")
+        self.done.add(step)
+        return step
+
+    def _undo(self, step: str) -> None:
+        if step == self.dies_undoing:
+            self.dies_undoing = None
+            raise Died
+        self.done.discard(step)
+        self.undone.append(step)
+
+
+def conduct(engine: Engine) -> Conductor:
+    """From begin to end, as the service does it."""
+    conductor = Conductor(engine, lambda event: None)  # type: ignore[arg-type]  # a stand-in for the host
+    conductor.begin(Request(operation=engine.operation))
+    for phase in PHASES:
+        conductor.phase(phase)
+    conductor.end("confirmed")
+    return conductor
+
+
+POINTS = [
+    (operation, step, moment)
+    for operation in OPERATIONS
+    for step in all_steps(operation)
+    for moment in ("begin", "work", "done")
+]
+
+
+@pytest.fixture
+def strike(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Die at one record of the journal, once."""
+
+    def arm(at: tuple[str, str]) -> None:
+        armed = [at]
+
+        def failpoint(step: str, moment: str) -> None:
+            if armed and armed[0] == (step, moment):
+                armed.clear()
+                raise Died
+
+        monkeypatch.setattr(_service, "_failpoint", failpoint)
+
+    return arm
+
+
+@pytest.mark.parametrize(("operation", "step", "moment"), POINTS)
+def test_dying_at_a_record_is_undone_before_the_point_of_no_return_and_finished_after(
+    tmp_path: Path, strike: Any, operation: str, step: str, moment: str
+) -> None:
+    engine = Engine(tmp_path, operation)
+    strike((step, moment))
+    with pytest.raises(Died):
+        conduct(engine)
+    assert engine.layout.journal.exists(), "what is unfinished is told by the journal"
+    found = recover(engine)  # type: ignore[arg-type]  # a stand-in for the host
+    order = all_steps(operation)
+    if order.index(step) >= order.index(POINT_OF_NO_RETURN):
+        assert engine.done == set(order)
+        assert found["found"] == "forward"
+    else:
+        assert engine.done == set()
+        assert found["found"] == "back"
+    assert not engine.layout.journal.exists()
+    assert recover(engine)["found"] == "nothing"  # type: ignore[arg-type]  # as above
+
+
+@pytest.mark.parametrize(
+    ("operation", "step"),
+    [(operation, step) for operation in OPERATIONS for phase in PHASES[:2] for step in OPERATIONS[operation][phase]],
+)
+def test_a_recovery_that_dies_itself_is_taken_up_by_the_next(
+    tmp_path: Path, strike: Any, operation: str, step: str
+) -> None:
+    engine = Engine(tmp_path, operation)
+    strike(("handover", "done"))
+    with pytest.raises(Died):
+        conduct(engine)
+    engine.dies_undoing = step
+    with pytest.raises(Died):
+        recover(engine)  # type: ignore[arg-type]  # a stand-in for the host
+    recover(engine)  # type: ignore[arg-type]  # a stand-in for the host
+    assert engine.done == set()
+    assert not engine.layout.journal.exists()
+
+
+@pytest.mark.parametrize(
+    ("operation", "step"),
+    [(operation, step) for operation in OPERATIONS for phase in PHASES[:2] for step in OPERATIONS[operation][phase]],
+)
+def test_a_step_that_fails_undoes_all_before_it_the_last_first(tmp_path: Path, operation: str, step: str) -> None:
+    engine = Engine(tmp_path, operation)
+    engine.fails = step
+    with pytest.raises(BackstayError, match=f"{step} failed"):
+        conduct(engine)
+    order = all_steps(operation)
+    assert engine.done == set()
+    assert engine.undone == list(reversed(order[: order.index(step) + 1]))
+    assert not engine.layout.journal.exists()
+
+
+def test_every_journal_of_a_finished_transaction_is_kept(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, "release")
+    conduct(engine)
+    assert (tmp_path / "journal.d" / "t-1.jsonl").exists()
+    assert engine.done == set(all_steps("release"))
