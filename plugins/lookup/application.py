@@ -112,7 +112,7 @@ class _Loader(yaml.SafeLoader):
 
 def _mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[Any] = set()
-    for key_node, _ in node.value:
+    for key_node, _unused in node.value:
         key = key_node.value if isinstance(key_node, yaml.ScalarNode) else key_node
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is there twice", key_node.start_mark)

@@ -104,7 +104,7 @@ def host_facts(root: Path = Path("/")) -> HostFacts:
     """The operating system, the version of /usr/bin/python3, and the architecture of this host."""
     release: dict[str, str] = {}
     for line in (root / "etc/os-release").read_text().splitlines():
-        name, _, value = line.partition("=")
+        name, _unused, value = line.partition("=")
         release[name] = value.strip().strip("\"'")
     system = f"{release.get('ID', 'unknown')}-{release.get('VERSION_ID', 'unknown')}"
     interpreter = root / "usr/bin/python3"
@@ -155,7 +155,7 @@ def _entries(tree: Path) -> list[tuple[str, Path]]:
         here = Path(folder)
         links = [name for name in folders if (here / name).is_symlink()]
         found += [((here / name).relative_to(tree).as_posix(), here / name) for name in (*files, *links)]
-    for name, _ in found:
+    for name, _unused in found:
         if not name.isprintable():  # also what is not UTF-8
             raise BackstayError(f"The source holds the name {name!r}, which is not printable text: rename the file.")
     return sorted(found)

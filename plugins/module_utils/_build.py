@@ -37,7 +37,8 @@ from ._artifact import (
     unpack_source,
 )
 from ._errors import BackstayError, InputError
-from ._run import Completed, Runner, run
+from ._run import Completed, Runner
+from ._run import run as on_host
 from ._runtime import REQUIREMENTS, pip_program, runtime_of
 from ._storage import canonical
 
@@ -110,7 +111,7 @@ class SystemdSandbox:
     """A transient unit per command: a user that owns nothing, a file system that is read-only but for `writable`."""
 
     user: str = USER
-    runner: Runner = run
+    runner: Runner = on_host
 
     def ensure_user(self) -> None:
         """Make the user where it is missing. Raises BackstayError when this is not root."""

@@ -85,16 +85,16 @@ def _time(tag: int, value: bytes) -> dt.datetime:
 
 def _name(data: bytes) -> str:
     found: dict[bytes, str] = {}
-    for _, group in _elements(data):
-        for _, pair in _elements(group):
-            (_, kind), (_, value) = _elements(pair)
+    for _unused, group in _elements(data):
+        for _unused, pair in _elements(group):
+            (_unused, kind), (_unused, value) = _elements(pair)
             found[kind] = value.decode("utf-8", "replace")
     return found.get(_COMMON_NAME) or found.get(_ORGANISATION) or "an unnamed issuer"
 
 
 def _alternative_names(data: bytes) -> tuple[str, ...]:
     names: list[str] = []
-    for _, extension in _elements(data):
+    for _unused, extension in _elements(data):
         parts = list(_elements(extension))
         if parts[0][1] != _ALTERNATIVE_NAMES:
             continue

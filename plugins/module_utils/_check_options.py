@@ -147,7 +147,7 @@ class _Options:
 def _http(options: _Options) -> HttpCheck:
     target, path = _http_target(options)
     headers = options.text_pairs("headers")
-    for name, _ in headers:
+    for name, _unused in headers:
         if name.lower() in _SECRET_HEADERS:
             raise options.bad(f"headers.{name}", "is a secret: move it to secret_headers, which are never printed")
     matches = options.maybe_text("matches")

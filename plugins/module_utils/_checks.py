@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from ._errors import BackstayError
 from ._http import Answer, Connection, Target, peer_certificate, request
@@ -189,7 +189,7 @@ class TcpCheck:
     def expected(self) -> str:
         return f"a connection to {self.target.peer}"
 
-    def look(self, _: Adapters) -> Seen:
+    def look(self, _unused: Adapters) -> Seen:
         with Connection(replace(self.target, tls=False), self.timeout_seconds):
             return Seen(f"connected to {self.target.peer}")
 
@@ -219,7 +219,7 @@ class UnitCheck:
         shown = adapters.run(
             ["systemctl", "show", f"--property={names}", "--", self.unit], timeout_seconds=self.timeout_seconds
         )
-        seen = {name: value for name, _, value in (line.partition("=") for line in shown.stdout.splitlines())}
+        seen = {name: value for name, _unused, value in (line.partition("=") for line in shown.stdout.splitlines())}
         state, sub = seen.get("ActiveState", "unknown"), seen.get("SubState", "unknown")
         restarts = int(seen.get("NRestarts") or 0)
         observed = f"{self.unit} is {state} ({sub})" + (f" after {restarts} restarts" if restarts else "")
@@ -421,13 +421,13 @@ class CommandCheck:
         return Seen(observed)
 
     def _clean(self, line: str) -> str:
-        for _, value in self.secret_environment:
+        for _unused, value in self.secret_environment:
             if len(value) >= 4:
                 line = line.replace(value, "***")
         return _short(line)
 
 
-Check = HttpCheck | TcpCheck | UnitCheck | ProcessCheck | DiskCheck | CertificateCheck | CommandCheck
+Check: TypeAlias = "HttpCheck | TcpCheck | UnitCheck | ProcessCheck | DiskCheck | CertificateCheck | CommandCheck"
 
 
 def run_check(check: Check, adapters: Adapters | None = None, *, limit_seconds: float | None = None) -> Result:

@@ -408,7 +408,7 @@ def _values(content: bytes | None) -> dict[str, Any]:
 
 def _template(unit: str) -> str:
     """`backstay-recover@portal.service` comes from `backstay-recover@.service`."""
-    name, _, instance = unit.partition("@")
+    name, _unused, instance = unit.partition("@")
     return f"{name}@.{instance.rpartition('.')[2]}"
 
 

@@ -65,7 +65,7 @@ def state(databases: Sequence[str]) -> dict[str, Any]:
         for kind, keys in (
             ("applied", sorted(recorded)),
             ("known", sorted(disk)),
-            ("pending", [(migration.app_label, migration.name) for migration, _ in plan]),
+            ("pending", [(migration.app_label, migration.name) for migration, _unused in plan]),
             ("unknown", sorted(recorded - set(disk) - replaced)),
         ):
             found[kind] += [_name(alias, f"{label}.{name}") for label, name in keys]
@@ -153,4 +153,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1:]))

@@ -446,7 +446,7 @@ class Engine:
                 f"{refused.strerror or refused}; "
                 "free some space, then release again."
             ) from refused
-        return f"{sum(1 for _ in target.rglob('*'))} files"
+        return f"{sum(1 for _unused in target.rglob('*'))} files"
 
     def undo_stage(self, transaction: Transaction, reason: str) -> None:
         target = self.layout.release(transaction.candidate)
@@ -649,7 +649,7 @@ class Engine:
         health = application.health
         unit = self.web_unit(transaction.candidate)
 
-        def died(_: object) -> None:
+        def died(_unused: object) -> None:
             seen = self.systemd.properties(unit, "ActiveState", "NRestarts")
             if seen.get("ActiveState") == "failed" or int(seen.get("NRestarts") or 0) > 1:
                 raise self._candidate_failed(transaction, f"{transaction.candidate} died while it was starting")

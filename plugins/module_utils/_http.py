@@ -352,7 +352,7 @@ class Connection:
                 return status, self._headers(lines[1:])
 
     def _status(self, line: str) -> int:
-        version, _, rest = line.partition(" ")
+        version, _unused, rest = line.partition(" ")
         code = rest[:3]
         if version not in ("HTTP/1.1", "HTTP/1.0") or not (
             code.isascii() and code.isdigit() and rest[3:4] in ("", " ")

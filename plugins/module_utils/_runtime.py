@@ -348,7 +348,7 @@ def _expect(done: Completed, what: str) -> None:
 
 def _open_for_reading(tree: Path) -> None:
     """Let everybody read a tree and nobody but its owner write it, whatever the umask was."""
-    for folder, _, files in os.walk(tree):
+    for folder, _unused, files in os.walk(tree):
         Path(folder).chmod(0o755)
         for name in files:
             path = Path(folder) / name

@@ -295,7 +295,7 @@ class Service:
             timeout = _IDLE_SECONDS
             if self.deadline is not None:
                 timeout = max(0.0, min(timeout, self.deadline - time.monotonic()))
-            for key, _ in selector.select(timeout):
+            for key, _unused in selector.select(timeout):
                 if key.data == "listener":
                     with contextlib.suppress(BlockingIOError):
                         connection, _address = self.listener.accept()
@@ -521,7 +521,7 @@ class Service:
                 while self.waiting and self.state == "idle":
                     peer, message = self.waiting.pop(0)
                     self._command(peer, message)
-                for peer, _ in self.waiting:
+                for peer, _unused in self.waiting:
                     _answer_error(peer, Busy(self._busy()))
                 self.waiting.clear()
 

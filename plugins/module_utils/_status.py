@@ -107,7 +107,7 @@ def verdict(found: dict[str, Any]) -> tuple[int, str]:
 
 def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) -> str:
     """At most twenty lines for a person."""
-    _, sentence = verdict(found)
+    _unused, sentence = verdict(found)
     lines = [f"{found['application']}: {sentence}"]
     for title in ("live", "warm"):
         release = found[title]

@@ -42,7 +42,7 @@ class Systemd:
         """Properties of a unit as text; an unknown unit has LoadState not-found."""
         answer = self._run(["systemctl", "show", f"--property={','.join(names)}", "--", unit])
         pairs = (line.partition("=") for line in answer.stdout.splitlines())
-        return {name: value for name, _, value in pairs}
+        return {name: value for name, _unused, value in pairs}
 
     def states(self, units: Sequence[str]) -> dict[str, str]:
         """ActiveState of each unit (active, activating, inactive, failed ...)."""
