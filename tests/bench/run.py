@@ -1,9 +1,11 @@
-"""`make bench`: how fast, measured against the usual way in the same run on the same machine.
+"""`make bench`: how fast, measured against the usual way in the same run, on the same machine, under the same load.
 
-Each figure stands beside its budget and, where the usual way has one, the ratio. Nothing here is asserted: a noisy
-machine is no failure. Raw figures go to `.lab/bench.json`.
+    .venv/bin/python tests/bench/run.py [--rounds 3] [--requests 100000] [--only releases|site|memory|long] [--keep]
 
-    python tests/bench/run.py [--rounds 3] [--requests 100000] [--only releases|site|long]
+Two hosts side by side: Backstay on one, and on the other the usual way (usual.sh: stop, check out, pip install,
+migrate, collectstatic, start; usual.yml for the host itself). Nothing is asserted: a missed budget is printed.
+Every raw figure goes to .lab/bench.json, a summary in Markdown to standard output. The lab `bench` is removed at the
+end, unless --keep is given: then the next run with --keep finds it as it is.
 """
 
 from __future__ import annotations
@@ -12,246 +14,358 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-sys.path.insert(0, str(ROOT / "lab"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "lab"))
 
+from backstay_lab.errors import LabError
 from backstay_lab.load import LoadProcess
-from backstay_lab.scene import APPLICATION, DOMAIN, Scene
+from backstay_lab.load_result import LoadResult
+from backstay_lab.scene import Scene
+from figures import Figures, number
+from sides import OURS, ROOT, USUAL, Backstay, Cost, TheUsualWay, close_connections, cost_of
 
+HERE = Path(__file__).resolve().parent
 RESULT = ROOT / ".lab" / "bench.json"
+PARTS = ("site", "releases", "memory", "long")
+LIGHT = 20.0  # requests a second, while a release or rollback is measured
+HEAVY = 150.0  # and in the long run
+PAIRS = 10  # releases and rollbacks of the long run, each
 BEGAN = time.monotonic()
 
-
-@dataclass
-class Figure:
-    """One thing measured several times, in `unit`; `budget` is what the issue allows, None where it names none."""
-
-    name: str
-    unit: str
-    budget: float | None = None
-    values: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    def row(self) -> str:
-        if not self.values:
-            return f"| {self.name} | - | - | not measured |"
-        low, high = min(self.values), max(self.values)
-        spread = f"{low:.2f} / {self.median:.2f} / {high:.2f} {self.unit}"
-        if self.budget is None:
-            return f"| {self.name} | {spread} | - | - |"
-        held = "met" if self.median <= self.budget else "missed"
-        return f"| {self.name} | {spread} | {self.budget:g} {self.unit} | {held} |"
+# Names of figures, as they are printed.
+RELEASE = "release of 1.1.0, built, same requirements"
+ROLLBACK = "rollback, from the controller"
 
 
 def say(line: str) -> None:
-    print(f"{time.monotonic() - BEGAN:7.1f} s  {line}", flush=True)
-
-
-def controller_cpu(action: Callable[[], Any]) -> tuple[float, float]:
-    """(wall seconds, CPU seconds of the controller's own processes)."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    began = time.monotonic()
-    action()
-    seconds = time.monotonic() - began
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    """Progress, to standard error: standard output is the summary."""
+    print(f"{time.monotonic() - BEGAN:7.1f} s  {line}", file=sys.stderr, flush=True)
 
 
 class Bench:
-    """Two hosts side by side: app1 with Backstay, app2 the usual way."""
+    """Measures part by part; what was found so far is always in the file."""
 
-    def __init__(self, rounds: int, requests: int) -> None:
+    def __init__(self, options: argparse.Namespace, certificates: Path) -> None:
         self.scene = Scene("bench", say)
-        self.rounds = rounds
-        self.requests = requests
-        self.figures: dict[str, Figure] = {}
-        self.loads: dict[str, dict[str, Any]] = {}
+        self.ours = Backstay(self.scene)
+        self.usual = TheUsualWay(self.scene, certificates)
+        self.rounds: int = options.rounds
+        self.requests: int = options.requests
+        self.rate: float = options.rate
+        self.figures = Figures()
+        self.raw: list[dict[str, Any]] = []
+        self.facts: dict[str, Any] = {}
 
-    def note(self, name: str, value: float, unit: str, budget: float | None = None) -> None:
-        self.figures.setdefault(name, Figure(name, unit, budget)).values.append(value)
+    # the stage
 
-    def prepare(self) -> None:
-        scene = self.scene
-        scene.remove()
-        say("booting three hosts")
-        scene.prepare(("app1", "app2", "build1"))
-        say("provisioning app1 with Backstay")
-        scene.play("site")
-        for version in ("1.0.0", "1.1.0"):
-            say(f"building {version}")
-            scene.build(version)
-        scene.release("1.0.0")
-        scene.manage("seed", "--audits", "10000")
-        say("provisioning app2 the usual way")
-        config = str(scene.directory / "ssh_config")
-        archive = subprocess.run(
-            ["tar", "-C", str(ROOT / ".lab"), "-cf", "-", "portal.git"], stdout=subprocess.PIPE, check=True
-        ).stdout
-        subprocess.run(
-            ["ssh", "-F", config, "app2", "tar -C /srv -xf - && chown -R root: /srv/portal.git"],
-            input=archive,
-            check=True,
+    def set_up(self) -> None:
+        say("boot app1, app2 and build1")
+        self.scene.prepare((OURS, USUAL, "build1"))
+        self.ours.set_up()
+        self.usual.set_up()
+        self.facts = self._facts()
+
+    def _facts(self) -> dict[str, Any]:
+        asked = "import platform, sqlite3; print(platform.python_version(), sqlite3.sqlite_version)"
+        python, sqlite = self.scene.lab.ssh(OURS, f'python3 -c "{asked}"').stdout.split()
+        nginx = self.scene.lab.ssh(OURS, "nginx -v 2>&1").stdout.strip().rpartition("/")[2]
+        ansible = subprocess.run(
+            [str(Path(sys.executable).with_name("ansible")), "--version"], capture_output=True, text=True, check=True
+        ).stdout.splitlines()[0]
+        commit = subprocess.run(
+            ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+        models = [
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ]
+        return {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": commit,
+            "cores": os.cpu_count(),
+            "processor": models[0] if models else platform.machine(),
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "kernel": platform.release(),
+            "load_average_at_start": os.getloadavg(),
+            "controller": {"python": platform.python_version(), "ansible": ansible},
+            "host": {"python": python, "sqlite": sqlite, "nginx": nginx},
+            "light_load_per_second": LIGHT,
+            "heavy_load_per_second": self.rate,
+            "rounds": self.rounds,
+        }
+
+    def note(self, what: str, side: str, **found: Any) -> None:
+        self.raw.append(
+            {
+                "what": what,
+                "side": side,
+                "at": round(time.monotonic() - BEGAN, 1),
+                "load_average": os.getloadavg()[0],
+                **found,
+            }
         )
-        script = (Path(__file__).parent / "usual_setup.sh").read_bytes()
-        subprocess.run(["ssh", "-F", config, "app2", "sh -s"], input=script, check=True)
+        self.save()
 
-    def usual(self, version: str) -> None:
-        script = (Path(__file__).parent / "usual_release.sh").read_bytes()
-        config = str(self.scene.directory / "ssh_config")
-        done = subprocess.run(
-            ["ssh", "-F", config, "app2", f"sh -s {version}"], input=script, capture_output=True, check=False
+    # measuring
+
+    def visited(self, host: str, what: str, side: str, action: Callable[[], Any]) -> tuple[Cost, LoadResult]:
+        """The cost of an action while visitors come, and what they saw, from 2 s before it to 3 s after it."""
+        say(f"{what}, {side}")
+        if host == OURS:
+            self.ours.rest()
+        with self.scene.load("--slow", "1", host=host, rate=LIGHT) as load:
+            time.sleep(2.0)
+            cost = cost_of(action)
+            time.sleep(3.0)
+            result = load.stop()
+        self.note(
+            what,
+            side,
+            seconds=cost.seconds,
+            cpu_seconds=cost.cpu_seconds,
+            tasks=cost.tasks,
+            load=brief(result),
+            **({"steps": self.ours.steps()} if host == OURS else {}),
         )
-        if done.returncode:
-            raise SystemExit(f"the usual way failed: {(done.stdout + done.stderr).decode()[-2000:]}")
+        say(f"    {cost.seconds:.1f} s, {result.failed} of {result.requests} requests failed")
+        return cost, result
 
-    def usual_load(self) -> LoadProcess:
-        address = self.scene.address("app2")
-        return LoadProcess(
-            ["--url", f"http://{DOMAIN}", "--connect", address, "--seconds", "600", "--rate", "20", "--slow", "0"]
-        )
+    def both(self, name: str, budget: float, ours: Callable[[], Any], usual: Callable[[], Any], *, first: bool) -> None:
+        """The same thing on both sides, one after the other; which goes first alternates with the rounds."""
 
-    def releases(self) -> None:
-        """Release and rollback, both ways in turn, each under the same light load."""
-        scene = self.scene
-        for number in range(1, self.rounds + 1):
-            say(f"round {number} of {self.rounds}: Backstay")
-            with scene.load("--slow", "0", rate=20.0) as load:
-                wall, cpu = controller_cpu(lambda: scene.release("1.1.0"))
-                self.note("release of 1.1.0, command to verified answer", wall, "s", 10.0)
-                self.note("controller CPU of a release", cpu, "s", 4.0)
-                scene.settled()
-                wall, _ = controller_cpu(scene.rollback)
-                self.note("rollback from the controller", wall, "s", 3.0)
-                scene.settled()
-                self.lose("backstay", load)
-            scene.release("1.1.0")
-            scene.settled()
-            time.sleep(4.0)  # the service has ended: the next one starts cold, as at 3 a.m.
-            timed = "import subprocess,time;t=time.monotonic();"
-            timed += f"subprocess.run(['backstay','rollback','{APPLICATION}'],check=True,capture_output=True);"
-            timed += "print(time.monotonic()-t)"
-            self.note(
-                "backstay rollback on the host", float(scene.lab.ssh("app1", f'python3 -c "{timed}"').stdout), "s", 0.5
-            )
-            journal = f"cat $(ls -t /var/lib/backstay/{APPLICATION}/journal.d/*.jsonl | head -1)"
-            scene.settled()
-            for line in scene.lab.ssh("app1", journal).stdout.splitlines():
-                record = json.loads(line)
-                if (record["step"], record["state"]) == ("flip", "done"):
-                    self.note("the switch itself", float(record["data"]["detail"].split()[0]), "ms", 10.0)
-            say(f"round {number} of {self.rounds}: the usual way")
-            with self.usual_load() as load:
-                wall, _ = controller_cpu(lambda: self.usual("1.1.0"))
-                self.note("the usual release of 1.1.0", wall, "s")
-                wall, _ = controller_cpu(lambda: self.usual("1.0.0"))
-                self.note("the usual rollback", wall, "s")
-                self.lose("usual", load)
+        def one() -> None:
+            cost, result = self.visited(OURS, name, "Backstay", ours)
+            self.figures.of(name, "s", budget).ours.append(cost.seconds)
+            self._note_visit(name, cost, result, ours=True)
 
-    def lose(self, who: str, load: LoadProcess) -> None:
-        time.sleep(2.0)
-        result = load.stop()
-        self.note(f"failed requests, {who}, a release and a rollback", float(result.failed), "requests")
-        self.note(f"longest gap, {who}", result.longest_gap_seconds, "s")
+        def other() -> None:
+            cost, result = self.visited(USUAL, name, "the usual way", usual)
+            self.figures.of(name, "s", budget).usual.append(cost.seconds)
+            self._note_visit(name, cost, result, ours=False)
+
+        for act in (one, other) if first else (other, one):
+            act()
+
+    def _note_visit(self, name: str, cost: Cost, result: LoadResult, *, ours: bool) -> None:
+        short = name.partition(",")[0].split()[0]
+        for figure, value in (
+            (self.figures.of(f"{short}: failed requests", "", 0.0), float(result.failed)),
+            (self.figures.of(f"{short}: longest gap", "s"), result.longest_gap_seconds),
+            (self.figures.of(f"{short}: controller CPU", "s", 4.0 if short == "release" else None), cost.cpu_seconds),
+        ):
+            (figure.ours if ours else figure.usual).append(value)
+        if ours:
+            self.figures.of(f"{short}: tasks", "").ours.append(float(cost.tasks))
+
+    # the parts
 
     def site(self) -> None:
-        """A run of site.yml that changes nothing, on one host."""
-        for _ in range(self.rounds):
-            wall, cpu = controller_cpu(lambda: self.scene.play("site", "--limit", "app1,localhost"))
-            self.note("site.yml that changes nothing, one host", wall, "s", 10.0)
-            self.note("controller CPU of that", cpu, "s")
-        say("site.yml measured")
+        """A run that changes nothing, on one host: site.yml, and a usual playbook of thirty tasks."""
+        self.scene.play("site", "--limit", f"{OURS},localhost")
+        self.usual.site()
+        name = "site.yml that changes nothing, one host"
+        for number_ in range(self.rounds):
+            sides: list[tuple[str, Callable[[], Any]]] = [
+                ("Backstay", partial(self.scene.play, "site", "--limit", f"{OURS},localhost")),
+                ("the usual way", self.usual.site),
+            ]
+            for side, play in sides if number_ % 2 == 0 else reversed(sides):
+                self.ours.rest()
+                cost = cost_of(play)
+                say(f"{name}, {side}: {cost.seconds:.1f} s, {cost.tasks} tasks")
+                self.note(name, side, seconds=cost.seconds, cpu_seconds=cost.cpu_seconds, tasks=cost.tasks)
+                for figure, value in (
+                    (self.figures.of(name, "s", 10.0), cost.seconds),
+                    (self.figures.of("site.yml: controller CPU", "s"), cost.cpu_seconds),
+                    (self.figures.of("site.yml: tasks", ""), float(cost.tasks)),
+                ):
+                    (figure.ours if side == "Backstay" else figure.usual).append(value)
 
-    def long(self) -> None:
-        """Many requests through ten releases and rollbacks."""
+    def releases(self) -> None:
+        """Release and rollback, both ways, each under the same light load; then the rollback on the host alone."""
         scene = self.scene
-        rate = 150.0
-        with scene.load("--requests", str(self.requests), "--slow", "1", seconds=1500.0, rate=rate) as load:
-            for number in range(1, 6):
-                scene.release("1.1.0")
-                say(f"long run: release {number} of 5, {load.snapshot()}")
-                scene.rollback()
-                say(f"long run: rollback {number} of 5, {load.snapshot()}")
-            while load.running:
-                time.sleep(5.0)
-                say(f"long run: {load.snapshot()}")
-            result = load.wait()
-        self.note("long run: requests", float(result.requests), "requests")
-        self.note("long run: failed", float(result.failed), "requests", 0.0)
-        self.note(
-            "long run: kept connections closed under a client", float(result.closed_keepalive), "connections", 0.0
-        )
-        self.note("long run: longest gap", result.longest_gap_seconds * 1000, "ms", 250.0)
-        self.note("long run: p99", result.p99_ms, "ms")
-        self.loads["long"] = {"failures": list(result.failures), "by_release": result.by_release}
+        for round_ in range(self.rounds):
+            first = round_ % 2 == 0
+            say(f"round {round_ + 1} of {self.rounds}")
+            self.both(
+                RELEASE,
+                10.0,
+                partial(scene.release, "1.1.0", why="bench"),
+                partial(self.usual.release, "1.1.0"),
+                first=first,
+            )
+            self._switch()
+            self.both(
+                ROLLBACK, 3.0, partial(scene.rollback, why="bench"), partial(self.usual.rollback, "1.0.0"), first=first
+            )
+            self._switch()
+            self._on_the_host()
+            self.ours.rest()
+            self.ours.reset()
+            self.usual.reset("1.1.0")
+
+    def _switch(self) -> None:
+        self.figures.of("the switch itself", "ms", 10.0, less=True).ours.append(self.ours.switch_ms())
+
+    def _on_the_host(self) -> None:
+        """`backstay rollback` typed on the host: ssh is not in it. The usual rollback is the same as before."""
+        self.scene.release("1.1.0", why="bench")
+        found: list[float] = []
+        name = "backstay rollback, on the host"
+        _, result = self.visited(OURS, name, "Backstay", lambda: found.append(self.ours.rollback_on_the_host()))
+        self.note(f"{name}, seconds on the host", "Backstay", seconds=found[0])
+        figure = self.figures.of(name, "s", 0.5)
+        figure.ours.append(found[0])
+        figure.usual = list(self.figures.of(ROLLBACK, "s").usual)
+        self.figures.of(f"{name}: failed requests", "", 0.0).ours.append(float(result.failed))
+        self._switch()
 
     def memory(self) -> None:
-        """What the services of app1 use: the application's own, and Backstay's (none runs between transactions)."""
-        ask = "for u in $(systemctl list-units --plain --no-legend 'audit-portal-*' 'backstay-*' | cut -d' ' -f1); do "
-        ask += 'p=$(systemctl show -P MainPID $u); [ "${p:-0}" != 0 ] && echo $u $p; done'
-        for line in self.scene.lab.ssh("app1", ask, check=False).stdout.splitlines():
-            say(f"runs between transactions: {line}")
+        """What the services of both hosts hold at rest, as proportional set size."""
+        self.ours.rest()
+        found: dict[str, dict[str, dict[str, int]]] = {}
+        for host in (OURS, USUAL):
+            script = (HERE / "memory.py").read_bytes()
+            asked = subprocess.run(
+                self.scene.lab.ssh_command(host, "python3", "-"), input=script, capture_output=True, check=True
+            )
+            found[host] = json.loads(asked.stdout)
+        self.note("memory at rest", "both", services=found)
+        live = self.scene.status()["live"]["id"]
+        for service, size in sorted(found[OURS].items()):
+            if service.startswith(("audit-portal-", "backstay")):
+                role = "live" if f"-{live}-" in service else "warm"
+                process = service.removesuffix(".service").rpartition("-")[2]
+                own = "backstay's own services" if service.startswith("backstay") else f"{process}, {role} release"
+                self.figures.of(f"memory: {own}", "MB").ours.append(size["bytes"] / 1e6)
+        daemons = [size["bytes"] for service, size in found[OURS].items() if service.startswith("backstay")]
+        if not daemons:
+            self.figures.of("memory: backstay's own services", "MB").ours.append(0.0)
+        usual = found[USUAL].get("usual.service")
+        if usual:
+            self.figures.of("memory: web, live release", "MB").usual.append(usual["bytes"] / 1e6)
+        for host in (OURS, USUAL):
+            say(f"memory of {host}: {found[host]}")
 
-    def told(self) -> str:
-        rows = ["| what | min / median / max | budget | |", "|---|---|---|---|"]
-        rows += [figure.row() for figure in self.figures.values()]
-        for name, ours, usual in (
-            ("release", "release of 1.1.0, command to verified answer", "the usual release of 1.1.0"),
-            ("rollback", "rollback from the controller", "the usual rollback"),
-            ("rollback on the host", "backstay rollback on the host", "the usual rollback"),
-        ):
-            if ours in self.figures and usual in self.figures:
-                ratio = self.figures[usual].median / self.figures[ours].median
-                rows.append(f"| {name}: the usual way / Backstay | {ratio:.1f} times | - | - |")
-        return "\n".join(rows)
+    def long(self) -> None:
+        """Many visitors through ten releases and ten rollbacks, spread over the time that their requests take."""
+        self.ours.rest()
+        scene = self.scene
+        expected = self.requests / self.rate
+        bound = 1.3 * expected + 60.0 * PAIRS
+        say(f"long run: {self.requests} requests at {self.rate:g} a second, at most {bound / 60:.0f} minutes")
+        began = time.monotonic()
+        took: list[float] = []
+
+        def until(seconds: float, wanted: int = 0) -> None:
+            shown = time.monotonic()
+            while load.running and (
+                time.monotonic() - began < seconds
+                or (load.snapshot().get("requests", 0) < wanted and time.monotonic() - began < bound)
+            ):
+                time.sleep(0.5)
+                if time.monotonic() - shown >= 30.0:
+                    shown = time.monotonic()
+                    say(f"    {told(load)}")
+
+        with scene.load("--requests", "100000000", "--slow", "1", seconds=bound + 600.0, rate=self.rate) as load:
+            for pair in range(PAIRS):
+                until(pair * expected / PAIRS + 2.0)
+                for what, act in (("release", partial(scene.release, "1.1.0")), ("rollback", scene.rollback)):
+                    cost = cost_of(partial(act, why="bench"))
+                    took.append(cost.seconds)
+                    self.note(f"long run: {what} {pair + 1}", "Backstay", seconds=cost.seconds)
+                    say(f"    {what} {pair + 1} of {PAIRS} in {cost.seconds:.1f} s; {told(load)}")
+            until(0.0, wanted=self.requests)
+            result = load.stop()
+        self.note("long run", "Backstay", load=brief(result))
+        lost = scene.missing_writes([write.token for write in result.writes])
+        of = self.figures.of
+        of("long run: requests", "").ours.append(float(result.requests))
+        of("long run: failed requests", "", 0.0).ours.append(float(result.failed))
+        of("long run: kept connections closed under a client", "", 0.0).ours.append(float(result.closed_keepalive))
+        of("long run: acknowledged writes missing", "", 0.0).ours.append(float(len(lost)))
+        of("long run: longest gap between two successes", "ms", 250.0, less=True).ours.append(
+            result.longest_gap_seconds * 1000
+        )
+        of("long run: requests a second", "").ours.append(result.requests_per_second)
+        of("long run: p50", "ms").ours.append(result.p50_ms)
+        of("long run: p99", "ms").ours.append(result.p99_ms)
+        of("long run: one release or rollback", "s").ours.extend(took)
+
+    # what is told
 
     def save(self) -> None:
-        RESULT.write_text(
-            json.dumps(
-                {
-                    "cores": os.cpu_count(),
-                    "load_average": os.getloadavg(),
-                    "python": platform.python_version(),
-                    "rounds": self.rounds,
-                    "figures": {
-                        name: {"unit": f.unit, "budget": f.budget, "values": f.values}
-                        for name, f in self.figures.items()
-                    },
-                    "loads": self.loads,
-                },
-                indent=2,
-            )
-            + "\n",
-            encoding="utf-8",
+        whole = {"facts": self.facts, "figures": self.figures.as_json(), "raw": self.raw}
+        fresh = RESULT.with_suffix(".tmp")
+        fresh.write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        fresh.rename(RESULT)
+
+    def summary(self) -> str:
+        facts = self.facts
+        loads = [entry["load_average"] for entry in self.raw] or [os.getloadavg()[0]]
+        return (
+            f"{self.figures.table()}\n\n"
+            f"Minimum / median / maximum of {self.rounds} rounds in turn, under {LIGHT:g} requests a second "
+            f"(the long run: {self.rate:g}). Hosts, load and controller share {facts['cores']} cores of "
+            f"{facts['processor']} (load average {number(min(loads))} to {number(max(loads))}, median "
+            f"{number(statistics.median(loads))}); {facts['controller']['ansible']} on Python "
+            f"{facts['controller']['python']}; hosts with Python {facts['host']['python']} and nginx "
+            f"{facts['host']['nginx']}; commit {facts['commit']}, {facts['at'][:10]}.\n"
         )
+
+
+def brief(result: LoadResult) -> dict[str, Any]:
+    """A result without its writes, of which there are many."""
+    plain = result.as_json()
+    plain["writes"] = len(result.writes)
+    plain["writes_in_doubt"] = len(result.writes_in_doubt)
+    return plain
+
+
+def told(load: LoadProcess) -> str:
+    seen = load.snapshot()
+    return f"{seen.get('requests', 0)} requests, {seen.get('failed', 0)} failed"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--only", choices=("releases", "site", "long"), action="append")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="of everything but the long run (3)")
+    parser.add_argument("--requests", type=int, default=100_000, help="of the long run, at least (100000)")
+    parser.add_argument("--rate", type=float, default=HEAVY, help=f"of the long run, requests a second ({HEAVY:g})")
+    parser.add_argument("--only", choices=PARTS, action="append", help="this part; can be given several times")
+    parser.add_argument("--keep", action="store_true", help="leave the lab `bench` for the next run with --keep")
     options = parser.parse_args(arguments)
-    bench = Bench(options.rounds, options.requests)
-    bench.prepare()
-    for part in options.only or ("site", "releases", "long"):
-        getattr(bench, part)()
-        bench.save()
-    bench.memory()
-    print(f"\n{bench.told()}\n\nraw figures: {RESULT}")
-    bench.scene.remove()
+    with tempfile.TemporaryDirectory(prefix="backstay-bench-") as certificates:
+        bench = Bench(options, Path(certificates))
+        if not options.keep:
+            bench.scene.remove()
+        try:
+            bench.set_up()
+            for part in options.only or PARTS:
+                getattr(bench, part)()
+                bench.save()
+        except LabError as error:
+            print(f"The bench stopped: {error}", file=sys.stderr)
+            return 1
+        finally:
+            close_connections("bench")
+            if not options.keep:
+                say("remove the lab bench")
+                bench.scene.remove()
+        print(bench.summary())
+        say(f"all figures: {RESULT.relative_to(ROOT)}")
     return 0
 
 
