@@ -62,6 +62,7 @@ def main(arguments: list[str]) -> int:
     for name, key in new:
         present.setdefault(name, {})[key] = secrets.token_urlsafe(50)
     if new:
+        file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_name(".vault.yml.new")
         vault("encrypt", "--output", str(fresh), "-", stdin=yaml.safe_dump(content))
         fresh.replace(file)
