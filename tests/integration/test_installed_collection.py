@@ -17,7 +17,7 @@ from backstay_lab.layout import CHECKOUT
 from backstay_lab.scene import Scene
 
 BIN = Path(sys.executable).parent
-# The files of the applications lie beside the inventory and are no inventory: the pattern keeps Ansible from reading them.
+# Files of applications lie beside the inventory and are no inventory: the pattern keeps Ansible from reading them.
 CONFIGURATION = f"""\
 [defaults]
 collections_path = collections
