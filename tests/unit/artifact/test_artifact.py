@@ -154,7 +154,7 @@ def test_room_counts_whole_blocks_and_byte_code(payload: artifact.Packed, tmp_pa
     assert size_bytes % 4096 == 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_wrong_byte_anywhere_is_refused(payload: artifact.Packed, tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(payload.path.read_bytes())
@@ -166,7 +166,7 @@ def test_one_wrong_byte_anywhere_is_refused(payload: artifact.Packed, tmp_path: 
         artifact.verify(broken, sha256=payload.sha256, **HERE)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kept=st.integers(0, 10239))
 def test_a_payload_cut_anywhere_is_said_to_be_cut_short(payload: artifact.Packed, tmp_path: Path, kept: int) -> None:
     broken = tmp_path / "broken.tar"
@@ -274,7 +274,7 @@ def test_nothing_reaches_outside_its_directory(tmp_path: Path, case: str) -> Non
 NAMES = st.lists(st.sampled_from(["a", "b", "..", ".", "code", "static", ""]), min_size=1, max_size=5).map("/".join)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(found=st.lists(st.tuples(NAMES, st.one_of(st.none(), NAMES)), max_size=4))
 def test_whatever_is_unpacked_resolves_inside_the_target(tmp_path: Path, found: list[tuple[str, str | None]]) -> None:
     members = [

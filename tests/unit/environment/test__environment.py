@@ -79,7 +79,7 @@ keys = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True)
 texts = st.text(alphabet=st.sampled_from(" '\"\\$`#;=%\n\r\té日x") | st.characters(), max_size=20)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(keys, texts.filter(_application.carried), max_size=4))
 def test_what_is_written_is_what_systemd_reads(values: dict[str, str]) -> None:
     assert systemd_reads(_environment.environment_file(values)) == values
@@ -143,7 +143,7 @@ def test_a_line_that_cannot_be_read_is_named_and_not_shown(line: str) -> None:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200)
 @given(st.text(alphabet=st.sampled_from("A='\"\\# \n\texport1") | st.characters(), max_size=40))
 def test_any_text_is_read_or_refused_in_a_sentence(text: str) -> None:
     try:

@@ -174,7 +174,7 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLife.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 @given(st.lists(st.sampled_from(["staged", "live", "failed", "withdrawn", "pruned", "undrained"]), max_size=12))
