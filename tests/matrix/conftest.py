@@ -84,7 +84,6 @@ def controller(step: Step) -> Iterator[Controller]:
         with step("controller: make setup"):
             there.run("make setup")
         with step("controller: make the secrets and the repository of the example"):
-            there.run("mkdir -p inventories/example/group_vars/app_servers")  # TEMPORARY
             there.run(".venv/bin/python tools/make_secrets.py")
             there.run(".venv/bin/python examples/make_repository.py .lab/portal.git")
         yield there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.matrix.stage import Controller, Step, changed
+from tests.matrix.stage import CHECKOUT_THERE, Controller, Step, changed
 
 
 def test_setup_gave_it_the_newer_ansible_core(controller: Controller) -> None:
@@ -50,7 +50,7 @@ def test_build_release_and_rollback_under_load(controller: Controller, step: Ste
 
 def test_health_is_asked_from_there_too(controller: Controller) -> None:
     address = controller.scene.address()
-    ca = f".lab/{controller.scene.name}/ca/ca.crt"
+    ca = f"{CHECKOUT_THERE}/.lab/{controller.scene.name}/ca/ca.crt"
     said = controller.play("health", from_here=True, ca_file=ca, address=address)
     assert "front door" in said
     assert changed(said)["app1"] == 0

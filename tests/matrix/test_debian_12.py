@@ -65,7 +65,7 @@ def test_a_payload_for_debian_13_is_refused_in_a_sentence(
     before = bookworm.settled()["live"]["id"]
     refused = bookworm.release("1.1.0", check=False, backstay_artifacts=str(newer_payloads))
     assert not refused.ok
-    said = " ".join(refused.output.replace("│", " ").split())
-    assert "debian 13" in said, refused.output
-    assert "debian 12" in said, refused.output
+    said = " ".join(refused.output.split())
+    assert "was built for the operating system debian-13 and this host has debian-12" in said, refused.output
+    assert "Traceback" not in said
     assert bookworm.settled()["live"]["id"] == before
