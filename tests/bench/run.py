@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -347,6 +348,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", choices=PARTS, action="append", help="this part; can be given several times")
     parser.add_argument("--keep", action="store_true", help="leave the lab `bench` for the next run with --keep")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was begun is removed then too
     with tempfile.TemporaryDirectory(prefix="backstay-bench-") as certificates:
         bench = Bench(options, Path(certificates))
         if not options.keep:
