@@ -125,7 +125,7 @@ class Bench:
         say(f"{what}, {side}")
         if host == OURS:
             self.ours.rest()
-        with self.scene.load("--slow", "1", host=host, rate=LIGHT) as load:
+        with self.scene.load("--slow", "0", host=host, rate=LIGHT) as load:
             time.sleep(2.0)
             cost = cost_of(action)
             time.sleep(3.0)

@@ -274,7 +274,7 @@ def test_nothing_reaches_outside_its_directory(tmp_path: Path, case: str) -> Non
 NAMES = st.lists(st.sampled_from(["a", "b", "..", ".", "code", "static", ""]), min_size=1, max_size=5).map("/".join)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(found=st.lists(st.tuples(NAMES, st.one_of(st.none(), NAMES)), max_size=4))
 def test_whatever_is_unpacked_resolves_inside_the_target(tmp_path: Path, found: list[tuple[str, str | None]]) -> None:
     members = [

@@ -29,13 +29,16 @@ PLAY = """
         content: "one\\n"
         dest: "{{ playbook_dir }}/written"
         mode: "0644"
+      tags: details
     - name: Report steps
-      ansible.builtin.include_role:
+      ansible.builtin.import_role:
         name: steps
+      tags: details
     - name: Fail with a secret
       ansible.builtin.command: sh -c "echo swordfish >&2; exit 1"
       loop: [swordfish, another]
       no_log: true
+      tags: details
       ignore_errors: true
     - name: Run a command that fails
       ansible.builtin.command: sh -c "echo the disk is full >&2; exit 3"
@@ -58,7 +61,7 @@ def play(directory: Path, *options: str) -> tuple[int, str]:
     (directory / "roles/steps/tasks/main.yml").write_text("- name: Take the steps\n  report_steps:\n")
     (directory / "roles/steps/library").mkdir()
     (directory / "roles/steps/library/report_steps.py").write_text(MODULE)
-    (directory / "ansible.cfg").write_text("[defaults]\nstdout_callback = backstay.ops.progress\n")
+    (directory / "ansible.cfg").write_text("[defaults]\nstdout_callback = backstay.ops.progress\n[connection]\npipelining = true\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     done = subprocess.run(
         [
@@ -121,7 +124,7 @@ def test_it_never_prints(output: str, unwanted: str) -> None:
 
 
 def test_verbose_diff_and_check_mode_add_details_but_no_secret(tmp_path: Path) -> None:
-    _, text = play(tmp_path, "-v", "--diff", "--check")
+    _, text = play(tmp_path, "-v", "--diff", "--check", "--tags=details")
     assert "Show everything  (check mode: nothing is changed)" in text
     assert not (tmp_path / "written").exists()
     assert "+one" in text, f"--diff did not show the difference:\n{text}"

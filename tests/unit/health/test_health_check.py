@@ -94,7 +94,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     (folder / "play.yml").write_text(PLAY)
-    (folder / "ansible.cfg").write_text("[defaults]\n")
+    (folder / "ansible.cfg").write_text("[connection]\npipelining = true\n")
     variables = {
         "site": f"http://127.0.0.1:{server.server_port}",
         "portal": PORTAL,

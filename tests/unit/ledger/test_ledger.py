@@ -68,7 +68,7 @@ def test_a_ledger_cut_after_a_whole_line_was_truncated(tmp_path):
         ledger.read()
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_any_changed_entry_is_noticed(tmp_path_factory, data):
     directory = tmp_path_factory.mktemp("ledger")
@@ -86,6 +86,7 @@ def test_any_changed_entry_is_noticed(tmp_path_factory, data):
         ledger.append("live", "0009-9.0.0")
 
 
+@settings(max_examples=50)
 @given(st.data())
 def test_a_ledger_cut_at_any_byte_is_read_up_to_its_last_whole_line(tmp_path_factory, data):
     directory = tmp_path_factory.mktemp("ledger")
