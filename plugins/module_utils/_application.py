@@ -142,6 +142,13 @@ def _seconds(least: float, most: float) -> Converter:
     return convert
 
 
+def _fraction(value: Any, at: _At) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and math.isfinite(value) and 0 <= value <= 1:
+        return float(value)
+    return at.refuse(value, "a share from 0 to 1, such as 0.05, without quotes")
+
+
 def _flag(value: Any, at: _At) -> Any:
     return value if isinstance(value, bool) else at.refuse(value, "true or false, without quotes")
 
@@ -314,6 +321,20 @@ _WEB_ONLY = ("workers", "threads", "timeout_seconds", "graceful_seconds")
 _WORKER_ONLY = ("command", "singleton")
 
 _words = _each(_texts(r".+", "a word of a command, in quotes where YAML would not read it as text"), least=1, of="word")
+_commands = _each(_words, of="command")
+
+
+def _backfills(value: Any, at: _At) -> Any:
+    if not isinstance(value, Mapping):
+        return at.refuse(value, "a mapping of names to commands")
+    found = {}
+    for name, given in value.items():
+        here = at.below(str(name))
+        good = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name)
+        found[str(name)] = (
+            _build(Backfill, given, here) if good else here.refuse(name, "a name of lower-case letters and digits")
+        )
+    return _BAD if _BAD in found.values() else found
 
 
 # --- the schema
@@ -413,10 +434,70 @@ class Smoke:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """How long a new release is watched before it is confirmed, and what counts as worse than the one before.
+
+    It is bad when its share of 5xx answers is `error_ratio` above the other's, when its 95th percentile is both
+    `slower_factor` times and `slower_seconds` above it, or when it restarts or writes new errors; `least_requests` are
+    needed to judge, and every `probe_interval_seconds` one is made. Without enough of them `inconclusive` decides.
+    """
+
+    seconds: Annotated[float, _seconds(0, 86400)] = 300.0
+    least_requests: Annotated[int, _whole(1, 1_000_000)] = 50
+    error_ratio: Annotated[float, _fraction] = 0.05
+    slower_factor: Annotated[float, _seconds(1, 1000)] = 2.0
+    slower_seconds: Annotated[float, _seconds(0, 600)] = 0.5
+    probe_interval_seconds: Annotated[float, _seconds(0.05, 3600)] = 0.5
+    inconclusive: Annotated[Literal["keep", "revert"], _one_of("keep", "revert")] = "keep"
+
+
+@dataclass(frozen=True)
+class MigrationPolicy:
+    """How long migrations may wait for a lock, one statement and all of them may take, and how long rewriting a whole
+    table (SQLite) may take beside a live release; longer asks for maintenance."""
+
+    lock_seconds: Annotated[float, _seconds(0.1, 3600)] = 5.0
+    statement_seconds: Annotated[float, _seconds(1, 86400)] = 300.0
+    seconds: Annotated[float, _seconds(1, 86400)] = 1800.0
+    rebuild_seconds: Annotated[float, _seconds(0, 3600)] = 10.0
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """A command that changes old rows a batch at a time, after the release: it ends with exit code 0 when nothing is
+    left and 75 (EX_TEMPFAIL) when it did a batch and wants to be called again."""
+
+    command: Annotated[tuple[str, ...], _words]
+    pause_seconds: Annotated[float, _seconds(0, 3600)] = 0.2
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The application's own commands around the phases of a release; one that fails before `confirm` undoes it."""
+
+    before_prepare: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    after_prepare: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    before_close: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    after_close: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    before_flip: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    after_flip: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    before_watch: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    after_watch: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    before_confirm: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    after_confirm: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    on_failure: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+
+
+@dataclass(frozen=True)
 class ReleasePolicy:
-    """How releases are made and kept; what must stay free on the host beside a new one."""
+    """How releases are made and kept; what must stay free on the host beside a new one. With `promoted_from`, only a
+    payload that was proven live in that stage may be released here."""
 
     keep: Annotated[int, _whole(2, 100)] = 5
+    keep_restore_points: Annotated[int, _whole(1, 100)] = 3
+    promoted_from: Annotated[str | None, _optional(_texts(r"[a-z][a-z0-9-]{0,29}", "a stage, such as staging"))] = None
+    watch: Annotated[Watch, _section(Watch)] = field(default_factory=Watch)
+    migrations: Annotated[MigrationPolicy, _section(MigrationPolicy)] = field(default_factory=MigrationPolicy)
     drain_seconds: Annotated[float, _seconds(0, 3600)] = 30.0
     confirm_seconds: Annotated[float, _seconds(5, 86400)] = 300.0
     free_bytes: Annotated[int, _whole(0, 1 << 50)] = 200 * _MIB
@@ -448,7 +529,10 @@ class Application:
     internal_addresses: Annotated[tuple[str, ...], _each(_address, of="address", unique=True)] = ("127.0.0.1", "::1")
     uploads_max_bytes: Annotated[int, _whole(1024, 1 << 40)] = 50 * _MIB
     log_level: Annotated[str, _one_of("debug", "info", "warning", "error", "critical")] = "info"
+    stage: Annotated[str, _texts(r"[a-z][a-z0-9-]{0,29}", "the name of a stage, such as staging")] = "production"
     releases: Annotated[ReleasePolicy, _section(ReleasePolicy)] = field(default_factory=ReleasePolicy)
+    hooks: Annotated[Hooks, _section(Hooks)] = field(default_factory=Hooks)
+    backfills: Annotated[Mapping[str, Backfill], _backfills] = field(default_factory=dict)
     format: Annotated[int, _whole(1, FORMAT)] = FORMAT
 
     @property
@@ -596,6 +680,11 @@ def _smoke_is_possible(application: Application) -> Iterator[tuple[str, str]]:
             yield f"{key}.path", "is auto:media, and the application has no media: set `media`, or remove this request"
 
 
+def _promotion_leads_somewhere(application: Application) -> Iterator[tuple[str, str]]:
+    if application.releases.promoted_from == application.stage:
+        yield "releases.promoted_from", f"is {application.stage}, which is this very stage: name the one before it"
+
+
 _RULES: tuple[Rule, ...] = (
     _name_is_free,
     _aliases_differ,
@@ -604,6 +693,7 @@ _RULES: tuple[Rule, ...] = (
     _environment_is_clear,
     _health_can_pass,
     _smoke_is_possible,
+    _promotion_leads_somewhere,
 )
 
 
