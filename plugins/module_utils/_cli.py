@@ -47,26 +47,50 @@ def _say(text: str, stream: TextIO | None = None) -> None:
     out.flush()
 
 
+class _Verbs:
+    """Adds verbs to the command line."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def __call__(self, name: str, function: Any, text: str, *, application: bool = True) -> argparse.ArgumentParser:
+        added = self.bare(name, function, text)
+        added.add_argument("--json", action="store_true", help="one JSON object instead of text")
+        if application:
+            added.add_argument("application", nargs="?", metavar="APPLICATION")
+        return added
+
+    def bare(self, name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = self._verbs.add_parser(name, help=text, description=text)
+        added.set_defaults(verb=function)
+        return added
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="backstay",
         description="Keep an application standing on this host. APPLICATION may be left out where there is one.",
     )
     parser.add_argument("--version", action="version", version=f"backstay {VERSION} (protocol {PROTOCOL})")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verb = _Verbs(parser)
+    _verbs_that_look(verb)
+    _verbs_of_releases(verb)
+    _verbs_of_the_house(verb)
+    return parser
 
-    def verb(name: str, function: Any, text: str, *, application: bool = True) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(verb=function)
-        added.add_argument("--json", action="store_true", help="one JSON object instead of text")
-        if application:
-            added.add_argument("application", nargs="?", metavar="APPLICATION")
-        return added
 
+def _verbs_that_look(verb: _Verbs) -> None:
     verb("status", _status, "what is live since when, by whom; what is warm; what failed")
     history = verb("history", _history, "all releases and what became of them")
     history.add_argument("--verify", action="store_true", help="check the ledger's hash chain")
+    verb("health", _health, "ask the live release and the front door whether they are well")
+    logs = verb("logs", _logs, "the application's lines in the journal")
+    logs.add_argument("--lines", type=int, default=50)
+    logs.add_argument("--follow", action="store_true")
+    logs.add_argument("--process", help="only this process, such as web or worker")
 
+
+def _verbs_of_releases(verb: _Verbs) -> None:
     release = verb(
         "release", _release, "release a payload that lies on this host, or the live one with a changed configuration"
     )
@@ -75,39 +99,45 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument(
         "--without-warm", action="store_true", help="stop the warm release first, where memory is short"
     )
+    release.add_argument(
+        "--maintenance", action="store_true", help="close the door meanwhile, for migrations that break what is live"
+    )
+    release.add_argument("--override-freeze", default="", metavar="REASON", help="although releases are frozen")
     release.add_argument("--again", action="store_true", help="also when this very release is live already")
     rollback = verb("rollback", _rollback, "go back to the release before, at once")
     rollback.add_argument("--to", metavar="RELEASE", help="a release id or a version instead of the one before")
-    rollback.add_argument("--plan", action="store_true", help="only say what would happen")
+    rollback.add_argument(
+        "--reverse", action="store_true", help="close the door and reverse migrations that it cannot live with"
+    )
     rollback.add_argument("--force", action="store_true", help="also to a release that does not answer well")
     for added in (release, rollback):
+        added.add_argument("--plan", action="store_true", help="only say what would happen")
         added.add_argument("--why", default="", help="goes into the ledger")
         added.add_argument("--by", default=_who(), help="goes into the ledger")
-
     verb("confirm", _confirm, "keep the release that was flipped and waits for its confirmation")
     verb("abort", _abort, "undo the transaction that is open")
     recover = verb("recover", _recover, "finish or undo an unfinished transaction, and run what must run")
     recover.add_argument("--boot", action="store_true", help="as systemd calls it when the host starts")
     recover.add_argument("--forward", action="store_true", help="another host of the fleet has confirmed: go forward")
-    verb("health", _health, "ask the live release and the front door whether they are well")
+    transaction = verb.bare("transaction", _serve, "the service behind release and rollback; systemd starts it")
+    transaction.add_argument("action", choices=("serve",))
+    transaction.add_argument("application")
+
+
+def _verbs_of_the_house(verb: _Verbs) -> None:
+    freeze = verb("freeze", _freeze, "make no releases for a while; rollbacks are never frozen")
+    freeze.add_argument("--until", required=True, metavar="TIME", help="such as 2026-12-27 or 2026-12-27T08:00:00Z")
+    freeze.add_argument("--why", required=True)
+    freeze.add_argument("--by", default=_who())
+    verb("thaw", _thaw, "end a freeze")
     maintenance = verb(
         "maintenance", _maintenance, "answer 503 with the maintenance page, or open again", application=False
     )
     maintenance.add_argument("switch", choices=("on", "off"))
     maintenance.add_argument("application", nargs="?", metavar="APPLICATION")
-    logs = verb("logs", _logs, "the application's lines in the journal")
-    logs.add_argument("--lines", type=int, default=50)
-    logs.add_argument("--follow", action="store_true")
-    logs.add_argument("--process", help="only this process, such as web or worker")
     run = verb("run", _run, "run a command in the live release's environment and confinement", application=False)
     run.add_argument("-a", "--application")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
-
-    transaction = verbs.add_parser("transaction", help="the service behind release and rollback; systemd starts it")
-    transaction.set_defaults(verb=_serve)
-    transaction.add_argument("action", choices=("serve",))
-    transaction.add_argument("application")
-    return parser
 
 
 def _who() -> str:
@@ -207,9 +237,13 @@ def _release(options: argparse.Namespace) -> int:
         "why": options.why,
         "keep_warm": not options.without_warm,
         "again": options.again,
+        "strategy": "maintenance" if options.maintenance else "live",
+        "override_freeze": options.override_freeze,
     }
     if options.payload:
         request["payload"] = _take_payload(layout, options.payload)
+    if options.plan:
+        return _planned(options, call(layout, "plan", request=request))
     result = call(layout, "begin", on_event=_Follow(silent=options.json), request=request, auto=True)
     _tell(
         options,
@@ -244,9 +278,7 @@ def _rollback(options: argparse.Namespace) -> int:
         from ._engine import Request
         from ._plan import plan
 
-        found = plan(_engine(options), Request(operation="rollback", target=options.to))
-        _tell(options, found, "\n".join([found["message"], *(f"  {line}" for line in found["lines"])]))
-        return 0
+        return _planned(options, plan(_engine(options), Request(operation="rollback", target=options.to)))
     from ._client import call
 
     layout = _layout(options)
@@ -257,9 +289,15 @@ def _rollback(options: argparse.Namespace) -> int:
         "by": options.by,
         "why": options.why,
         "force": options.force,
+        "reverse": options.reverse,
     }
     result = call(layout, "begin", on_event=_Follow(silent=options.json), request=request, auto=True)
     _tell(options, result, f"{layout.name}: {result['release']} is live again ({result['seconds']:.2f} s).")
+    return 0
+
+
+def _planned(options: argparse.Namespace, found: dict[str, Any]) -> int:
+    _tell(options, found, "\n".join([found["message"], *(f"  {line}" for line in found["lines"])]))
     return 0
 
 
@@ -307,6 +345,27 @@ def _health(options: argparse.Namespace) -> int:
     code, text = health_command(engine.layout, engine.application(live), live, as_json=options.json)
     _say(text)
     return int(code)
+
+
+def _freeze(options: argparse.Namespace) -> int:
+    from . import _freeze as freezes
+
+    engine = _engine(options)
+    freeze = freezes.Freeze(freezes.moment(options.until), options.why, options.by, engine.now())
+    changed = freezes.declare(engine.layout, engine.storage, freeze)
+    text = f"{engine.layout.name}: no releases until {freeze.until} ({freeze.why}){'' if changed else ' (as before)'}."
+    _tell(options, {"ok": True, "changed": changed, "until": freeze.until, "why": freeze.why}, text)
+    return 0
+
+
+def _thaw(options: argparse.Namespace) -> int:
+    from . import _freeze as freezes
+
+    engine = _engine(options)
+    changed = freezes.end(engine.layout, engine.storage)
+    text = f"{engine.layout.name}: {'releases may be made again' if changed else 'there was no freeze'}."
+    _tell(options, {"ok": True, "changed": changed}, text)
+    return 0
 
 
 def _maintenance(options: argparse.Namespace) -> int:

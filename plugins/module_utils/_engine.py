@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import _freeze, _restore_point
 from ._errors import BackstayError, GateRefused, InputError
 from ._journal import Journal
 from ._layout import Layout
@@ -36,6 +37,7 @@ from ._releases import (
     withdrawn_by,
 )
 from ._run import Runner, run
+from ._steps import CLOSED, ROLLBACKS, steps_of
 from ._storage import Storage, canonical
 from ._systemd import Systemd, memory_of, open_connections
 from ._units import one_off, unit_text
@@ -67,6 +69,9 @@ class Request:
     keep_warm: bool = True
     force: bool = False
     again: bool = False  # release although this very payload and configuration are live
+    strategy: str = "live"  # or maintenance: the door is closed while the data change
+    reverse: bool = False  # a rollback may close the door and reverse migrations
+    override_freeze: str = ""  # why a release is made although releases are frozen
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Request:
@@ -257,7 +262,7 @@ class Engine:
             return Transaction(
                 identifier,
                 self.layout.name,
-                "rollback",
+                self._way_back(request, history, str(live), target),
                 target.id,
                 live,
                 target.version,
@@ -267,12 +272,16 @@ class Engine:
             )
         application = self.application()
         self._environment(application, "0000-0.0.0", "", "")
+        frozen = None if request.override_freeze else _freeze.read(self.layout, self.storage)
+        refused = _freeze.refusal(frozen, now=stamp, name=self.layout.name)
+        if refused:
+            raise GateRefused(refused)
         version, payload, only = self._what(request, history, live)
         sequence = self._next_sequence(history, live)
         transaction = Transaction(
             identifier,
             self.layout.name,
-            "release",
+            {"live": "release", "maintenance": "maintenance"}[request.strategy],
             release_id(sequence, version),
             live,
             version,
@@ -291,6 +300,10 @@ class Engine:
         found = [path.name for path in self.layout.releases.iterdir()]
         taken = [sequence_of(name) for name in (*found, live) if name and is_release_id(name)]
         return max([history.next_sequence, *(number + 1 for number in taken)])
+
+    def _way_back(self, request: Request, history: History, live: str, target: Release) -> str:
+        """Which operation leads back to a release: over migrations that it cannot live with, none or a reversal."""
+        return "rollback"
 
     def _target(self, request: Request, history: History, live: str | None) -> Release:
         if live is None:
@@ -361,6 +374,8 @@ class Engine:
             # A virtualenv unpacks to about four times its wheels, bytecode included.
             size += 4 * payload.stat().st_size
             inodes += 12000
+        if transaction.operation in CLOSED:
+            size += _restore_point.size_needed(self.layout, application)
         disk = os.statvfs(self.layout.home)
         policy = application.releases
         room = Room(
@@ -560,6 +575,19 @@ class Engine:
         content = self.storage.read(static / "staticfiles.json")
         return [] if content is None else sorted(set(json.loads(content)["paths"].values()))
 
+    def do_judge(self, transaction: Transaction) -> str:
+        return "not judged yet"  # INTERIM: helper B's verdict comes here
+
+    def undo_judge(self, transaction: Transaction, reason: str) -> None:
+        """Judging changed nothing."""
+
+    def do_reverse(self, transaction: Transaction) -> str:
+        raise NotImplementedError
+
+    def undo_reverse(self, transaction: Transaction, reason: str) -> None:
+        self._stop_migrating(str(transaction.previous))
+        self._put_back(transaction)
+
     def do_migrate(self, transaction: Transaction) -> str:
         state = self.migrations(transaction.candidate, "migrate", seconds=1800.0)
         if state.pending:
@@ -575,8 +603,14 @@ class Engine:
         return f"{len(applied)} applied: {', '.join(applied)}" if applied else "nothing to migrate"
 
     def undo_migrate(self, transaction: Transaction, reason: str) -> None:
-        """A migration that still runs is stopped; what was applied stays (additive ones harm no older release)."""
-        unit = self._migration_unit(transaction.candidate)
+        """A migration that still runs is stopped. What was applied stays where the release before lives with it;
+        behind a closed door the data are put back."""
+        self._stop_migrating(transaction.candidate)
+        if transaction.operation in CLOSED:
+            self._put_back(transaction)
+
+    def _stop_migrating(self, release: str) -> None:
+        unit = self._migration_unit(release)
         if self.systemd.states([unit]).get(unit) not in ("inactive", "unknown", None):
             self.systemd.stop([unit])
 
@@ -617,6 +651,42 @@ class Engine:
             )
         return runtime.parse_agent(done.stdout)
 
+    def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
+        """Run what the application declares for `when`, in the candidate's environment, or in the live one's as long as
+        the candidate has none. Raises GateRefused when a command fails."""
+        from ._hooks import run_hooks
+
+        release = next(
+            (
+                each
+                for each in (transaction.candidate, self.live())
+                if each and self.layout.environment_file(each).exists() and self.layout.release(each).is_dir()
+            ),
+            None,
+        )
+        if release is None:
+            return
+        application = self.application(release)
+        facts = {
+            "operation": transaction.operation,
+            "release": transaction.candidate,
+            "version": transaction.version,
+            "previous": transaction.previous or "",
+            "transaction": transaction.id,
+            "by": transaction.request.by,
+            "error": " ".join(error.split())[:400],
+        }
+        run_hooks(
+            application,
+            when,
+            release=release,
+            facts=facts,
+            runner=self.runner,
+            secrets=tuple(self.secrets().values()),
+            python=str(self.layout.release(release) / "venv" / "bin" / "python"),
+            say=self.say,
+        )
+
     def do_start(self, transaction: Transaction) -> str:
         unit = self.web_unit(transaction.candidate)
         if not transaction.request.keep_warm and transaction.operation == "release":
@@ -654,7 +724,7 @@ class Engine:
             if seen.get("ActiveState") == "failed" or int(seen.get("NRestarts") or 0) > 1:
                 raise self._candidate_failed(transaction, f"{transaction.candidate} died while it was starting")
 
-        quick = transaction.operation == "rollback"
+        quick = transaction.operation in ROLLBACKS
         report = run_until(
             checks,
             consecutive=1 if quick else health.consecutive,
@@ -679,7 +749,7 @@ class Engine:
         from ._health import application_checks
 
         release = transaction.candidate
-        if transaction.operation == "rollback":
+        if transaction.operation in ROLLBACKS or (through == "front_door" and transaction.operation in CLOSED):
             return list(
                 application_checks(
                     application, target, through=through, release_id=release, static_path=None, media_path=None
@@ -706,7 +776,7 @@ class Engine:
         serving = f"{transaction.previous} still serves" if transaction.previous else "nothing serves yet"
         remedy = (
             "mend it and release again"
-            if transaction.operation == "release"
+            if transaction.operation not in ROLLBACKS
             else "roll back to another (--to), or insist with --force"
         )
         return GateRefused(f"{sentence.rstrip('.')}; {serving}, {remedy}.", lines=lines)
@@ -729,7 +799,8 @@ class Engine:
             self.storage.remove(self.layout.active)
             return
         unit = self.web_unit(transaction.previous)
-        if self.systemd.states([unit]).get(unit) != "active":
+        # Behind a closed door nothing is asked of it yet, and it must not open data that are about to be put back.
+        if transaction.operation not in CLOSED and self.systemd.states([unit]).get(unit) != "active":
             self.systemd.start([unit])
         self.storage.link(self.layout.active, self.layout.socket(transaction.previous))
 
@@ -740,14 +811,14 @@ class Engine:
         application = self.application(transaction.candidate)
         report = run_until(
             self._checks(application, front_door(application), "front_door", transaction),
-            consecutive=1 if transaction.operation == "rollback" else application.health.consecutive,
+            consecutive=1 if transaction.operation in ROLLBACKS else application.health.consecutive,
             interval_seconds=application.health.interval_seconds,
             deadline_seconds=min(15.0, application.health.deadline_seconds),
             clock=self.clock,
             sleep=self.sleep,
             on_attempt=lambda _: None,
         )
-        if not report.ok and not (transaction.request.force and transaction.operation == "rollback"):
+        if not report.ok and not (transaction.request.force and transaction.operation in ROLLBACKS):
             raise self._candidate_failed(
                 transaction, f"The front door does not answer well with {transaction.candidate}: {report.reason}"
             )
@@ -763,6 +834,126 @@ class Engine:
     def undo_handover(self, transaction: Transaction, reason: str) -> None:
         self._hand_over(transaction.candidate, transaction.previous)
 
+    # behind a closed door
+
+    def _our_door(self, transaction: Transaction) -> bytes:
+        """What the maintenance flag holds when this transaction closed the door: another's stays closed after it."""
+        return f"transaction {transaction.id}\n".encode()
+
+    def do_close(self, transaction: Transaction) -> str:
+        if self.layout.maintenance_flag.exists():
+            return "closed already"
+        self.storage.write(self.layout.maintenance_flag, self._our_door(transaction))
+        return "visitors get 503 and when to come back"
+
+    def undo_close(self, transaction: Transaction, reason: str) -> None:
+        if self.storage.read(self.layout.maintenance_flag) == self._our_door(transaction):
+            self._wait_until_served(transaction.previous)
+            self.storage.remove(self.layout.maintenance_flag)
+
+    def _wait_until_served(self, release: str | None) -> None:
+        """The door opens when somebody is behind it; after 30 s anyhow, for then the page would say less than the
+        error does."""
+        if release is None:
+            return
+        from ._health import application_checks, run_until
+        from ._http import Target
+
+        application = self.application(release)
+        checks = application_checks(
+            application,
+            Target.unix(self.layout.socket(release), application.domain),
+            through="candidate",
+            release_id=release,
+            static_path=None,
+            media_path=None,
+        )
+        report = run_until(
+            list(checks)[:1],
+            consecutive=1,
+            interval_seconds=0.1,
+            deadline_seconds=30.0,
+            clock=self.clock,
+            sleep=self.sleep,
+            on_attempt=lambda _: None,
+        )
+        if not report.ok:
+            self.say(f"{release} does not answer well behind the closed door ({report.reason}); the door opens anyhow")
+
+    def do_open(self, transaction: Transaction) -> str:
+        if self.storage.read(self.layout.maintenance_flag) != self._our_door(transaction):
+            return "left closed, as it was before"
+        self.storage.remove(self.layout.maintenance_flag)
+        return "open"
+
+    def undo_open(self, transaction: Transaction, reason: str) -> None:
+        """Past the point of no return nothing is undone."""
+
+    def do_halt(self, transaction: Transaction) -> str:
+        """Requests that were begun end; then every process of the application stops, of whichever release."""
+        units = self.systemd.units_of(self.layout.name)
+        for unit in units:
+            if unit.endswith("-web.service"):
+                self.drain(unit.removeprefix(f"{self.layout.name}-").removesuffix("-web.service"), patient=True)
+        self.systemd.stop(units)
+        left = [unit for unit in self.systemd.units_of(self.layout.name) if unit in units]
+        if left:
+            raise BackstayError(
+                f"{left[0]} did not stop, so the data cannot be changed safely: see `journalctl -u {left[0]}`, end it, "
+                "then release again."
+            )
+        return f"{len(units)} units"
+
+    def undo_halt(self, transaction: Transaction, reason: str) -> None:
+        """Start what must run; the door opens after it."""
+        live = self.live()
+        if live:
+            self._start_missing([self.web_unit(live), *self._units(live, web=False)])
+
+    def do_snapshot(self, transaction: Transaction) -> str:
+        previous = transaction.previous
+        if previous is None:
+            return "nothing was live: there is nothing to keep"
+        point = _restore_point.make(
+            self.layout,
+            self.storage,
+            self.application(previous),
+            identifier=transaction.id,
+            release=previous,
+            at=self.now(),
+            environment=self._environment_of(previous),
+            runner=self.runner,
+        )
+        self.ledger.append("kept", transaction.candidate, restore_point=point.id, restore_point_at=point.at)
+        return f"{point.id}, {_mib(point.size_bytes)}"
+
+    def undo_snapshot(self, transaction: Transaction, reason: str) -> None:
+        """What it held was put back, or never changed."""
+        for name in (transaction.id, f".{transaction.id}.partial"):
+            self.storage.remove_tree(self.layout.restore_points / name)
+
+    def _put_back(self, transaction: Transaction) -> None:
+        """Bring the data back to the restore point of this very transaction."""
+        if transaction.previous is None:
+            return
+        self.systemd.stop(self.systemd.units_of(self.layout.name))
+        _restore_point.restore(
+            self.layout,
+            self.storage,
+            self.application(transaction.previous),
+            transaction.id,
+            environment=self._environment_of(transaction.previous),
+            runner=self.runner,
+        )
+        self.say(f"the data are as they were at the restore point {transaction.id}")
+
+    def _environment_of(self, release: str) -> dict[str, str]:
+        """The environment that a release runs with, secrets included."""
+        from ._environment import parse
+
+        path = self.layout.environment_file(release)
+        return parse((self.storage.read(path) or b"").decode(), file=str(path))
+
     def _hand_over(self, old: str | None, new: str | None) -> str:
         leaving = self._units(old, web=False) if old else []
         coming = self._units(new, web=False) if new else []
@@ -770,12 +961,29 @@ class Engine:
         self.systemd.start(coming, wait=False)
         return f"{len(leaving)} leave, {len(coming)} come"
 
+    # watch
+
+    def watch_seconds(self, transaction: Transaction) -> float:
+        """How long this transaction watches what it flipped to; 0 when it does not."""
+        if transaction.previous is None or not steps_of(transaction.operation, "watch"):
+            return 0.0
+        return self.application(transaction.candidate).releases.watch.seconds
+
+    def do_watch(self, transaction: Transaction) -> str:
+        seconds = self.watch_seconds(transaction)
+        if seconds == 0:
+            return "nothing to compare with" if transaction.previous is None else "not asked for"
+        return "not watched yet"  # INTERIM: helper C's watch comes here
+
+    def undo_watch(self, transaction: Transaction, reason: str) -> None:
+        """Looking changed nothing."""
+
     # confirm
 
     def do_confirm(self, transaction: Transaction) -> str:
         history = self.history()
         known = history.get(transaction.candidate)
-        if transaction.operation == "rollback":
+        if transaction.operation in ROLLBACKS:
             for left in withdrawn_by(history, transaction.previous, transaction.candidate):
                 self.ledger.append(
                     "withdrawn",
@@ -835,10 +1043,10 @@ class Engine:
         self.systemd.start(missing, wait=False)
         return missing
 
-    def drain(self, release: str) -> bool:
+    def drain(self, release: str, *, patient: bool = False) -> bool:
         """Wait until nobody is connected to a release's socket, or until the drain deadline (then reported).
 
-        False when it was cut short because somebody waits for the lock.
+        False when it was cut short because somebody waits for the lock; `patient` never is.
         """
         path = self.layout.socket(release)
         try:
@@ -856,14 +1064,16 @@ class Engine:
                 self.ledger.append("undrained", release, connections=left, after_seconds=deadline_seconds)
                 self.say(f"{release} still had {left} connections after {deadline_seconds:g} s and is stopped")
                 return True
-            if self.interrupted():
+            if self.interrupted() and not patient:
                 return False
             self.sleep(0.05)
 
     def do_prune(self, transaction: Transaction) -> str:
         application = self.application()
         history = self.history()
-        doomed = prunable(history, self.live(), keep=application.releases.keep)
+        _restore_point.prune(self.layout, self.storage, application.releases.keep_restore_points)
+        needed = frozenset(point.release for point in _restore_point.points(self.layout, self.storage))
+        doomed = prunable(history, self.live(), keep=application.releases.keep, needed=needed)
         for release in doomed:
             self._forget_units(release)
             self.storage.remove_tree(self.layout.release(release))

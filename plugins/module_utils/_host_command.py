@@ -16,15 +16,16 @@ import fcntl
 import hashlib
 import importlib.resources
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ._errors import BackstayError
+from ._errors import BackstayError, InputError
 from ._run import Runner, run
 from ._storage import Storage
-from ._version import VERSION
+from ._version import PROTOCOL, VERSION
 
 ROOM = Path("usr/lib/backstay")
 LAUNCHER = Path("usr/bin/backstay")
@@ -108,6 +109,24 @@ UNIT_TEXTS = {
     "backstay-transaction@.service": SERVICE_UNIT,
     "backstay-recover@.service": RECOVER_UNIT,
 }
+
+
+_PROTOCOL = re.compile(rb"^PROTOCOL = (\d+)$", re.MULTILINE)
+
+
+def check_protocol(root: Path = Path("/")) -> None:
+    """Raises InputError where the installed command is of another protocol: it could not read what is declared by this
+    library, and a person alone on the host would find that out at the worst moment."""
+    try:
+        content = (root / ROOM / "current" / "backstay" / "_version.py").read_bytes()
+    except OSError:
+        return  # nothing is installed yet, so nothing can misread it
+    found = _PROTOCOL.search(content)
+    if found is None or int(found[1]) != PROTOCOL:
+        raise InputError(
+            f"The backstay on this host speaks protocol {int(found[1]) if found else 'unknown'} and this collection "
+            f"{PROTOCOL}: bring the host to this version with playbooks/site.yml first; nothing was changed."
+        )
 
 
 def library() -> dict[str, bytes]:

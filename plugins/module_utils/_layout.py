@@ -110,6 +110,18 @@ class Layout:
         return self.artifacts / f"{sha256}.tar"
 
     @property
+    def restore_points(self) -> Path:
+        return self.state / "restore-points"
+
+    @property
+    def freeze(self) -> Path:
+        return self.state / "freeze.json"
+
+    @property
+    def backfills(self) -> Path:
+        return self.state / "backfills.json"
+
+    @property
     def logs(self) -> Path:
         return self.root / "var" / "log" / self.name
 

@@ -9,7 +9,15 @@ from ._client import call
 from ._errors import BackstayError
 from ._layout import Layout
 
-_COMMANDS = {"prepared": "begin", "live": "begin", "flipped": "flip", "confirmed": "confirm", "aborted": "abort"}
+_COMMANDS = {
+    "prepared": "begin",
+    "live": "begin",
+    "closed": "close",
+    "flipped": "flip",
+    "watched": "watch",
+    "confirmed": "confirm",
+    "aborted": "abort",
+}
 
 
 def ask(
@@ -32,7 +40,7 @@ def ask(
         if transaction == "":
             return False, {"changed": False, "backstay_lines": [], "msg": f"{application}: nothing was prepared."}
         if check_mode:
-            if state in ("flipped", "confirmed", "aborted"):
+            if _COMMANDS[state] != "begin":
                 return False, {"changed": True, "backstay_lines": [], "msg": f"{application}: would be {state}."}
             answer = call(layout, "plan", request=dict(request))
             said.extend([str(answer["message"]), *(str(line) for line in answer["lines"])])

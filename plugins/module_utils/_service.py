@@ -3,16 +3,16 @@
 It holds the application's lock from `begin` to the end, so a lock is never stale: the kernel drops it with the process.
 It answers one JSON line with a stream of events and one last object:
 
-    {"protocol": 1, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
-    {"protocol": 1, "command": "flip" | "confirm" | "abort", "transaction": "..."}
-    {"protocol": 1, "command": "plan", "request": {...}}
-    {"protocol": 1, "command": "status"}
+    {"protocol": 2, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
+    {"protocol": 2, "command": "close" | "flip" | "watch" | "confirm" | "abort", "transaction": "..."}
+    {"protocol": 2, "command": "plan", "request": {...}}
+    {"protocol": 2, "command": "status"}
 
 Events: {"event": "step", "step": ..., "title": ..., "seconds": ..., "detail": ...} and {"event": "say", "line": ...}.
 Last: {"event": "result", "ok": true, ...} or {"event": "result", "ok": false, "message": ..., "exit_code": ...}.
 
-Between prepare, flip and confirm it waits for the client, but only until its deadline: a release that was flipped and
-never confirmed flips back by itself. A client that goes away changes nothing else.
+Between its phases it waits for the client, but only until its deadline: a release that was flipped and never confirmed
+flips back by itself. A client that goes away changes nothing else.
 """
 
 from __future__ import annotations
@@ -38,6 +38,18 @@ from ._errors import BackstayError, Busy, InputError
 from ._plan import nothing_to_do, plan
 from ._steps import POINT_OF_NO_RETURN, TITLES, Recovery, recovery, steps_of
 from ._version import PROTOCOL
+
+# After which phase the transaction waits for its client, and how that is called.
+REACHED = {"prepare": "prepared", "close": "closed", "flip": "flipped", "watch": "watched"}
+WAITING = tuple(REACHED.values())
+# What a client may ask for, and in which states. A person may end the watch by confirming.
+_FROM = {
+    "close": ("prepared",),
+    "flip": ("prepared", "closed"),
+    "watch": ("flipped",),
+    "confirm": ("flipped", "watched"),
+    "abort": WAITING,
+}
 
 _LINE_LIMIT = 1 << 20
 _IDLE_SECONDS = 2.0
@@ -92,9 +104,13 @@ class Conductor:
         return transaction
 
     def phase(self, name: str, should_abort: Callable[[], bool] = lambda: False) -> None:
-        """Do the steps of one phase. When one fails everything is undone and the error goes on."""
+        """Do the steps of one phase, and the hooks around it. When one fails everything is undone and the error goes
+        on."""
         transaction = self._open()
-        for step in steps_of(transaction.operation, name):
+        steps = steps_of(transaction.operation, name)
+        if steps:
+            self._hooks(f"before_{name}")
+        for step in steps:
             if should_abort():
                 raise self._undone(BackstayError("The transaction was aborted on request."))
             try:
@@ -111,6 +127,18 @@ class Conductor:
                     self.emit({"event": "say", "line": failure.message})
                     continue
                 raise self._undone(failure) from unexpected
+        if steps:
+            self._hooks(f"after_{name}")
+
+    def _hooks(self, when: str) -> None:
+        """One that fails undoes the release; past the point of no return it is only told."""
+        try:
+            self.engine.run_hooks(self._open(), when)
+        except BackstayError as failed:
+            if self._past_return():
+                self.emit({"event": "say", "line": failed.message})
+                return
+            raise self._undone(failed) from failed
 
     def _open(self) -> Transaction:
         if self.transaction is None:
@@ -135,8 +163,11 @@ class Conductor:
         self.emit(record)
 
     def _undone(self, failed: BackstayError) -> BackstayError:
+        transaction = self.transaction
         try:
             self.undo(failed.message)
+            if transaction is not None:
+                self._tell_failure(transaction, failed)
         except BackstayError as worse:
             return BackstayError(
                 f"{failed.message} Undoing it failed too: {worse.message} Run `backstay recover "
@@ -145,6 +176,13 @@ class Conductor:
                 lines=failed.lines,
             )
         return failed
+
+    def _tell_failure(self, transaction: Transaction, failed: BackstayError) -> None:
+        """The hooks of a failure: what served before serves again when they run, and theirs changes nothing."""
+        try:
+            self.engine.run_hooks(transaction, "on_failure", error=failed.message)
+        except BackstayError as worse:
+            self.emit({"event": "say", "line": worse.message})
 
     def undo(self, reason: str) -> Recovery:
         """Undo whatever the journal says was begun, the last first, and put the journal away."""
@@ -189,6 +227,7 @@ class Conductor:
             "previous": transaction.previous,
             "version": transaction.version,
             "live": self.engine.live(),
+            "watch_seconds": self.engine.watch_seconds(transaction),
             "steps": list(self.steps),
             "seconds": round(sum(step["seconds"] for step in self.steps), 3),
         }
@@ -268,7 +307,7 @@ class Service:
         self.listener = listener
         self.lock = Lock(engine.layout.lock)
         self.conductor = Conductor(engine, self._emit)
-        self.state = "idle"  # idle, working, prepared, flipped, settling
+        self.state = "idle"  # idle, working, one of WAITING, settling
         self.settings: dict[str, Any] = {}
         self.deadline: float | None = None
         self.abort = threading.Event()
@@ -317,11 +356,7 @@ class Service:
                             peer.close()
                     idle_since = time.monotonic()
             self._collect()
-            if (
-                self.state in ("prepared", "flipped")
-                and self.deadline is not None
-                and time.monotonic() >= self.deadline
-            ):
+            if self.state in WAITING and self.deadline is not None and time.monotonic() >= self.deadline:
                 self._expire()
             if self.state != "idle" or peers or self.waiting:
                 idle_since = time.monotonic()
@@ -378,7 +413,7 @@ class Service:
                 raise Busy(self._busy())
             self._begin(peer, message)
             return
-        if command not in ("flip", "confirm", "abort"):
+        if command not in _FROM:
             raise InputError(f"The command {command!r} is unknown to this backstay: bring both sides to one version.")
         transaction = self.conductor.transaction
         if transaction is None or (message.get("transaction") not in (None, transaction.id)):
@@ -392,8 +427,8 @@ class Service:
             peer.send({"event": "result", "ok": True, "message": "It is undone after the present step."})
             peer.close()
             return
-        expected = {"flip": ("prepared",), "confirm": ("flipped",), "abort": ("prepared", "flipped")}[command]
-        if self.state not in expected:
+        skipped = command == "flip" and self.state == "prepared" and steps_of(transaction.operation, "close")
+        if self.state not in _FROM[command] or skipped:
             raise InputError(
                 f"{command!r} does not fit now: the transaction of {transaction.candidate} is {self.state}."
             )
@@ -444,14 +479,14 @@ class Service:
                     {"event": "result", "ok": True, "message": f"{transaction and transaction.candidate} undone"},
                 )
                 return
-            phases = ["prepare", "flip"] if command == "prepare" and self.settings.get("auto") else [command]
+            phases = list(REACHED) if command == "prepare" and self.settings.get("auto") else [command]
             for phase in phases:
                 if phase != "confirm":
                     conductor.phase(phase, self.abort.is_set)
             if command == "confirm" or self.settings.get("auto"):
                 self._confirm()
                 return
-            self._post("prepared" if phases[-1] == "prepare" else "flipped", conductor.result())
+            self._post(REACHED[command], conductor.result())
         except BackstayError as failed:
             conductor.transaction = None
             self._post(
@@ -471,20 +506,30 @@ class Service:
         """Confirm, answer, and only then settle: nobody waits for old connections to drain."""
         conductor = self.conductor
         transaction = conductor._open()
-        first, *rest = steps_of(transaction.operation, "confirm")
-        try:
-            conductor._do(first, transaction)
-        except BackstayError as failed:
-            raise conductor._undone(failed) from failed
-        self._post("settling", conductor.result())
-        for step in rest:
+        steps = steps_of(transaction.operation, "confirm")
+        answered = steps.index("settle")
+        conductor._hooks("before_confirm")
+        for step in steps[:answered]:
             try:
                 conductor._do(step, transaction)
-            except (BackstayError, OSError) as failed:  # it is live and written down; the next one settles again
-                self.engine.journal.write(step, "failed", message=str(failed))
-                _log(f"{step}: {failed}")
+            except BackstayError as failed:
+                if step == POINT_OF_NO_RETURN:
+                    raise conductor._undone(failed) from failed
+                self._not_done(step, failed)
+        self._post("settling", conductor.result())
+        for step in steps[answered:]:
+            try:
+                conductor._do(step, transaction)
+            except (BackstayError, OSError) as failed:
+                self._not_done(step, failed)
+        conductor._hooks("after_confirm")
         conductor.end("confirmed")
         self._post("ended", {})
+
+    def _not_done(self, step: str, failed: Exception) -> None:
+        """It is live and written down; whoever settles next does the rest."""
+        self.engine.journal.write(step, "failed", message=str(failed))
+        _log(f"{step}: {failed}")
 
     def _post(self, state: str, answer: dict[str, Any]) -> None:
         self.inbox.put((state, answer))
@@ -511,7 +556,7 @@ class Service:
                 self.deadline = time.monotonic() + float(
                     self.settings.get("prepare_seconds") or DEFAULT_PREPARE_SECONDS
                 )
-            elif state == "flipped":
+            elif state in WAITING:
                 self.deadline = time.monotonic() + float(
                     self.settings.get("confirm_seconds") or self.engine.application().releases.confirm_seconds
                 )
@@ -527,7 +572,7 @@ class Service:
 
     def _expire(self) -> None:
         """The dead-man switch: nobody flipped, or nobody confirmed, in time."""
-        what = "flipped" if self.state == "prepared" else "confirmed"
+        what = "flipped" if self.state in ("prepared", "closed") else "confirmed"
         self.state = "working"
         self.deadline = None
 
@@ -563,7 +608,7 @@ class Service:
         remedy = (
             f"`backstay confirm {self.engine.layout.name}` keeps it, `backstay abort {self.engine.layout.name}` "
             f"undoes it"
-            if self.state in ("prepared", "flipped")
+            if self.state in WAITING
             else f"wait for it, or undo it with `backstay abort {self.engine.layout.name}`"
         )
         return (

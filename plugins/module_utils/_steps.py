@@ -12,21 +12,47 @@ from typing import Any
 from ._errors import BackstayError
 from ._journal import Record
 
-PHASES = ("prepare", "flip", "confirm")
+PHASES = ("prepare", "close", "flip", "watch", "confirm")
 
 # In order. Every step can be done twice, and undone from any point in it.
+#
+# A release that runs beside the one before it never closes the door. Where the schema changes under that one's feet the
+# door is closed first, and opened after the point of no return: whatever is undone before it takes back no visitor's
+# write, because there was none.
 OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "release": {
-        "prepare": ("reserve", "stage", "environment", "configure", "publish", "migrate", "start", "gate"),
+        "prepare": ("reserve", "stage", "environment", "configure", "publish", "judge", "migrate", "start", "gate"),
+        "close": (),
         "flip": ("flip", "verify", "handover"),
+        "watch": ("watch",),
         "confirm": ("confirm", "settle", "prune"),
+    },
+    "maintenance": {
+        "prepare": ("reserve", "stage", "environment", "configure", "publish", "judge"),
+        "close": ("close", "halt", "snapshot"),
+        "flip": ("migrate", "start", "gate", "flip", "verify", "handover"),
+        "watch": (),
+        "confirm": ("confirm", "open", "settle", "prune"),
     },
     "rollback": {
         "prepare": ("start", "gate"),
+        "close": (),
         "flip": ("flip", "verify", "handover"),
+        "watch": (),
         "confirm": ("confirm", "settle"),
     },
+    # A rollback over a migration that its target cannot live with, and that can be reversed.
+    "reversal": {
+        "prepare": (),
+        "close": ("close", "halt", "snapshot"),
+        "flip": ("reverse", "start", "gate", "flip", "verify", "handover"),
+        "watch": (),
+        "confirm": ("confirm", "open", "settle"),
+    },
 }
+
+ROLLBACKS = ("rollback", "reversal")
+CLOSED = ("maintenance", "reversal")  # the door is closed and everything stopped while the data change
 
 # What a person reads while it happens.
 TITLES = {
@@ -35,13 +61,20 @@ TITLES = {
     "environment": "make its virtualenv ready",
     "configure": "write its configuration and units",
     "publish": "add its static files",
+    "judge": "judge its migrations",
+    "close": "close the door: maintenance page",
+    "halt": "let requests end, stop everything",
+    "snapshot": "make a restore point",
     "migrate": "migrate the database",
-    "start": "start it beside the live one",
+    "reverse": "reverse migrations",
+    "start": "start it",
     "gate": "ask it whether it is well",
     "flip": "move the link",
     "verify": "look through the front door",
     "handover": "hand over the workers",
+    "watch": "watch it beside the one before",
     "confirm": "write it down",
+    "open": "open the door",
     "settle": "drain and stop what is not needed",
     "prune": "remove old releases",
 }

@@ -76,12 +76,14 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.backstay.ops.plugins.module_utils._declare import Declaration
 from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._host_command import check_protocol
 
 APPLY = "the live release runs with another configuration; playbooks/release.yml applies this one"
 
 
 def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Plan, apply unless only asked what would happen, and say what changed. Raises BackstayError."""
+    check_protocol()
     declaration = Declaration(options["application"], options["secrets"], adopt=options["adopt"] == "keep")
     planned = declaration.plan()
     changed_secrets = declaration.secrets_changed(planned)

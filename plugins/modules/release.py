@@ -25,7 +25,9 @@ options:
     type: str
     choices:
       prepared: Staged, migrated, started beside the live release, and found well.
+      closed: Visitors see the maintenance page and everything has stopped; for O(strategy=maintenance) only.
       flipped: Serves every new request, and was seen through the front door.
+      watched: Was compared with the release before for as long as C(releases.watch) of the application's file says.
       confirmed: Written down as live; the one before stays warm.
       live: All of it in one call.
       aborted: Undone; where no transaction is open nothing happens.
@@ -46,9 +48,21 @@ options:
     description: Keep the release before the live one running meanwhile. V(false) stops it first, where memory is short.
     type: bool
     default: true
+  strategy:
+    description:
+      - V(live) starts the release beside the one before and moves the link; visitors notice nothing. It refuses
+        migrations that the release before cannot live with.
+      - V(maintenance) closes the door meanwhile, makes a restore point, and undoes everything if it does not end well.
+    type: str
+    choices: [live, maintenance]
+    default: live
+  override_freeze:
+    description: Why it is released although releases are frozen; goes into the ledger.
+    type: str
+    default: ""
   transaction:
     description:
-      - The RV(transaction) that O(state=prepared) returned, for O(state=flipped), O(state=confirmed) and
+      - The RV(transaction) that O(state=prepared) returned, for the states after it and for
         O(state=aborted). Only that one is touched, never somebody else's.
       - Empty means that nothing was prepared; then nothing happens. Without it, whichever is open is meant.
     type: str
@@ -134,6 +148,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils import _release_client
 
+_REQUEST = ("version", "payload", "again", "keep_warm", "strategy", "override_freeze", "by", "why")
+
 
 def main() -> None:
     """Translate the options into one command of the service."""
@@ -142,13 +158,15 @@ def main() -> None:
             "application": {"type": "str", "required": True},
             "state": {
                 "type": "str",
-                "choices": ["prepared", "flipped", "confirmed", "live", "aborted"],
+                "choices": ["prepared", "closed", "flipped", "watched", "confirmed", "live", "aborted"],
                 "default": "live",
             },
             "version": {"type": "str"},
             "payload": {"type": "str"},
             "again": {"type": "bool", "default": False},
             "keep_warm": {"type": "bool", "default": True},
+            "strategy": {"type": "str", "choices": ["live", "maintenance"], "default": "live"},
+            "override_freeze": {"type": "str", "default": ""},
             "transaction": {"type": "str"},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
@@ -159,10 +177,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
-    request = {
-        "operation": "release",
-        **{name: options[name] for name in ("version", "payload", "again", "keep_warm", "by", "why")},
-    }
+    request = {"operation": "release", **{name: options[name] for name in _REQUEST}}
     deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
     failed, result = _release_client.ask(
         options["application"],

@@ -22,6 +22,12 @@ options:
   to:
     description: Release id or version to go to, instead of the one before.
     type: str
+  reverse:
+    description:
+      - Where the release gone to cannot live with migrations made since, close the door, reverse them, and open it
+        again. Without it such a rollback is refused.
+    type: bool
+    default: false
   force:
     description: Go also to a release that does not answer well.
     type: bool
@@ -94,6 +100,7 @@ def main() -> None:
         argument_spec={
             "application": {"type": "str", "required": True},
             "to": {"type": "str"},
+            "reverse": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
@@ -104,7 +111,7 @@ def main() -> None:
     request = {
         "operation": "rollback",
         "target": options["to"],
-        **{name: options[name] for name in ("force", "by", "why")},
+        **{name: options[name] for name in ("reverse", "force", "by", "why")},
     }
     failed, result = _release_client.ask(options["application"], "live", request, {}, check_mode=module.check_mode)
     if failed:

@@ -135,7 +135,7 @@ def test_a_newer_format_is_refused_before_anything_else() -> None:
 WRONG = [
     ("domian", "x", "unknown key `domian` in {file}: did you mean `domain`?"),
     ("health.pathh", "/", "unknown key `health.pathh` in {file}: did you mean `health.path`?"),
-    ("releases.zzz", 1, "unknown key `releases.zzz` in {file}: known here are keep, drain_seconds"),
+    ("releases.zzz", 1, "unknown key `releases.zzz` in {file}: known here are keep, keep_restore_points"),
     ("name", "Audit", "`name` in {file} is 'Audit': write at most 30 lower-case letters"),
     ("name", "a" * 31, "`name` in {file} is"),
     ("name", "nginx", "`name` in {file} is 'nginx', which means something else on a Debian host"),

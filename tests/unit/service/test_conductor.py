@@ -48,6 +48,16 @@ class Engine:
         self.fails: str | None = None
         self.dies_undoing: str | None = None
         self.settled = 0
+        self.hooks: list[str] = []
+        self.failing_hook: str | None = None
+
+    def watch_seconds(self, transaction: Transaction) -> float:
+        return 0.0
+
+    def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
+        self.hooks.append(when)
+        if when == self.failing_hook:
+            raise BackstayError(f"The hook {when} ended with exit code 3: no")
 
     def open(self, request: Request) -> Transaction:
         return Transaction("t-1", "portal", self.operation, "0002-1.1.0", "0001-1.0.0", "1.1.0", "abc", request, "now")
@@ -176,3 +186,36 @@ def test_every_journal_of_a_finished_transaction_is_kept(tmp_path: Path) -> None
     conduct(engine)
     assert (tmp_path / "journal.d" / "t-1.jsonl").exists()
     assert engine.done == set(all_steps("release"))
+
+
+def test_hooks_run_around_each_phase_that_has_steps(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, "release")
+    conduct(engine)
+    phases = [phase for phase in PHASES if OPERATIONS["release"][phase]]
+    assert engine.hooks == [f"{moment}_{phase}" for phase in phases for moment in ("before", "after")]
+
+
+@pytest.mark.parametrize("when", ["before_prepare", "after_prepare", "before_flip", "after_flip", "after_watch"])
+def test_a_hook_that_fails_before_the_point_of_no_return_undoes_everything(tmp_path: Path, when: str) -> None:
+    engine = Engine(tmp_path, "release")
+    engine.failing_hook = when
+    with pytest.raises(BackstayError, match=f"The hook {when} ended"):
+        conduct(engine)
+    assert engine.done == set(), f"not undone: {engine.done}"
+    assert engine.hooks[-1] == "on_failure"
+    assert not engine.layout.journal.exists()
+
+
+def test_a_hook_that_fails_after_the_point_of_no_return_is_only_told(tmp_path: Path) -> None:
+    engine = Engine(tmp_path, "release")
+    engine.failing_hook = "after_confirm"
+    conduct(engine)
+    assert engine.done == set(all_steps("release"))
+
+
+def test_behind_a_closed_door_nothing_opens_before_the_point_of_no_return() -> None:
+    for operation in ("maintenance", "reversal"):
+        order = all_steps(operation)
+        changing = "migrate" if operation == "maintenance" else "reverse"
+        assert order.index("close") < order.index("halt") < order.index("snapshot") < order.index(changing)
+        assert order.index(POINT_OF_NO_RETURN) < order.index("open") < order.index("settle")

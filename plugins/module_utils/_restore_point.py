@@ -1,0 +1,305 @@
+"""Restore points: the databases as they were before a change that cannot simply be left in place.
+
+Made and used only while the door is closed and every process of the application has stopped, so a copy is consistent
+and a restore takes back no visitor's write. One directory per restore point, named after its transaction:
+
+    restore-points/<transaction>/manifest.json, <database>.sqlite3 or <database>.pgdump
+
+It appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from ._errors import BackstayError
+from ._layout import Layout
+from ._run import Runner
+from ._storage import Storage, canonical
+
+if TYPE_CHECKING:
+    from ._application import Application, Database
+
+FORMAT = 1
+DUMP_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class RestorePoint:
+    """What a restore point holds: `files` by database, `size_bytes` of all; `at` is UTC ISO 8601."""
+
+    id: str
+    release: str  # what was live
+    at: str
+    files: Mapping[str, str]
+    size_bytes: int
+    format: int = FORMAT
+
+
+def points(layout: Layout, storage: Storage) -> tuple[RestorePoint, ...]:
+    """All whole restore points of an application, oldest first."""
+    found = []
+    if not layout.restore_points.is_dir():
+        return ()
+    for directory in sorted(layout.restore_points.iterdir()):
+        content = storage.read(directory / "manifest.json")
+        if directory.name.startswith(".") or content is None:
+            continue
+        value = json.loads(content)
+        if value["format"] > FORMAT:
+            raise BackstayError(
+                f"The restore point {directory} has format {value['format']} and this backstay knows {FORMAT}: "
+                "update the host's command with playbooks/site.yml."
+            )
+        found.append(RestorePoint(**{name: value[name] for name in RestorePoint.__dataclass_fields__}))
+    return tuple(found)
+
+
+def size_needed(layout: Layout, application: Application) -> int:
+    """Bytes that a restore point may take: each SQLite file with its write-ahead log. A server's dump is not known."""
+    total = 0
+    for database in application.databases:
+        if database.path is not None:
+            for path in _parts(layout.data / database.path):
+                total += path.stat().st_size
+    return total
+
+
+def make(
+    layout: Layout,
+    storage: Storage,
+    application: Application,
+    *,
+    identifier: str,
+    release: str,
+    at: str,
+    environment: Mapping[str, str],
+    runner: Runner,
+) -> RestorePoint:
+    """Copy every database of the application. `environment` is the release's, which names the servers' URLs.
+
+    Raises BackstayError for a database that is missing, in use, damaged, or does not fit on the disk.
+    """
+    target = layout.restore_points / identifier
+    partial = target.with_name(f".{identifier}.partial")
+    storage.remove_tree(partial)
+    storage.remove_tree(target)
+    layout.restore_points.mkdir(mode=0o700, exist_ok=True)
+    partial.mkdir(mode=0o700)
+    files = {}
+    try:
+        for database in application.databases:
+            files[database.name] = f"{database.name}.{'sqlite3' if database.engine == 'sqlite' else 'pgdump'}"
+            if database.engine == "sqlite":
+                _copy_sqlite(layout.data / str(database.path), partial / files[database.name])
+            else:
+                _dump(database, environment, partial / files[database.name], runner)
+    except OSError as refused:
+        storage.remove_tree(partial)
+        raise BackstayError(
+            f"The restore point could not be made in {layout.restore_points} ({refused.strerror or refused}): free "
+            "some space, then release again; nothing was changed."
+        ) from refused
+    size = sum(path.stat().st_size for path in partial.iterdir())
+    point = RestorePoint(identifier, release, at, files, size)
+    storage.write(partial / "manifest.json", canonical(asdict(point)) + b"\n", mode=0o600)
+    storage.sync_tree(partial)
+    storage.rename(partial, target)
+    return point
+
+
+def restore(
+    layout: Layout,
+    storage: Storage,
+    application: Application,
+    identifier: str,
+    *,
+    environment: Mapping[str, str],
+    runner: Runner,
+) -> None:
+    """Bring every database back to a restore point. Can be repeated: each database changes in one atomic step."""
+    directory = layout.restore_points / identifier
+    content = storage.read(directory / "manifest.json")
+    if content is None:
+        raise BackstayError(f"The restore point {directory} is missing or not whole: see docs/troubleshooting.md.")
+    for database in application.databases:
+        source = directory / json.loads(content)["files"][database.name]
+        if database.engine == "sqlite":
+            _put_back_sqlite(storage, source, layout.data / str(database.path))
+        else:
+            _load(database, environment, source, runner)
+
+
+def prune(layout: Layout, storage: Storage, keep: int) -> tuple[str, ...]:
+    """Remove all but the newest `keep`; returns the ids of those that went."""
+    old = [point.id for point in points(layout, storage)[:-keep]]
+    for identifier in old:
+        storage.remove_tree(layout.restore_points / identifier)
+    return tuple(old)
+
+
+# SQLite
+
+
+def _parts(path: Path) -> Iterator[Path]:
+    """A database's file and its write-ahead log, as far as they exist. The index (-shm) is made anew from the log."""
+    for part in (path, path.with_name(f"{path.name}-wal")):
+        if part.exists():
+            yield part
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    """Copy a database that nobody has open, log included, then fold the log into the copy and check it.
+
+    Nothing is opened through SQLite at the source: that would leave files of root's beside it.
+    """
+    if not source.exists():
+        raise BackstayError(f"The database {source} is missing: look at the data directory before anything else.")
+    users = _opened_by(source)
+    if users:
+        raise BackstayError(
+            f"The database {source} is still open in {users[0]}, so no restore point can be made: end that process, "
+            "then release again."
+        )
+    for part in _parts(source):
+        copy = target.with_name(target.name + part.name.removeprefix(source.name))
+        shutil.copyfile(part, copy)
+        copy.chmod(0o600)
+    connection = sqlite3.connect(target, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=DELETE")
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as damaged:
+        raise BackstayError(
+            f"The copy of {source} cannot be read ({damaged}): the database is damaged; restore a backup first."
+        ) from damaged
+    finally:
+        connection.close()
+    if found != ("ok",):
+        raise BackstayError(f"The database {source} is damaged ({found[0]}): restore a backup before you release.")
+
+
+def _put_back_sqlite(storage: Storage, source: Path, target: Path) -> None:
+    """Replace a database whole. The old log goes first: laid over another file it would undo the restore."""
+    kept = target.stat() if target.exists() else target.parent.stat()
+    fresh = target.with_name(f".{target.name}.restored")
+    shutil.copyfile(source, fresh)
+    os.chown(fresh, kept.st_uid, kept.st_gid)
+    fresh.chmod(0o640 if not target.exists() else kept.st_mode & 0o777)
+    descriptor = os.open(fresh, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    for suffix in ("-wal", "-shm", "-journal"):
+        storage.remove(target.with_name(f"{target.name}{suffix}"))
+    storage.rename(fresh, target)
+
+
+def _opened_by(path: Path) -> list[str]:
+    """Processes that have a file open, as `name (pid)`."""
+    wanted = path.stat()
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            for descriptor in (process / "fd").iterdir():
+                seen = descriptor.stat()
+                if (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    found.append(f"{(process / 'comm').read_text().strip()} ({process.name})")
+                    break
+        except OSError:
+            continue
+    return found
+
+
+# PostgreSQL
+
+
+def connection_environment(url: str) -> dict[str, str]:
+    """A database's URL as libpq's variables: a password has no place on a command line."""
+    parts = urlsplit(url)
+    query = parse_qs(parts.query)
+    found = {
+        "PGHOST": unquote(parts.hostname or "") or next(iter(query.get("host", [])), ""),
+        "PGPORT": str(parts.port or ""),
+        "PGUSER": unquote(parts.username or ""),
+        "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": unquote(parts.path.lstrip("/")),
+        "PGSSLMODE": next(iter(query.get("sslmode", [])), ""),
+        "PGCONNECT_TIMEOUT": "10",
+    }
+    return {"PATH": "/usr/bin:/bin", **{name: value for name, value in found.items() if value}}
+
+
+def _server(database: Database, environment: Mapping[str, str]) -> dict[str, str]:
+    url = environment.get(str(database.url_key), "")
+    if not url:
+        raise BackstayError(f"The database {database.name} has no URL in {database.url_key}: set it.")
+    return connection_environment(url)
+
+
+def _dump(database: Database, environment: Mapping[str, str], target: Path, runner: Runner) -> None:
+    runner(
+        ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={target}"],
+        environment=_server(database, environment),
+        timeout_seconds=DUMP_SECONDS,
+    )
+    runner(["pg_restore", "--list", str(target)], timeout_seconds=DUMP_SECONDS)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+# All that this role owns outside the system's schemas: what the dump brings back, and what was made since.
+_DROP_OWN = """
+DO $$
+DECLARE item record;
+BEGIN
+  FOR item IN
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+           WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS kind, c.oid::regclass AS name
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+      AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('e', 'i', 'a'))
+  LOOP
+    IF to_regclass(item.name::text) IS NOT NULL THEN
+      EXECUTE format('DROP %s IF EXISTS %s CASCADE', item.kind, item.name);
+    END IF;
+  END LOOP;
+END $$;
+"""
+
+
+def _load(database: Database, environment: Mapping[str, str], source: Path, runner: Runner) -> None:
+    """Replace everything in one transaction of the server: all of the restore point, or nothing changed."""
+    script = source.with_suffix(".sql")
+    try:
+        runner(
+            ["pg_restore", "--no-owner", "--no-privileges", f"--file={script}", str(source)],
+            timeout_seconds=DUMP_SECONDS,
+        )
+        runner(
+            [
+                "psql",
+                "--no-psqlrc",
+                "--quiet",
+                "--single-transaction",
+                "--set=ON_ERROR_STOP=1",
+                f"--command={_DROP_OWN}",
+                f"--file={script}",
+            ],
+            environment=_server(database, environment),
+            timeout_seconds=DUMP_SECONDS,
+        )
+    finally:
+        script.unlink(missing_ok=True)
