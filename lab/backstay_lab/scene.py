@@ -87,6 +87,8 @@ class Scene:
         self._command(
             [sys.executable, str(CHECKOUT / "examples" / "make_repository.py"), str(CHECKOUT / ".lab" / "portal.git")]
         )
+        if not (self.directory / "inventory").is_dir():
+            self.declare()
 
     def _command(self, arguments: Sequence[str]) -> str:
         done = subprocess.run(arguments, cwd=CHECKOUT, capture_output=True, text=True, check=False)
@@ -159,7 +161,10 @@ class Scene:
         return self.play("rollback", check=check, **extra)
 
     def declare(self, **override: Any) -> None:
-        """Change the application as this lab's environment declares it; a release applies it."""
+        """Change the application as this lab's environment declares it; a release applies it. Unless a test asks for
+        it, nothing is watched after the switch: a lab has no five minutes."""
+        releases = {"watch": {"seconds": 0}, **override.pop("releases", {})}
+        override["releases"] = releases
         directory = self.directory / "inventory" / "applications"
         directory.mkdir(parents=True, exist_ok=True)
         # JSON is YAML; an inventory directory needs a source that Ansible can read.
