@@ -22,6 +22,8 @@ class FindingForm(forms.ModelForm):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, label_suffix="", **kwargs)
         self.fields["token"].required = False
+        if not settings.PHOTOS:
+            del self.fields["photo"]
         # A token that is known is not a mistake but a repetition; the view answers it.
         self.fields["token"].validators = [*self.fields["token"].validators, valid_token]
 

@@ -83,7 +83,7 @@ def save_finding(audit: Audit, form: FindingForm) -> tuple[Finding, bool]:
     """Keep the finding, its photograph and their jobs, all or nothing. A known token adds nothing."""
     finding = form.save(commit=False)
     finding.audit = audit
-    photo = form.cleaned_data["photo"]
+    photo = form.cleaned_data.get("photo")
     try:
         with transaction.atomic():
             finding.save()

@@ -126,6 +126,8 @@ STORAGES = {
     "default": {"BACKEND": "portal.storage.MediaStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"},
 }
+# Photographs are files of one host: where several hosts share a database, turn them off.
+PHOTOS = environment.boolean("PORTAL_PHOTOS", os.environ.get("PORTAL_PHOTOS", "true"))
 UPLOAD_LIMIT_BYTES = 50 * 1024 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = UPLOAD_LIMIT_BYTES
 FILE_UPLOAD_PERMISSIONS = 0o640

@@ -9,6 +9,7 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile, TemporaryUploadedFile
 from django.http import HttpResponse
 from django.test import Client
+from pytest_django import Settings
 
 from audits import worker
 from audits.models import Audit, Finding, Job, Photo
@@ -61,6 +62,15 @@ def test_a_wrong_form_is_shown_again(browser: Client, audit: Audit, fields: dict
     assert answer.status_code == 422
     assert "errorlist" in answer.text
     assert Finding.objects.count() == 0
+
+
+def test_without_photographs_the_form_offers_none_and_takes_none(
+    browser: Client, audit: Audit, picture: bytes, settings: Settings
+) -> None:
+    settings.PHOTOS = False
+    assert 'name="photo"' not in browser.get(f"/audits/{audit.pk}/findings/new/").text
+    keep(browser, audit, photo=SimpleUploadedFile("Shaft 1.jpg", picture, "image/jpeg"))
+    assert (Finding.objects.count(), Photo.objects.count()) == (1, 0)
 
 
 def test_a_photograph_is_kept_and_gets_a_thumbnail(

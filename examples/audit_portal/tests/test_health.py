@@ -37,6 +37,16 @@ def test_health_tells_declared_addresses_what_was_checked(
     assert all(entry["status"] == "pass" for entries in body["checks"].values() for entry in entries), body
 
 
+def test_without_photographs_the_directory_of_the_media_is_no_matter(
+    probe: Client, db: None, settings: Settings
+) -> None:
+    settings.PHOTOS = False
+    settings.MEDIA_ROOT = "/nowhere"
+    answer = probe.get("/healthz/", headers=INTERNAL)
+    assert answer.status_code == 200
+    assert "media:writable" not in json.loads(answer.content)["checks"]
+
+
 def failing(probe: Client, check: str) -> str:
     answer = probe.get("/healthz/", headers=INTERNAL)
     body = json.loads(answer.content)

@@ -7,6 +7,7 @@ from argparse import ArgumentParser
 from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock
 
+from django.conf import settings
 from django.core.files.base import ContentFile
 from django.core.management.base import BaseCommand
 from django.db import transaction
@@ -219,7 +220,7 @@ class Command(BaseCommand):
             for place, (severity, note, chance) in enumerate(rows)
         )
         for number in numbers:
-            if number % 250 == 0:
+            if number % 250 == 0 and settings.PHOTOS:
                 self.photographs(number)
 
     def photographs(self, number: int) -> None:
