@@ -122,13 +122,7 @@ class Scene:
         **extra: Any,
     ) -> Played:
         """Run a playbook as a user would, against this lab. Raises LabError, with its last lines, when `check`."""
-        inventories = ["-i", "inventories/example"]
-        if (self.directory / "inventory").is_dir():
-            inventories += ["-i", str(self.directory / "inventory")]
-        values = {"lab": self.name, "backstay_artifacts": str(self.artifacts), **extra}
-        name = playbook if "." in playbook else f"playbooks/{playbook}.yml"
-        command = [str(Path(sys.executable).with_name("ansible-playbook")), name, *inventories]
-        command += ["-e", json.dumps(values), *arguments]
+        command = [*self.command(playbook, **extra), *arguments]
         began = time.monotonic()
         done = subprocess.run(
             command,
@@ -144,6 +138,21 @@ class Scene:
         if check and not played.ok:
             raise LabError(f"{playbook} failed with exit code {played.exit_code}:\n{played.last_lines(60)}")
         return played
+
+    def command(self, playbook: str, **extra: Any) -> list[str]:
+        """What a user types to run a playbook against this lab, in the checkout."""
+        inventories = ["-i", "inventories/example"]
+        if (self.directory / "inventory").is_dir():
+            inventories += ["-i", str(self.directory / "inventory")]
+        values = {"lab": self.name, "backstay_artifacts": str(self.artifacts), **extra}
+        name = playbook if "." in playbook else f"playbooks/{playbook}.yml"
+        return [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            name,
+            *inventories,
+            "-e",
+            json.dumps(values),
+        ]
 
     @property
     def artifacts(self) -> Path:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 GUNICORN_CONFIGURATION = Path("/etc/backstay/gunicorn.conf.py")
 FORMAT = 1
+BALLAST_BYTES = 1 << 20
 
 
 def utc_now() -> str:
@@ -1033,8 +1034,26 @@ class Engine:
                 self.systemd.stop([unit])
             else:
                 cut_short += 1
+        self.take_ballast()
         told = [f"{len(missing)} started", f"{len(surplus) - cut_short} stopped"]
         return ", ".join(told + ([f"{cut_short} left for the next"] if cut_short else []))
+
+    # a full disk must not stand between a person and a rollback
+
+    def drop_ballast(self) -> bool:
+        """Give back the room that was put by for a full disk; False when there is none."""
+        was = self.layout.ballast.exists()
+        self.storage.remove(self.layout.ballast)
+        return was
+
+    def take_ballast(self) -> None:
+        """Put some room by, where there is plenty: journal and ledger of a rollback need far less."""
+        if self.layout.ballast.exists():
+            return
+        disk = os.statvfs(self.layout.state)
+        if disk.f_bavail * disk.f_frsize > 8 * BALLAST_BYTES:
+            # Random, so that no file system stores it in less.
+            self.storage.write(self.layout.ballast, os.urandom(BALLAST_BYTES), mode=0o600)
 
     def _start_missing(self, units: list[str]) -> list[str]:
         """Start those that do not run, without waiting; returns them."""

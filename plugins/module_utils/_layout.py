@@ -114,6 +114,10 @@ class Layout:
         return self.state / "restore-points"
 
     @property
+    def ballast(self) -> Path:
+        return self.state / "ballast"
+
+    @property
     def freeze(self) -> Path:
         return self.state / "freeze.json"
 

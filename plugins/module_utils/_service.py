@@ -36,7 +36,7 @@ from typing import Any
 from ._engine import Engine, Request, Transaction
 from ._errors import BackstayError, Busy, InputError
 from ._plan import nothing_to_do, plan
-from ._steps import POINT_OF_NO_RETURN, TITLES, Recovery, recovery, steps_of
+from ._steps import POINT_OF_NO_RETURN, ROLLBACKS, TITLES, Recovery, recovery, steps_of
 from ._version import PROTOCOL
 
 # After which phase the transaction waits for its client, and how that is called.
@@ -100,7 +100,7 @@ class Conductor:
         transaction = self.engine.open(request)
         self.transaction = transaction
         self.steps = []
-        self.engine.journal.write("begin", "begin", **transaction.to_dict())
+        self._record("begin", "begin", spare=transaction.operation in ROLLBACKS, **transaction.to_dict())
         return transaction
 
     def phase(self, name: str, should_abort: Callable[[], bool] = lambda: False) -> None:
@@ -150,17 +150,28 @@ class Conductor:
 
     def _do(self, step: str, transaction: Transaction) -> None:
         self.emit({"event": "begin", "step": step, "title": TITLES[step]})
-        self.engine.journal.write(step, "begin")
+        spare = transaction.operation in ROLLBACKS
+        self._record(step, "begin", spare=spare)
         _failpoint(step, "begin")
         began = time.monotonic()
         detail = getattr(self.engine, f"do_{step}")(transaction)
         seconds = round(time.monotonic() - began, 3)
         _failpoint(step, "work")
-        self.engine.journal.write(step, "done", seconds=seconds, detail=detail)
+        self._record(step, "done", spare=spare, seconds=seconds, detail=detail)
         _failpoint(step, "done")
         record = {"event": "step", "step": step, "title": TITLES[step], "seconds": seconds, "detail": detail}
         self.steps.append(record)
         self.emit(record)
+
+    def _record(self, step: str, state: str, *, spare: bool, **data: Any) -> None:
+        """Write the journal. On a full disk the way back (`spare`) uses the room that was put by for it."""
+        try:
+            self.engine.journal.write(step, state, **data)
+        except BackstayError as refused:
+            if not spare or not self.engine.drop_ballast():
+                raise
+            self.emit({"event": "say", "line": f"{refused.message} The room put by for this is used now."})
+            self.engine.journal.write(step, state, **data)
 
     def _undone(self, failed: BackstayError) -> BackstayError:
         transaction = self.transaction
@@ -201,9 +212,9 @@ class Conductor:
             if found.direction == "forward":
                 self._do(step, transaction)
             else:
-                engine.journal.write(step, "undo")
+                self._record(step, "undo", spare=True)
                 getattr(engine, f"undo_{step}")(transaction, reason)
-                engine.journal.write(step, "undone")
+                self._record(step, "undone", spare=True)
                 self.emit({"event": "undone", "step": step, "title": TITLES[step]})
         if found.direction == "back":
             engine.settle()

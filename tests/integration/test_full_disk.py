@@ -116,6 +116,20 @@ def test_a_disk_that_fills_while_the_virtualenv_is_made_leaves_nothing_behind(sm
     assert listed(small, "releases") == []
 
 
+def test_a_rollback_needs_no_room(serving: Scene) -> None:
+    before = serving.status()
+    assert before["warm"] is not None
+    serving.lab.fill("app1", DISK)
+    try:
+        told = serving.backstay("rollback", "--json", "--why", "the disk is full", APPLICATION, check=False)
+        assert told["ok"], told
+        assert free_bytes(serving) < 4 << 20, "the disk was not full"
+        assert serving.live() == before["warm"]["id"]
+    finally:
+        serving.lab.unfill("app1", DISK)
+    recovered(serving)
+
+
 def test_a_disk_that_fills_while_staging_harms_nothing_that_serves(serving: Scene) -> None:
     before = serving.status()
     releases = listed(serving, "releases")

@@ -5,36 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 from backstay_lab.scene import APPLICATION, Scene
+from strikes import STATE, Strike, carry_out, failpoint, ids, sample
 
-from ansible_collections.backstay.ops.plugins.module_utils._steps import OPERATIONS, POINT_OF_NO_RETURN, all_steps
-
-UNIT = f"backstay-transaction@{APPLICATION}.service"
-STATE = f"/var/lib/backstay/{APPLICATION}"
-
-
-@contextmanager
-def failpoint(scene: Scene, point: str) -> Iterator[None]:
-    """The transaction's service sends itself a signal at this record of its journal."""
-    directory = f"/run/systemd/system/{UNIT}.d"
-    text = f"[Service]\\nEnvironment=BACKSTAY_FAILPOINT={point}\\n"
-    scene.lab.ssh(
-        "app1", f"mkdir -p {directory} && printf '{text}' > {directory}/failpoint.conf && systemctl daemon-reload"
-    )
-    try:
-        yield
-    finally:
-        scene.lab.ssh("app1", f"rm -rf {directory} && systemctl daemon-reload")
+from ansible_collections.backstay.ops.plugins.module_utils._version import PROTOCOL
 
 
 def say(scene: Scene, message: dict[str, object]) -> dict[str, object]:
     """One command to the transaction's service, spoken by a client of our own; its last answer."""
-    line = json.dumps({"protocol": 1, **message})
+    line = json.dumps({"protocol": PROTOCOL, **message})
     program = (
         "import socket, sys\n"
         "s = socket.socket(socket.AF_UNIX)\n"
@@ -46,55 +28,13 @@ def say(scene: Scene, message: dict[str, object]) -> dict[str, object]:
     return dict(json.loads(done.stdout))
 
 
-# Every third point of the two operations, in both moments; `make chaos` of the next issue sweeps them all.
-POINTS = [
-    (operation, step, moment)
-    for operation in OPERATIONS
-    for step in all_steps(operation)
-    for moment in ("begin", "work")
-]
-SAMPLE = [
-    ("release", "stage", "begin"),
-    ("release", "migrate", "work"),
-    ("release", "gate", "begin"),
-    ("release", "flip", "work"),
-    ("release", "handover", "begin"),
-    ("release", "confirm", "begin"),
-    ("release", "settle", "begin"),
-    ("rollback", "flip", "begin"),
-    ("rollback", "verify", "begin"),
-    ("rollback", "confirm", "work"),
-]
+# `make chaos` strikes everywhere; here some of all strikes, the same ones every time.
+SAMPLE = sample(16, seed=20261121)
 
 
-def test_the_sample_is_of_steps_that_exist() -> None:
-    assert set(SAMPLE) <= set(POINTS)
-
-
-@pytest.mark.parametrize(("operation", "step", "moment"), SAMPLE, ids=["-".join(point) for point in SAMPLE])
-def test_the_service_killed_at_a_step_heals_by_itself(standing: Scene, operation: str, step: str, moment: str) -> None:
-    before = standing.status()
-    with standing.load(rate=40.0) as load:
-        time.sleep(1.0)
-        with failpoint(standing, f"{step}:{moment}:KILL"):
-            if operation == "release":
-                played = standing.release(check=False, again=True, why=f"killed at {step}")
-            else:
-                played = standing.rollback(check=False)
-            status = standing.settled()
-        result = load.stop()
-    live = status["live"]["id"]
-    order = all_steps(operation)
-    if order.index(step) < order.index(POINT_OF_NO_RETURN):
-        assert played.exit_code != 0, played.output
-        assert live == before["live"]["id"], "it stopped before the point of no return and must be undone"
-    else:
-        assert live != before["live"]["id"], "it was past the point of no return and must be finished"
-    assert status["warm_running"], status
-    assert result.failed == 0, result.failures
-    # No lock needs a human: the next release simply works.
-    standing.release(again=True, why="after the kill")
-    assert standing.status()["live"]["id"] != live
+@pytest.mark.parametrize("strike", SAMPLE, ids=ids(SAMPLE))
+def test_whatever_dies_at_a_step_one_whole_release_answers_and_recovery_heals(standing: Scene, strike: Strike) -> None:
+    carry_out(standing, strike)
 
 
 def test_a_release_that_nobody_confirms_flips_back_by_itself(standing: Scene) -> None:
@@ -129,7 +69,7 @@ def test_a_backstay_of_another_protocol_is_refused_before_anything_is_touched(st
     before = standing.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout
     answer = say(standing, {"command": "begin", "request": {"operation": "rollback"}, "protocol": 0})
     assert not answer["ok"]
-    assert "speaks protocol 1 and the caller 0" in answer["message"]
+    assert f"speaks protocol {PROTOCOL} and the caller 0" in answer["message"]
     assert standing.lab.ssh("app1", f"cat {STATE}/ledger.jsonl | wc -l").stdout == before
 
 

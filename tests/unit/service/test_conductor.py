@@ -54,6 +54,9 @@ class Engine:
     def watch_seconds(self, transaction: Transaction) -> float:
         return 0.0
 
+    def drop_ballast(self) -> bool:
+        return False
+
     def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
         self.hooks.append(when)
         if when == self.failing_hook:

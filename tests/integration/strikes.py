@@ -1,0 +1,271 @@
+"""Death at a step: what promise 2 is tested with. The steps come from `_steps.py`, so a new one is struck by itself.
+
+A strike stops the transaction's service at exactly one record of its journal, kills something there, lets the rest go
+on, and then asks: was every request answered by one whole release, did recovery heal, does the next run end where
+asked?
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from backstay_lab.layout import CHECKOUT
+from backstay_lab.scene import APPLICATION, Scene
+
+from ansible_collections.backstay.ops.plugins.module_utils._steps import (
+    CLOSED,
+    OPERATIONS,
+    PHASES,
+    POINT_OF_NO_RETURN,
+    ROLLBACKS,
+    all_steps,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._version import PROTOCOL
+
+UNIT = f"backstay-transaction@{APPLICATION}.service"
+STATE = f"/var/lib/backstay/{APPLICATION}"
+DEATHS = ("service", "connection", "controller", "host")
+
+# What is struck: a configuration release is a release whose payload is live already.
+KINDS = {"release": "release", "configuration": "release", "maintenance": "maintenance"} | {
+    "rollback": "rollback",
+    "reversal": "reversal",
+}
+
+
+@dataclass(frozen=True)
+class Strike:
+    """Who dies, in which kind of run, at which step and moment (begin: recorded, not done; work: done, not recorded)."""
+
+    death: str
+    kind: str
+    step: str
+    moment: str
+
+    def __str__(self) -> str:
+        return f"{self.death}-{self.kind}-{self.step}-{self.moment}"
+
+    @property
+    def operation(self) -> str:
+        return KINDS[self.kind]
+
+    @property
+    def goes_forward(self) -> bool:
+        if self.death == "controller" and self.operation in ROLLBACKS:
+            return True  # the whole of it was asked for in one call, which needs nobody any more
+        order = all_steps(self.operation)
+        return order.index(self.step) >= order.index(POINT_OF_NO_RETURN)
+
+
+def every_strike() -> list[Strike]:
+    """The process dies in both moments of each step; connection, controller and host die at each step once."""
+    assert set(KINDS.values()) == set(OPERATIONS), "an operation is not struck by any kind of run"
+    found = []
+    for kind, operation in KINDS.items():
+        for number, step in enumerate(all_steps(operation)):
+            found += [Strike("service", kind, step, moment) for moment in ("begin", "work")]
+            for death in DEATHS[1:]:
+                found.append(Strike(death, kind, step, ("begin", "work")[number % 2]))
+    return found
+
+
+def sample(count: int, *, seed: int) -> list[Strike]:
+    """Some of them, the same for the same seed: every kind of death and of run at least once."""
+    everything = every_strike()
+    picker = random.Random(seed)
+    picked = [
+        picker.choice([s for s in everything if (s.death, s.kind) == pair])
+        for pair in zip(DEATHS * 2, list(KINDS) * 2, strict=False)
+    ]
+    rest = [s for s in everything if s not in picked]
+    return picked + picker.sample(rest, max(0, count - len(picked)))
+
+
+@contextmanager
+def failpoint(scene: Scene, point: str, host: str = "app1") -> Iterator[None]:
+    """The transaction's service sends itself a signal at this record of its journal."""
+    directory = f"/run/systemd/system/{UNIT}.d"
+    text = f"[Service]\\nEnvironment=BACKSTAY_FAILPOINT={point}\\n"
+    scene.lab.ssh(
+        host, f"mkdir -p {directory} && printf '{text}' > {directory}/failpoint.conf && systemctl daemon-reload"
+    )
+    try:
+        yield
+    finally:
+        scene.lab.exec(host, "sh", "-c", f"rm -rf {directory} && systemctl daemon-reload")
+
+
+# A controller that speaks the phases through one SSH connection, as Ansible's modules do through theirs.
+_CLIENT = """
+import json, socket, sys
+def ask(**message):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(sys.argv[1])
+        s.sendall(json.dumps({"protocol": int(sys.argv[2]), **message}).encode() + b"\\n")
+        answer = json.loads(s.makefile().readlines()[-1])
+    print(json.dumps(answer), flush=True)
+    if not answer["ok"]:
+        sys.exit(1)
+    return answer
+request = json.loads(sys.argv[3])
+done = ask(command="begin", prepare_seconds=3, confirm_seconds=3, request=request)
+for command in sys.argv[4:]:
+    ask(command=command, transaction=done["transaction"])
+"""
+_COMMANDS = {"prepare": "begin", "close": "close", "flip": "flip", "watch": "watch", "confirm": "confirm"}
+
+
+class Run:
+    """One release or rollback under way, from this machine: through Ansible, or through a bare SSH connection."""
+
+    def __init__(self, scene: Scene, strike: Strike, host: str = "app1") -> None:
+        self.strike = strike
+        request = _request(strike)
+        if strike.death == "controller":
+            extra = {"prepare_seconds": 3, "confirm_seconds": 3, **_extra(strike)}
+            playbook = "rollback" if strike.operation in ("rollback", "reversal") else "release"
+            command = scene.command(playbook, **extra)
+        else:
+            phases = [_COMMANDS[phase] for phase in PHASES[1:] if OPERATIONS[strike.operation][phase]]
+            words = ["python3", "-c", _CLIENT, f"/run/backstay/{APPLICATION}.sock", str(PROTOCOL), json.dumps(request)]
+            command = scene.lab.ssh_command(host, shlex.join([*words, *phases]))
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            cwd=CHECKOUT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(CHECKOUT / "ansible.cfg")},
+        )
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def end(self) -> str:
+        """What it said. Waits at most two minutes."""
+        try:
+            output, _unused = self.process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            output, _unused = self.process.communicate()
+        return output
+
+
+def _request(strike: Strike) -> dict[str, Any]:
+    by = {"by": "strike", "why": str(strike)}
+    if strike.operation in ("rollback", "reversal"):
+        return {"operation": "rollback", "reverse": strike.operation == "reversal", **by}
+    strategy = {"strategy": "maintenance"} if strike.operation == "maintenance" else {}
+    return {"operation": "release", "again": True, **strategy, **by}
+
+
+def _extra(strike: Strike) -> dict[str, Any]:
+    return {name: value for name, value in _request(strike).items() if name != "operation"}
+
+
+def carry_out(scene: Scene, strike: Strike, host: str = "app1") -> str:
+    """Strike, and check everything that promise 2 says. Returns what recovery said; raises AssertionError."""
+    before = scene.status(host)
+    closed = strike.operation in CLOSED
+    with TemporaryDirectory(prefix="backstay-strike-") as directory:
+        records = Path(directory) / "records.jsonl"
+        with scene.load("--records", str(records), "--slow", "0", host=host, rate=30.0) as load:
+            time.sleep(0.5)
+            said = _strike(scene, strike, host)
+            status = scene.settled(host)
+            _wait_until_open(scene, host)
+            result = load.stop()
+        answers = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    live, was = status["live"]["id"], before["live"]["id"]
+    context = f"{strike}: live was {was} and is {live}; the run said:\n{said[-2000:]}"
+    assert (live != was) == strike.goes_forward, context
+    known = {release["id"] for release in status["releases"]}
+    wrong = [
+        answer
+        for answer in answers
+        if answer["reason"]
+        and not (closed and answer["status"] == 503)
+        and not (strike.death == "host" and answer["status"] == 0)
+    ]
+    assert not wrong, f"{context}\n{len(wrong)} of {len(answers)} requests went wrong, the first: {wrong[:3]}"
+    served = set(result.by_release) - {""}
+    assert served <= known | {live, was}, f"{context}\nanswered by {served}"
+    found = scene.lab.ssh(host, f"journalctl --no-pager -o cat -u backstay-recover@{APPLICATION} -n 5").stdout
+    if strike.death in ("service", "host"):
+        assert "was unfinished" in found or "no transaction was open" in found, f"{context}\nrecovery said: {found}"
+    # No lock needs a human: the next run ends where asked.
+    after = scene.backstay("release", "--json", "--again", APPLICATION, host=host, check=False)
+    assert after["ok"], f"{context}\nthe next release said {after['message']}"
+    scene.settled(host)
+    return str(found.strip().splitlines()[-1]) if found.strip() else ""
+
+
+def _strike(scene: Scene, strike: Strike, host: str) -> str:
+    signal_name = "KILL" if strike.death == "service" else "STOP"
+    with failpoint(scene, f"{strike.step}:{strike.moment}:{signal_name}", host):
+        run = Run(scene, strike, host)
+        if strike.death != "service":
+            _wait_until_stopped(scene, host, run)
+            if strike.death == "host":
+                scene.lab.kill(host)
+                scene.lab.start(host)
+                run.kill()
+            else:
+                run.kill()
+                time.sleep(0.3)
+                scene.lab.exec(host, "systemctl", "kill", "--signal=CONT", UNIT)
+        return run.end()
+
+
+def _wait_until_stopped(scene: Scene, host: str, run: Run) -> None:
+    """The service has stopped itself at the failpoint."""
+    deadline = time.monotonic() + 60
+    asked = f"cat /proc/$(systemctl show -p MainPID --value {UNIT})/stat 2>/dev/null"
+    while time.monotonic() < deadline:
+        told = scene.lab.exec(host, "sh", "-c", asked, check=False).stdout
+        if told and told.rpartition(")")[2].split()[:1] == ["T"]:
+            return
+        if run.process.poll() is not None:
+            raise AssertionError(f"{run.strike}: the run ended before it came to that step:\n{run.end()[-3000:]}")
+        time.sleep(0.1)
+    run.kill()
+    raise AssertionError(f"{run.strike}: the service did not come to that step:\n{run.end()[-3000:]}")
+
+
+def _wait_until_open(scene: Scene, host: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and scene.status(host)["maintenance"]:
+        time.sleep(0.2)
+    assert not scene.status(host)["maintenance"], "the door stayed closed"
+
+
+def prepare(scene: Scene, strike: Strike, host: str = "app1") -> None:
+    """What the strike needs: something live, something older and good."""
+    status = scene.settled(host)
+    while status["warm"] is None:
+        scene.backstay("release", "--json", "--again", APPLICATION, host=host)
+        status = scene.settled(host)
+
+
+def ids(strikes: Sequence[Strike]) -> list[str]:
+    return [str(strike) for strike in strikes]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(f"{len(every_strike())} strikes\n")
