@@ -1,0 +1,138 @@
+"""tools/ci.py: what Ansible is given, and what is done with what a cancelled job left open."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import Any
+
+import pytest
+
+from tools import ci
+from tools.ci import Ending
+
+GITHUB = {
+    "GITHUB_ACTIONS": "true",
+    "GITHUB_ACTOR": "ada",
+    "GITHUB_REPOSITORY": "lifts/portal",
+    "GITHUB_RUN_ID": "77",
+    "GITHUB_RUN_ATTEMPT": "2",
+    "GITHUB_JOB": "release",
+}
+GITLAB = {"GITLAB_CI": "true", "GITLAB_USER_LOGIN": "ada", "CI_PROJECT_PATH": "lifts/portal", "CI_JOB_ID": "9"}
+
+
+def test_a_job_tells_who_and_which_run_it_is() -> None:
+    assert ci.who(GITHUB) == "ada (GitHub lifts/portal run 77.2 release)"
+    assert ci.who(GITLAB) == "ada (GitLab lifts/portal job 9)"
+    assert ci.who({"USER": "ada"}) == "", "somewhere else nothing tells one run from another"
+
+
+def test_the_jobs_secrets_do_not_reach_the_environment_that_is_written_down() -> None:
+    given = {
+        "PATH": "/usr/bin",
+        "HOME": "/root",
+        "LC_ALL": "C",
+        "SSH_AUTH_SOCK": "/tmp/agent",
+        "ANSIBLE_VAULT_PASSWORD_FILE": "/run/vault",
+        "VAULT_PASSWORD": "hunter2",
+        "GITHUB_TOKEN": "hunter2",
+        "SSH_KEY": "hunter2",
+        "ANSIBLE_BECOME_PASSWORD": "hunter2",
+        "MY_PATH": "hunter2",
+    }
+    kept = ci.narrowed(given)
+    assert "hunter2" not in json.dumps(kept)
+    assert kept["ANSIBLE_VAULT_PASSWORD_FILE"] == "/run/vault"
+    assert kept["ANSIBLE_CONFIG"].endswith("ansible.cfg")
+    assert kept["PATH"].endswith(":/usr/bin")
+    assert ci.narrowed(given, ["MY_PATH"])["MY_PATH"] == "hunter2", "what is named with --pass goes through"
+
+
+def test_ansible_runner_hands_on_exactly_what_was_given() -> None:
+    arguments = ["-i", "an inventory", "-e", '{"why": "it\'s \\"the\\" one; $HOME `id`"}', "--check"]
+    command = ci.runner_command("playbooks/release.yml", "ident", arguments)
+    cmdline = next(word for word in command if word.startswith("--cmdline="))
+    assert shlex.split(cmdline.removeprefix("--cmdline=")) == arguments
+
+
+def test_a_variable_that_is_given_wins_over_the_deadlines_of_ci() -> None:
+    options = ci.parser().parse_args(
+        ["release", "-i", "inventories/example", "--version", " 1.1.0 ", "-e", "confirm_seconds=5", "--why", "so"]
+    )
+    given = ci.ansible_options(options, "ada")
+    variables = [given[index + 1] for index, word in enumerate(given) if word == "-e"]
+    assert json.loads(variables[0]) == {**ci.DEADLINES, "version": "1.1.0", "by": "ada", "why": "so"}
+    assert variables[1:] == ["confirm_seconds=5"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["release", "-i", "x", "--version", ""], "it is empty"),
+        (["release", "--version", "1"], "-i/--inventory"),
+        (["undo", "-i", "x"], "--by"),
+        (["fly", "-i", "x"], "invalid choice"),
+    ],
+)
+def test_wrong_usage_is_refused_before_anything_runs(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ci.Cancellation, "listen", lambda _self: None)
+    with pytest.raises(SystemExit) as refused:
+        ci.main(arguments, {})
+    assert refused.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def journal(by: str = "me", *steps: str, number: str = "t1", version: str = "1.1.0") -> list[dict[str, Any]]:
+    data = {"id": number, "operation": "release", "version": version, "payload": "p", "request": {"by": by}}
+    return [{"step": "begin", "data": data}, *({"step": step, "state": "begin"} for step in steps)]
+
+
+def live(by: str, version: str = "1.1.0") -> dict[str, Any]:
+    return {"live": {"by": by, "version": version, "payload": "p"}}
+
+
+BACK, ON = Ending("aborted", "t1"), Ending("confirmed", "t1")
+
+
+@pytest.mark.parametrize(
+    ("opened", "looks", "wanted"),
+    [
+        ({"a": []}, {"a": live("me")}, {}),
+        ({"a": journal("me", "stage")}, {"a": live("she", "1.0.0")}, {"a": BACK}),
+        ({"a": journal("me", "stage", "flip", "verify")}, {"a": live("me")}, {"a": BACK}),
+        ({"a": journal("she", "stage")}, {"a": live("she")}, {}),
+        ({"a": journal("me", "flip", "confirm", "settle")}, {"a": live("me")}, {}),
+        ({"a": journal("me"), "b": journal("me")}, {"a": live("she", "1.0.0")}, {"a": BACK, "b": BACK}),
+        ({"a": journal("me", "flip"), "b": []}, {"a": live("me"), "b": live("me")}, {"a": ON}),
+        ({"a": journal("me", "flip"), "b": journal("me", "flip", "confirm")}, {"b": live("me")}, {"a": ON}),
+        ({"a": journal("me", "flip"), "b": []}, {"b": live("me", "1.0.9")}, {"a": BACK}),
+        ({"a": journal("me", "flip")}, {}, {"a": BACK}),
+        ({"a": journal("", "flip")}, {}, {}),
+    ],
+    ids=[
+        "nothing open",
+        "preparing",
+        "flipped: the link names it already, yet it is not confirmed",
+        "somebody else's",
+        "past its confirmation",
+        "two hosts preparing",
+        "another host has confirmed",
+        "another host is confirming",
+        "another host serves an earlier release of the same job",
+        "a host that does not say what it serves",
+        "nobody's",
+    ],
+)
+def test_what_a_cancelled_job_left_open_is_undone_unless_a_host_of_the_fleet_confirmed(
+    opened: dict[str, list[dict[str, Any]]], looks: dict[str, Any], wanted: dict[str, Ending]
+) -> None:
+    # with nobody named, nothing is touched
+    assert ci.endings(opened, looks, "me") == wanted
+    assert ci.endings(opened, looks, "") == {}
+
+
+def test_a_line_that_was_read_while_it_was_written_is_left_out() -> None:
+    assert ci._whole_lines('{"a": 1}\n{"b": 2}\n{"c"') == ['{"a": 1}', '{"b": 2}']
