@@ -71,10 +71,12 @@ class Journal:
         self._next = 1
 
     def read(self) -> tuple[Record, ...]:
-        """What is there; a torn last line is cut off, so that the next record begins on a line of its own."""
+        """What is there, and on the disk: the writer may have been killed before its sync, and whoever recovers acts on
+        what it reads. A torn last line is cut off, so that the next record begins on a line of its own."""
         content = self._storage.read(self._path)
         if content is None:
             return ()
+        self._storage.sync(self._path)
         records, good = parse(content, path=str(self._path))
         if good != len(content):
             self._storage.truncate(self._path, good)

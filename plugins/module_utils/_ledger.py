@@ -1,8 +1,10 @@
 """The ledger of releases: append-only JSON lines, each carrying the hash of the one before it.
 
 The state of every release is folded from it and stored nowhere else. The head (number and hash of the last line) is
-anchored in a file beside it, written after the line: a ledger shorter than its anchor was truncated, one that is a
-line longer was cut off by a crash between the two writes, and a last line without a newline is torn, not tampered.
+anchored in a file beside it, written after the line is on the disk: a ledger shorter than its anchor was truncated, one
+that is a line longer was cut off by a crash between the two writes, and a last line without a newline is torn, not
+tampered. Whoever appends brings the anchor up first, so no row of crashes leaves it more than one line behind. The
+order is that of the lines, never that of their times: a clock may jump.
 """
 
 from __future__ import annotations
@@ -36,10 +38,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a ledger file says: entries, the hash of the last, bytes of whole lines, and what is wrong with it."""
+    """What a ledger file says: entries, the hash of the last and of the one before it, bytes of whole lines, and what
+    is wrong with it."""
 
     entries: tuple[Entry, ...]
     head: str
+    before: str
     good_bytes: int
     torn: bool
     fault: str | None
@@ -48,7 +52,7 @@ class Reading:
 def read_entries(content: bytes, *, path: str = "ledger") -> Reading:
     """Parse and check the chain; never raises for damage, which is told in `fault` and ends the reading there."""
     entries: list[Entry] = []
-    head = _GENESIS
+    head = before = _GENESIS
     good = 0
     lines = content.split(b"\n")
     torn = lines[-1] != b""
@@ -62,18 +66,18 @@ def read_entries(content: bytes, *, path: str = "ledger") -> Reading:
             version = value["format"]
         except (ValueError, KeyError, TypeError, AttributeError):
             if index == len(lines) - 2 and not torn:
-                return Reading(tuple(entries), head, good, True, None)
-            return Reading(tuple(entries), head, good, torn, f"{where} is not a ledger entry")
+                return Reading(tuple(entries), head, before, good, True, None)
+            return Reading(tuple(entries), head, before, good, torn, f"{where} is not a ledger entry")
         if version > FORMAT:
-            return Reading(tuple(entries), head, good, torn, f"{where} has the newer format {version}")
+            return Reading(tuple(entries), head, before, good, torn, f"{where} has the newer format {version}")
         if previous != head or entry.number != index + 1:
-            return Reading(tuple(entries), head, good, torn, f"{where} does not follow the line before it")
+            return Reading(tuple(entries), head, before, good, torn, f"{where} does not follow the line before it")
         if hashlib.sha256(canonical(value)).hexdigest() != stated:
-            return Reading(tuple(entries), head, good, torn, f"{where} was changed after it was written")
+            return Reading(tuple(entries), head, before, good, torn, f"{where} was changed after it was written")
         entries.append(entry)
-        head = stated
+        before, head = head, stated
         good += len(line) + 1
-    return Reading(tuple(entries), head, good, torn, None)
+    return Reading(tuple(entries), head, before, good, torn, None)
 
 
 class Ledger:
@@ -84,6 +88,7 @@ class Ledger:
         self._anchor = path.with_suffix(".head")
         self._storage = storage
         self._now = now
+        self._synced = False  # whether all that is there was synced by this very object
 
     def read(self) -> tuple[Entry, ...]:
         """All entries. Raises BackstayError when the ledger was tampered with or truncated."""
@@ -102,7 +107,10 @@ class Ledger:
             return "tampered", f"{fault[0].upper()}{fault[1:]}."
         if reading.torn:
             return "torn", "The last line was cut off by a crash; the next entry replaces it, nothing else is missing."
-        return "sound", f"{len(reading.entries)} entries, each following the one before it."
+        count = f"{len(reading.entries)} entries, each following the one before it"
+        if self._lags(reading):
+            return "sound", f"{count}; a crash came before the last was anchored, and the next entry mends that."
+        return "sound", f"{count}."
 
     def append(self, event: str, release: str, **data: Any) -> Entry:
         """Append one event; when this returns it is on the disk."""
@@ -112,14 +120,24 @@ class Ledger:
             raise BackstayError(f"The ledger {self._path} cannot be trusted, nothing is added to it: {fault}.")
         if reading.torn:
             self._storage.truncate(self._path, reading.good_bytes)
+        if not self._synced and reading.entries:
+            # Whoever wrote before may have been killed before its sync. What was read may be in memory alone, and no
+            # anchor may be on the disk before what it names, nor an entry after one that is not anchored there.
+            self._storage.sync(self._path)
+        self._synced = False
+        if self._lags(reading):
+            self._write_anchor(len(reading.entries), reading.head)
         entry = Entry(len(reading.entries) + 1, self._now(), event, release, data)
         value: dict[str, Any] = {"format": FORMAT, "previous": reading.head, **entry.__dict__}
         digest = hashlib.sha256(canonical(value)).hexdigest()
         self._storage.append(self._path, canonical({**value, "hash": digest}))
-        self._storage.write(
-            self._anchor, canonical({"format": FORMAT, "number": entry.number, "hash": digest}), mode=0o600
-        )
+        self._write_anchor(entry.number, digest)
+        self._synced = True
         return entry
+
+    def _write_anchor(self, number: int, digest: str) -> None:
+        content = canonical({"format": FORMAT, "number": number, "hash": digest})
+        self._storage.write(self._anchor, content, mode=0o600)
 
     def _settled(self) -> tuple[Reading, str | None]:
         """The reading, and what is wrong with it. Whoever only looks holds no lock: between the reading of the ledger
@@ -136,20 +154,34 @@ class Ledger:
     def _reading(self) -> Reading:
         return read_entries(self._storage.read(self._path) or b"", path=self._path.name)
 
-    def _anchor_fault(self, reading: Reading) -> str | None:
+    def _anchored(self) -> tuple[int, str] | None:
+        """(number, hash) of the entry that the anchor names, 0 where there is none; None when it cannot be read."""
         content = self._storage.read(self._anchor)
         if content is None:
-            return None if len(reading.entries) <= 1 else f"its anchor {self._anchor.name} is missing"
+            return 0, _GENESIS
         try:
             anchor = json.loads(content)
-            number, digest = int(anchor["number"]), str(anchor["hash"])
+            return int(anchor["number"]), str(anchor["hash"])
         except (ValueError, KeyError, TypeError):
+            return None
+
+    def _lags(self, reading: Reading) -> bool:
+        """Whether the last entry is not anchored yet."""
+        return self._anchored() != (len(reading.entries), reading.head)
+
+    def _anchor_fault(self, reading: Reading) -> str | None:
+        anchored = self._anchored()
+        if anchored is None:
             return f"its anchor {self._anchor.name} cannot be read"
-        if number > len(reading.entries):
-            return f"it ends after entry {len(reading.entries)} and its anchor names entry {number}: it was truncated"
-        if number < len(reading.entries) - 1:
-            count = len(reading.entries)
+        number, digest = anchored
+        count = len(reading.entries)
+        if number > count:
+            return f"it ends after entry {count} and its anchor names entry {number}: it was truncated"
+        if number < count - 1:
+            if number == 0:
+                return f"its anchor {self._anchor.name} is missing"
             return f"its anchor names entry {number} of {count}: the anchor is old or the ledger was added to"
-        if number == len(reading.entries) and digest != reading.head:
-            return "its last entry is not the one that its anchor names"
+        if digest != (reading.head if number == count else reading.before):
+            which = "last entry" if number == count else "last entry but one"
+            return f"its {which} is not the one that its anchor names"
         return None

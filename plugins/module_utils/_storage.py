@@ -63,6 +63,16 @@ class Storage:
             file.truncate(size_bytes)
             os.fsync(file.fileno())
 
+    def _make_directory(self, path: Path, mode: int) -> None:
+        os.mkdir(path, mode)
+
+    def _sync_file(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
     def _sync_directory(self, path: Path) -> None:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -97,7 +107,8 @@ class Storage:
 
     def append(self, path: Path, line: bytes, *, mode: int = 0o600) -> None:
         """Append one line (the newline is added) and wait until it is on the disk."""
-        fresh = not path.exists()
+        # An empty file may be what a killed process left, before the sync of its name.
+        fresh = not path.exists() or path.stat().st_size == 0
         try:
             self._append(path, line + b"\n", mode)
             if fresh:
@@ -113,6 +124,15 @@ class Storage:
             self._truncate(path, size_bytes)
         except OSError as refused:
             raise _refusal("truncate", path, refused) from refused
+
+    def sync(self, path: Path) -> None:
+        """Wait until a file and its name are on the disk, whoever wrote it: a process that was killed before its own
+        sync left them where a power cut still takes them."""
+        try:
+            self._sync_file(path)
+            self._sync_directory(path.parent)
+        except OSError as refused:
+            raise _refusal("sync", path, refused) from refused
 
     def link(self, path: Path, target: Path | str) -> None:
         """Point a symbolic link somewhere else in one rename(2): it exists, and is whole, at every moment."""
@@ -134,6 +154,20 @@ class Storage:
                 self._sync_directory(source.parent)
         except OSError as refused:
             raise _refusal("rename to", target, refused) from refused
+
+    def make_directory(self, path: Path, *, mode: int = 0o755) -> None:
+        """Make a directory, and the ones above it, and sync their names: a sync of what is in a directory says nothing
+        about its own name. One that is there keeps its mode, and its name is synced: whoever made it may have died."""
+        missing = [path]
+        while not missing[-1].parent.is_dir():
+            missing.append(missing[-1].parent)
+        try:
+            for each in reversed(missing):
+                with contextlib.suppress(FileExistsError):
+                    self._make_directory(each, mode)
+                self._sync_directory(each.parent)
+        except OSError as refused:
+            raise _refusal("make the directory", path, refused) from refused
 
     def remove(self, path: Path) -> None:
         """Remove a file or link; one that is not there is fine."""
