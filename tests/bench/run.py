@@ -366,7 +366,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not options.keep:
                 say("remove the lab bench")
                 bench.scene.remove()
-        print(bench.summary())
+        summary = bench.summary()
+        RESULT.with_suffix(".md").write_text(f"{summary}\n", encoding="utf-8")
+        print(summary)
         say(f"all figures: {RESULT.relative_to(ROOT)}")
     return 0
 
