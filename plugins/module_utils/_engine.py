@@ -73,6 +73,7 @@ class Request:
     strategy: str = "live"  # or maintenance: the door is closed while the data change
     reverse: bool = False  # a rollback may close the door and reverse migrations
     override_freeze: str = ""  # why a release is made although releases are frozen
+    run: str = ""  # what the hosts of one run of a playbook have in common, made by that run
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Request:
@@ -429,6 +430,7 @@ class Engine:
                 notes=manifest.notes,
                 by=transaction.request.by,
                 why=transaction.request.why,
+                run=transaction.request.run,
                 transaction=transaction.id,
                 configuration_only=transaction.configuration_only,
             )
@@ -999,6 +1001,7 @@ class Engine:
                 transaction.candidate,
                 live_by=transaction.request.by,
                 live_why=transaction.request.why,
+                run=transaction.request.run,
                 transaction=transaction.id,
             )
         return f"{transaction.candidate} is live"

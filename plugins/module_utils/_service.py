@@ -237,6 +237,7 @@ class Conductor:
             "release": transaction.candidate,
             "previous": transaction.previous,
             "version": transaction.version,
+            "payload": transaction.payload,
             "live": self.engine.live(),
             "watch_seconds": self.engine.watch_seconds(transaction),
             "steps": list(self.steps),
