@@ -172,7 +172,11 @@ def _parser() -> argparse.ArgumentParser:
     up = add("up", _up, "boot hosts and wait until they are up")
     up.add_argument("hosts", nargs="+", metavar="HOST")
     up.add_argument("--release", default="trixie", help="Debian release: trixie (default) or bookworm")
-    up.add_argument("--image", default="bare", help="bare (default) or prepared (the roles' packages are there)")
+    up.add_argument(
+        "--image",
+        default="bare",
+        help="bare (default), prepared (the roles' packages) or database (PostgreSQL)",
+    )
     up.add_argument(
         "--disk", action="append", default=[], metavar="PATH:SIZE", help="a small disk of its own, like /opt:2g"
     )
