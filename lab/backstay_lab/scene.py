@@ -158,6 +158,18 @@ class Scene:
     def artifacts(self) -> Path:
         return CHECKOUT / ".lab" / "artifacts"
 
+    def payload_files(self, version: str) -> list[tuple[Path, str]]:
+        """A version's payload, and what else a host needs to take it: each file with its name among the host's."""
+        directory = self.artifacts / APPLICATION / version
+        digest = self.payload(version)
+        stem = f"{APPLICATION}-{version}"
+        return [(path, digest + path.name.removeprefix(stem)) for path in sorted(directory.glob(f"{stem}.*"))]
+
+    def payload(self, version: str) -> str:
+        """The digest of a version that was built."""
+        attestation = self.artifacts / APPLICATION / version / f"{APPLICATION}-{version}.attestation.json"
+        return str(json.loads(attestation.read_text(encoding="utf-8"))["payload_sha256"])
+
     def build(self, version: str) -> Played:
         """Build a version unless its artifact is there; artifacts are shared by the labs of this checkout."""
         return self.play("build", version=version)

@@ -39,6 +39,9 @@ UNIT = f"backstay-transaction@{APPLICATION}.service"
 STATE = f"/var/lib/backstay/{APPLICATION}"
 DEATHS = ("service", "connection", "controller", "host")
 
+# The version whose migration the one before it cannot live with, and which can be reversed.
+BEFORE, CHANGING = "1.1.0", "1.6.0"
+
 # What is struck: a configuration release is a release whose payload is live already.
 KINDS = {"release": "release", "configuration": "release", "maintenance": "maintenance"} | {
     "rollback": "rollback",
@@ -48,7 +51,7 @@ KINDS = {"release": "release", "configuration": "release", "maintenance": "maint
 
 @dataclass(frozen=True)
 class Strike:
-    """Who dies, in which kind of run, at which step and moment (begin: recorded, not done; work: done, not recorded)."""
+    """Who dies, in which kind of run, at which step and moment (begin: recorded, not done; work: done, not told)."""
 
     death: str
     kind: str
@@ -133,11 +136,10 @@ class Run:
 
     def __init__(self, scene: Scene, strike: Strike, host: str = "app1") -> None:
         self.strike = strike
-        request = _request(strike)
+        request = _request(scene, strike)
         if strike.death == "controller":
-            extra = {"prepare_seconds": 3, "confirm_seconds": 3, **_extra(strike)}
-            playbook = "rollback" if strike.operation in ("rollback", "reversal") else "release"
-            command = scene.command(playbook, **extra)
+            playbook = "rollback" if strike.operation in ROLLBACKS else "release"
+            command = scene.command(playbook, **_extra(strike))
         else:
             phases = [_COMMANDS[phase] for phase in PHASES[1:] if OPERATIONS[strike.operation][phase]]
             words = ["python3", "-c", _CLIENT, f"/run/backstay/{APPLICATION}.sock", str(PROTOCOL), json.dumps(request)]
@@ -167,20 +169,27 @@ class Run:
         return output
 
 
-def _request(strike: Strike) -> dict[str, Any]:
+def _request(scene: Scene, strike: Strike) -> dict[str, Any]:
     by = {"by": "strike", "why": str(strike)}
-    if strike.operation in ("rollback", "reversal"):
+    if strike.operation in ROLLBACKS:
         return {"operation": "rollback", "reverse": strike.operation == "reversal", **by}
-    strategy = {"strategy": "maintenance"} if strike.operation == "maintenance" else {}
-    return {"operation": "release", "again": True, **strategy, **by}
+    if strike.operation == "maintenance":
+        payload = {"version": CHANGING, "payload": scene.payload(CHANGING)}
+        return {"operation": "release", "strategy": "maintenance", **payload, **by}
+    return {"operation": "release", "again": True, **by}
 
 
 def _extra(strike: Strike) -> dict[str, Any]:
-    return {name: value for name, value in _request(strike).items() if name != "operation"}
+    """The same request as a playbook takes it."""
+    given = {"why": str(strike), "by": "strike", "again": True, "prepare_seconds": 3, "confirm_seconds": 3}
+    if strike.operation == "maintenance":
+        return {**given, "version": CHANGING, "maintenance": True}
+    return {**given, "reverse": True} if strike.operation == "reversal" else given
 
 
 def carry_out(scene: Scene, strike: Strike, host: str = "app1") -> str:
     """Strike, and check everything that promise 2 says. Returns what recovery said; raises AssertionError."""
+    prepare(scene, strike, host)
     before = scene.status(host)
     closed = strike.operation in CLOSED
     with TemporaryDirectory(prefix="backstay-strike-") as directory:
@@ -195,6 +204,8 @@ def carry_out(scene: Scene, strike: Strike, host: str = "app1") -> str:
     live, was = status["live"]["id"], before["live"]["id"]
     context = f"{strike}: live was {was} and is {live}; the run said:\n{said[-2000:]}"
     assert (live != was) == strike.goes_forward, context
+    lost = scene.missing_writes([write.token for write in result.writes], host)
+    assert not lost, f"{context}\n{len(lost)} of {len(result.writes)} acknowledged writes are gone"
     known = {release["id"] for release in status["releases"]}
     wrong = [
         answer
@@ -212,7 +223,7 @@ def carry_out(scene: Scene, strike: Strike, host: str = "app1") -> str:
     # No lock needs a human: the next run ends where asked.
     after = scene.backstay("release", "--json", "--again", APPLICATION, host=host, check=False)
     assert after["ok"], f"{context}\nthe next release said {after['message']}"
-    scene.settled(host)
+    assert scene.settled(host)["live"]["id"] == after["release"]
     return str(found.strip().splitlines()[-1]) if found.strip() else ""
 
 
@@ -256,11 +267,29 @@ def _wait_until_open(scene: Scene, host: str) -> None:
 
 
 def prepare(scene: Scene, strike: Strike, host: str = "app1") -> None:
-    """What the strike needs: something live, something older and good."""
+    """What the strike needs: something live that was proven, something older to go back to, and the right schema."""
     status = scene.settled(host)
-    while status["warm"] is None:
+    if strike.operation in CLOSED:
+        if status["live"]["version"] == CHANGING and strike.operation == "maintenance":
+            scene.backstay("rollback", "--json", "--reverse", APPLICATION, host=host)
+        elif status["live"]["version"] != BEFORE and status["live"]["version"] != CHANGING:
+            scene.release(BEFORE, why="before the schema changes")
+        scene.settled(host)
+        _offer(scene, CHANGING, host)
+        if strike.operation == "reversal" and scene.status(host)["live"]["version"] != CHANGING:
+            scene.release(CHANGING, maintenance=True, why="to be reversed")
+    elif status["live"]["version"] == CHANGING:
+        scene.backstay("rollback", "--json", "--reverse", APPLICATION, host=host)
+    status = scene.settled(host)
+    while strike.operation != "reversal" and status["rollback_target"] is None:
         scene.backstay("release", "--json", "--again", APPLICATION, host=host)
         status = scene.settled(host)
+
+
+def _offer(scene: Scene, version: str, host: str) -> None:
+    """Lay a payload where a release finds it; those that no release refers to are removed with old releases."""
+    for source, name in scene.payload_files(version):
+        scene.lab.copy(host, source, f"{STATE}/artifacts/{name}")
 
 
 def ids(strikes: Sequence[Strike]) -> list[str]:
