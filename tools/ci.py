@@ -44,6 +44,7 @@ RUNNER = ROOT / "runner"
 USAGE = 2
 KEPT_RUNS = 30
 UNDO_SECONDS = 120.0
+LOOK_TASK, END_TASK = "Read the journal of an open transaction", "Read whose transaction is open"
 # A job that was killed between two phases is undone by its hosts after this long (seconds).
 DEADLINES = {"prepare_seconds": 120, "confirm_seconds": 60}
 
@@ -53,14 +54,6 @@ HARMLESS = re.compile(
     r"|ANSIBLE_(CONFIG|COLLECTIONS_PATH|VAULT_PASSWORD_FILE|VAULT_IDENTITY_LIST|PRIVATE_KEY_FILE|REMOTE_USER|FORKS"
     r"|REMOTE_TEMP|LOCAL_TEMP|HOME|TIMEOUT|SSH_CONTROL_PATH_DIR)|BACKSTAY_LAB"
 )
-
-
-@dataclass(frozen=True)
-class Ending:
-    """What is to be done with a transaction that a cancelled job left open: `aborted` or `confirmed`."""
-
-    state: str
-    transaction: str
 
 
 @dataclass
@@ -163,14 +156,13 @@ def play(
 # -- what a cancelled job left open
 
 
-def journals(directory: Path) -> dict[str, list[dict[str, Any]]]:
-    """By host, the records of the open transaction's journal that runner/look.yml read; empty where none is open."""
+def journals(directory: Path, task: str) -> dict[str, list[dict[str, Any]]]:
+    """By host, the records of the open transaction's journal that this task read; empty where none was open."""
     found: dict[str, list[dict[str, Any]]] = {}
     for event in ci_report.read_events(directory):
         data = event.get("event_data") or {}
-        if event.get("event") != "runner_on_ok" or data.get("task") != "Read the journal of an open transaction":
-            continue
-        found[data["host"]] = [json.loads(line) for line in _whole_lines(str(data["res"].get("stdout") or ""))]
+        if event.get("event") == "runner_on_ok" and data.get("task") == task:
+            found[data["host"]] = [json.loads(line) for line in _whole_lines(str(data["res"].get("stdout") or ""))]
     return found
 
 
@@ -189,10 +181,9 @@ def begun_by(records: Sequence[Mapping[str, Any]], by: str) -> dict[str, Any] | 
 
 def endings(
     opened: Mapping[str, Sequence[Mapping[str, Any]]], looks: Mapping[str, Mapping[str, Any]], by: str
-) -> dict[str, Ending]:
-    """By host, how to end what `by` left open: forward where a host of the same release has confirmed it, else back.
-
-    A transaction that is past its confirmation ends by itself, and so does one of somebody else.
+) -> dict[str, str]:
+    """By host, how to end what `by` left open: `confirmed` where a host of the same release has confirmed it, else
+    `aborted`. A transaction that is past its confirmation ends by itself, and so does one of somebody else.
     """
     mine = {host: begun for host, records in opened.items() if (begun := begun_by(records, by))}
     past = {host for host in mine if any(record.get("step") == "confirm" for record in opened[host])}
@@ -201,46 +192,72 @@ def endings(
         live = look.get("live") or {}
         if host not in mine and live.get("by") == by:
             confirmed.add(("release", live.get("version"), live.get("payload")))
-    ended = {}
-    for host, begun in mine.items():
-        if host not in past:
-            same = (begun["operation"], begun["version"], begun["payload"]) in confirmed
-            ended[host] = Ending("confirmed" if same else "aborted", str(begun["id"]))
-    return ended
+    return {
+        host: "confirmed" if (begun["operation"], begun["version"], begun["payload"]) in confirmed else "aborted"
+        for host, begun in mine.items()
+        if host not in past
+    }
+
+
+def none_confirmed(run: Run) -> bool:
+    """Whether no host can have confirmed: on none of them was the flip seen to end, and that comes first on all."""
+    return not any("release" in task.facts and task.facts["release"] == task.facts.get("live") for task in run.tasks)
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """What the hosts said after a verb: their state, what was ended there, where something of ours is still open."""
+    """What the hosts said after a verb: their state, what was ended there, and where something of ours is open, or may
+    be, because the host did not answer."""
 
-    looks: Mapping[str, Mapping[str, Any]]
-    ended: Mapping[str, str]
-    left_open: tuple[str, ...]
-    reached: bool
+    looks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    ended: Mapping[str, str] = field(default_factory=dict)
+    left_open: tuple[str, ...] = ()
 
 
-def look(ident: str, arguments: Sequence[str], environment: Mapping[str, str], by: str, *, undo: bool) -> Aftermath:
-    """Ask every host what it serves; with `undo`, end first what `by` left open. Nothing cancels this."""
-    calm = Cancellation(heeded=False)
-    directory = RUNNER / "artifacts" / f"{ident}-look"
-    run = play("runner/look.yml", directory.name, arguments, environment, calm, quiet=True, seconds=UNDO_SECONDS)
-    opened, looks = journals(directory), ci_report.looks_of(run)
-    planned = endings(opened, looks, by) if undo else {}
-    if planned:
-        wanted = {host: {"state": one.state, "transaction": one.transaction} for host, one in planned.items()}
-        directory = directory.with_name(f"{ident}-end")
-        more = [*arguments, "-e", json.dumps({"endings": wanted})]
-        run = play("runner/end.yml", directory.name, more, environment, calm, quiet=True, seconds=UNDO_SECONDS)
-        opened, looks = journals(directory), ci_report.looks_of(run)
-    words = {"aborted": "undone", "confirmed": "finished: another host had confirmed it"}
-    still = endings(opened, looks, by) if undo else {}
-    unheard = {host for host in planned if host not in opened}
-    return Aftermath(
-        looks=looks,
-        ended={host: "still open" if host in still else words[one.state] for host, one in planned.items()},
-        left_open=tuple(sorted({*still, *unheard})),
-        reached=run.exit_code == 0 and bool(looks),
-    )
+class Hosts:
+    """Asks the hosts of a verb what they serve, and ends what a cancelled job left open there. Nothing cancels this."""
+
+    def __init__(self, ident: str, arguments: Sequence[str], environment: Mapping[str, str], by: str) -> None:
+        self._ident = ident
+        self._arguments = arguments
+        self._environment = environment
+        self._by = by
+
+    def look(self) -> Aftermath:
+        run, directory = self._play("look")
+        return self._after(run, directory, {})
+
+    def undo(self, *, at_once: bool) -> Aftermath:
+        """Undo what is open, `at_once` where no host can have confirmed it: CI gives a cancelled job few seconds."""
+        wanted: dict[str, str] | None = None
+        if not at_once:
+            run, directory = self._play("look")
+            opened, looks = journals(directory, LOOK_TASK), ci_report.looks_of(run)
+            wanted = endings(opened, looks, self._by)
+            if not wanted:
+                return self._after(run, directory, {})
+        run, directory = self._play("end", *([] if wanted is None else ["-e", json.dumps({"endings": wanted})]))
+        return self._after(
+            run, directory, endings(journals(directory, END_TASK), {}, self._by) if wanted is None else wanted
+        )
+
+    def _after(self, run: Run, directory: Path, planned: Mapping[str, str]) -> Aftermath:
+        looks = ci_report.looks_of(run)
+        left = set(endings(journals(directory, LOOK_TASK), looks, self._by))
+        words = {"aborted": "undone", "confirmed": "finished: another host had confirmed it"}
+        return Aftermath(
+            looks=looks,
+            ended={host: "still open" if host in left else words[state] for host, state in planned.items()},
+            left_open=tuple(sorted({*left, *(host for host in run.hosts if host not in looks)})),
+        )
+
+    def _play(self, name: str, *more: str) -> tuple[Run, Path]:
+        directory = RUNNER / "artifacts" / f"{self._ident}-{name}"
+        calm = Cancellation(heeded=False)
+        arguments = [*self._arguments, *more]
+        playbook = f"runner/{name}.yml"
+        run = play(playbook, directory.name, arguments, self._environment, calm, quiet=True, seconds=UNDO_SECONDS)
+        return run, directory
 
 
 # -- the job
@@ -310,11 +327,15 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         run = Run("successful", 0, finished=True)
     else:
         run = play(f"playbooks/{options.verb}.yml", ident, given, clean, cancellation)
+    seconds = time.monotonic() - began
     cancelled = cancellation.number is not None
+    hosts = Hosts(ident, given, clean, by)
     asked = options.verb in ("release", "rollback", "undo")
-    after = Aftermath({}, {}, (), reached=True)
-    if asked:
-        after = look(ident, given, clean, by, undo=options.verb == "undo" or (cancelled and options.verb == "release"))
+    after = Aftermath()
+    if options.verb == "undo" or (cancelled and options.verb == "release"):
+        after = hosts.undo(at_once=cancelled and none_confirmed(run))
+    elif asked:
+        after = hosts.look()
     report = Report(
         verb=options.verb,
         run=run,
@@ -324,14 +345,14 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         why=options.why,
         inventory=" -i ".join(options.inventory),
         looked=asked,
-        seconds=time.monotonic() - began,
+        seconds=seconds,
         left_open=after.left_open,
     )
     tell(report, environment, options.report or RUNNER / "report" / options.verb)
     if cancelled and cancellation.number is not None:
         return 128 + cancellation.number
     if options.verb == "undo":
-        return ci_report.LOOK_AT_IT if after.left_open or not after.reached else ci_report.DONE
+        return ci_report.LOOK_AT_IT if after.left_open or not after.looks else ci_report.DONE
     return report.verdict[0]
 
 

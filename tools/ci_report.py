@@ -135,10 +135,11 @@ class Report:
     def verdict(self) -> tuple[int, str]:
         """(exit code, sentence): 0 as asked, 1 not, 3 a person must look, 130 cancelled."""
         if self.cancelled:
-            if self.left_open:
+            if self.left_open or (self.looked and not self.looks):
+                where = ", ".join(self.left_open) or "the hosts, which did not answer,"
                 return CANCELLED, (
-                    f"Cancelled; a release of this job is still open on {', '.join(self.left_open)}: it is undone at "
-                    "its deadline, or at once by `tools/ci.py undo`."
+                    f"Cancelled; on {where} a release of this job may still be open: it is undone at its deadline, "
+                    "or at once by `tools/ci.py undo`."
                 )
             if done := self.confirmed:
                 return CANCELLED, f"Cancelled after it was confirmed: it is live on {', '.join(done)}."

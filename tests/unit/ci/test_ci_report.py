@@ -115,7 +115,8 @@ def test_a_refusal_is_told_once_with_its_reason_and_the_candidates_last_lines() 
         (Report("release", run_of(refused("a"), "failed", 2), {"a": look("1-1"), "b": look("2-2")}), 3, "different"),
         (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci me"), 130, "nothing of it"),
         (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci"), 130, "after it was confirmed"),
-        (Report("release", run_of([], "killed", None), left_open=("a",)), 130, "still open on a"),
+        (Report("release", run_of([], "killed", None), left_open=("a",)), 130, "on a a release"),
+        (Report("release", run_of([], "killed", None)), 130, "did not answer"),
         (
             Report("build", run_of([ended("b", "Build", {"msg": "x"}, "runner_on_failed")], rc=2), looked=False),
             1,
