@@ -39,7 +39,7 @@ from ._releases import (
 from ._run import Runner, run
 from ._steps import CLOSED, ROLLBACKS, steps_of
 from ._storage import Storage, canonical
-from ._systemd import Systemd, memory_of, open_connections
+from ._systemd import Systemd, is_release_unit, memory_of, open_connections
 from ._units import one_off, unit_text
 
 if TYPE_CHECKING:
@@ -507,7 +507,7 @@ class Engine:
         application = self.application()
         candidate = transaction.candidate
         target = self.layout.release_configuration(candidate)
-        target.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.storage.make_directory(target, mode=0o700)
         commit = str((self.history().get(candidate) or Release(candidate, "", "", "")).data.get("commit", ""))
         values = self._environment(application, candidate, transaction.version, commit)
         self.storage.write(target / "application.json", canonical(to_dict(application)) + b"\n", mode=0o600)
@@ -555,21 +555,24 @@ class Engine:
         """Copy the hashed files into the shared directory: only new names, so no page ever loses an asset."""
         source = self.layout.release(transaction.candidate) / "static"
         names = self._hashed(source)
-        added = 0
+        fresh = []
         for name in names:
             target = self.layout.static / name
-            if target.exists():
+            if target.exists() and target.stat().st_size == (source / name).stat().st_size:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
             temporary = target.with_name(f".{target.name}.new")
             temporary.unlink(missing_ok=True)
             shutil.copyfile(source / name, temporary)
             temporary.chmod(0o644)
-            os.rename(temporary, target)
-            added += 1
-        if added:
+            fresh.append((temporary, target))
+        # The content is on the disk before its name is: every later release takes a name for the whole file.
+        if fresh:
             self.storage.sync_tree(self.layout.static)
-        return f"{added} new of {len(names)}"
+        for temporary, target in fresh:
+            os.rename(temporary, target)
+        self.storage.sync_tree(self.layout.static)  # also names from a transaction that was killed before this
+        return f"{len(fresh)} new of {len(names)}"
 
     def undo_publish(self, transaction: Transaction, reason: str) -> None:
         """Added assets harm nobody and go when releases are pruned."""
@@ -1120,6 +1123,16 @@ class Engine:
         for path in list(self.layout.static.rglob("*")):
             if path.is_file() and str(path.relative_to(self.layout.static)) not in assets:
                 path.unlink()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove what a power cut left of writes and removals; all of these are made under the application's lock."""
+        layout = self.layout
+        for directory in (layout.releases, layout.configuration / "releases", layout.restore_points):
+            self.storage.tidy(directory)
+        for path in (layout.active, layout.maintenance_flag, layout.ledger.with_suffix(".head")):
+            self.storage.tidy(path.parent, path.name.__eq__)
+        self.storage.tidy(layout.units, lambda name: is_release_unit(layout.name, name))
 
     def _gid(self) -> int:
         return pwd.getpwnam(self.layout.name).pw_gid

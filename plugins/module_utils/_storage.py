@@ -10,12 +10,16 @@ import contextlib
 import errno
 import json
 import os
+import re
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ._errors import BackstayError
+
+_LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.new")  # what `_beside` names
 
 
 class Storage:
@@ -193,6 +197,25 @@ class Storage:
             self._sync_directory(path.parent)
         except OSError as refused:
             raise _refusal("remove", path, refused) from refused
+
+    def tidy(self, directory: Path, ours: Callable[[str], bool] = lambda name: True) -> None:
+        """Remove what writes and removals that were cut short left in a directory, where `ours` says that the name they
+        were for is one of the caller's. Only whoever holds the lock under which those are written may call it."""
+        if not directory.is_dir():
+            return
+        for path in list(directory.iterdir()):
+            found = _LEFT.fullmatch(path.name)
+            if found is None or not ours(found["name"]):
+                continue
+            try:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    self._unlink(path)
+            except FileNotFoundError:
+                continue
+            except OSError as refused:
+                raise _refusal("remove", path, refused) from refused
 
     def sync_tree(self, path: Path) -> None:
         """Sync the file system that holds a freshly unpacked tree: far cheaper than a sync per file."""

@@ -289,6 +289,27 @@ class LossyStorage(Storage):
                 self._sync_names(directory)
         self._point(f"synced the mount of {self._name(path)}")
 
+    # syncs past the storage
+
+    def fsynced(self, descriptor: int) -> None:
+        """Somebody called fsync(2) by themselves."""
+        self._look()
+        wanted = os.fstat(descriptor)
+        if stat.S_ISDIR(wanted.st_mode):
+            raise AssertionError("a directory is synced through the storage")
+        for node in self._unsynced():
+            if node.signature is not None and node.signature[0] == wanted.st_ino:
+                node.durable = node.now
+        self._point("synced a file past the storage")
+
+    def synced_elsewhere(self, path: Path) -> None:
+        """A program that sees to its own durability, such as a database, has written a file and synced it."""
+        self._look()
+        node = self._find(path)
+        node.durable = node.now
+        self._sync_names(self._find(path.parent))
+        self._point(f"another program wrote {self._name(path)}")
+
     # what a power cut leaves
 
     def survivors(self, *, thorough: bool) -> Iterator[Tree]:

@@ -1,0 +1,292 @@
+"""A host in a directory: the real engine, conductor, recovery, units and files over a small systemd of our own.
+
+Only what is outside the library is played: systemd, the migrations of the application (rows of a real SQLite file),
+venv and pip, and health, which is always good. A power cut is a new `Host` over what survived: nothing runs on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import (
+    _application,
+    _artifact,
+    _engine,
+    _health,
+    _restore_point,
+    _runtime,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine, Request, Transaction
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
+from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor
+from ansible_collections.backstay.ops.plugins.module_utils._steps import PHASES, all_steps
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
+
+from .lossy_storage import LossyStorage
+
+NAME = "portal"
+FACTS = _artifact.HostFacts("debian-13", "3.13", "x86_64")
+MIGRATIONS = {"1.0.0": 1, "1.1.0": 2, "1.2.0": 3}  # how many of them each version knows
+LOCKS = {"1.0.0": b"django==5.1\n", "1.1.0": b"django==5.1\n", "1.2.0": b"django==5.2\n"}
+DECLARED: dict[str, Any] = {
+    "format": 1,
+    "name": NAME,
+    "domain": "portal.example.org",
+    "source": {"repository": "https://git.example.org/portal.git"},
+    "runtime": {"settings": "portal.settings", "wsgi": "portal.wsgi:application"},
+    "processes": {"web": {}, "scheduler": {"command": ["python", "manage.py", "schedule"], "singleton": True}},
+    "databases": [{"name": "default", "engine": "sqlite", "path": "db/portal.sqlite3"}],
+    "environment": {"values": {"BANNER": "hello"}, "required": ["SECRET_KEY"], "secret": ["SECRET_KEY"]},
+    "releases": {"keep": 2, "drain_seconds": 0, "watch": {"seconds": 0}},
+}
+
+
+class Quick(Storage):
+    """A real disk that nobody waits for."""
+
+    def sync_tree(self, path: Path) -> None:
+        """Nothing is cut off here."""
+
+
+class Payloads:
+    """One payload for each version, made once."""
+
+    def __init__(self, directory: Path) -> None:
+        self.content: dict[str, bytes] = {}
+        for version, lock in LOCKS.items():
+            digest = hashlib.sha256(lock).hexdigest()
+            manifest = _artifact.Manifest(
+                NAME, version, "c" * 40, "d" * 64, "2026-09-21T14:13:20Z", "django", FACTS.python, FACTS.system,
+                FACTS.architecture, digest, "First.",
+            )  # fmt: skip
+            asset = f"portal.{hashlib.sha256(version.encode()).hexdigest()[:8]}.css"
+            files = {
+                "manifest.json": manifest.to_json(),
+                "code/manage.py": f"print({version!r})\n".encode(),
+                "code/migrations.txt": str(MIGRATIONS[version]).encode(),
+                "static/staticfiles.json": json.dumps({"paths": {"portal.css": f"css/{asset}"}}).encode(),
+                f"static/css/{asset}": f"body {{}} /* {version} */\n".encode(),
+                "wheels/requirements.txt": lock,
+            }
+            tree = directory / version
+            for name, content in files.items():
+                (tree / name).parent.mkdir(parents=True, exist_ok=True)
+                (tree / name).write_bytes(content)
+            packed = _artifact.pack(tree, directory / f"{version}.tar", 1_790_000_000)
+            self.content[version] = packed.path.read_bytes()
+
+    def send(self, version: str, layout: Layout) -> str:
+        """As role `app` sends it: whole, under its digest."""
+        digest = hashlib.sha256(self.content[version]).hexdigest()
+        layout.payload(digest).write_bytes(self.content[version])
+        return digest
+
+
+def declare(layout: Layout) -> None:
+    """What playbooks/site.yml leaves on a host before the first release."""
+    for directory in (
+        layout.releases, layout.environments, layout.static, layout.generations / "0001" / "db",
+        layout.configuration / "releases", layout.old_journals, layout.artifacts, layout.units, layout.runtime,
+    ):  # fmt: skip
+        directory.mkdir(parents=True, exist_ok=True)
+    layout.data.symlink_to("data.d/0001")
+    application = _application.from_dict(DECLARED, file="portal.yml")
+    layout.application_file.write_bytes(canonical(_application.to_dict(application)))
+    layout.secrets_file.write_bytes(canonical({"format": 1, "values": {"SECRET_KEY": "hidden"}}))
+    database(layout, [])
+
+
+def _database_path(layout: Layout) -> Path:
+    return layout.data / "db" / "portal.sqlite3"
+
+
+def database(layout: Layout, rows: Sequence[str] | None = None) -> list[str]:
+    """The migrations that are applied; with `rows`, these and no others from now on."""
+    connection = sqlite3.connect(_database_path(layout))
+    try:
+        if rows is not None:
+            connection.execute("PRAGMA synchronous=OFF")
+            connection.execute("CREATE TABLE IF NOT EXISTS applied (name TEXT PRIMARY KEY)")
+            connection.execute("DELETE FROM applied")
+            connection.executemany("INSERT INTO applied VALUES (?)", [(row,) for row in rows])
+            connection.commit()
+        return [row[0] for row in connection.execute("SELECT name FROM applied ORDER BY name")]
+    finally:
+        connection.close()
+
+
+class Host:
+    """Runs the commands that the library runs; knows what runs."""
+
+    def __init__(self, layout: Layout, storage: Storage) -> None:
+        self.layout = layout
+        self.storage = storage
+        self.running: set[str] = set()
+
+    def __call__(
+        self,
+        arguments: Sequence[str],
+        *,
+        timeout_seconds: float = 60.0,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        stdin: str | None = None,
+        check: bool = True,
+    ) -> Completed:
+        del timeout_seconds, cwd, environment, stdin
+        program, *rest = [str(argument) for argument in arguments]
+        name = Path(program).name
+        if name == "systemctl":
+            code, output = self._systemctl(rest)
+        elif name == "systemd-run":
+            code, output = 0, self._agent(rest)
+        elif name == "journalctl" or "compileall" in rest:
+            code, output = 0, ""
+        elif "venv" in rest:
+            (Path(rest[-1]) / "bin").mkdir(exist_ok=True)
+            (Path(rest[-1]) / "bin" / "python").write_bytes(b"an interpreter\n")
+            code, output = 0, ""
+        elif "install" in rest:
+            (Path(program).parents[1] / "django.py").write_bytes(b"installed\n")
+            code, output = 0, ""
+        else:
+            raise AssertionError(f"This host does not know the command {arguments}: teach it.")
+        if check and code:
+            raise _engine.BackstayError(f"{name} ended with exit code {code}")
+        return Completed(tuple(arguments), code, output, "")
+
+    def _systemctl(self, rest: Sequence[str]) -> tuple[int, str]:
+        verb, *words = rest
+        units = [word for word in words if not word.startswith("--")]
+        if verb == "start":
+            for unit in units:
+                text = self.storage.read(self.layout.units / unit)
+                if text is None or b"ExecStart=" not in text or not text.endswith(b"\n"):
+                    return 5, ""
+            self.running.update(units)
+        elif verb == "stop":
+            self.running.difference_update(units)
+        elif verb == "is-active":
+            return 0, "\n".join("active" if unit in self.running else "inactive" for unit in units)
+        elif verb == "list-units":
+            return 0, "\n".join(f"{unit} loaded active running" for unit in sorted(self.running))
+        elif verb == "show":
+            return 0, "ActiveState=active\nNRestarts=0\nMainPID=0\n"
+        elif verb not in ("daemon-reload", "reset-failed"):
+            raise AssertionError(f"This host does not know systemctl {verb}: teach it.")
+        return 0, ""
+
+    def _agent(self, words: Sequence[str]) -> str:
+        release = next(Path(word).parents[2] for word in words if word.endswith("/venv/bin/python"))
+        count = int((release / "code" / "migrations.txt").read_text())
+        known = [f"portal.{number:04d}" for number in range(1, count + 1)]
+        applied = database(self.layout)
+        events = []
+        if "migrate" in words:
+            fresh = [name for name in known if name not in applied]
+            events = [{"event": "migration", "name": name, "seconds": 0.1} for name in fresh]
+            applied = self.migrated(sorted({*applied, *known}))
+        pending = [name for name in known if name not in applied]
+        unknown = [name for name in applied if name not in known]
+        state = {"event": "state", "applied": applied, "known": known, "pending": pending, "unknown": unknown}
+        return "".join(json.dumps(event) + "\n" for event in (*events, state))
+
+    def migrated(self, rows: list[str]) -> list[str]:
+        """The database has these migrations from now on; it has synced them by itself, as databases do."""
+        found = database(self.layout, rows)
+        if isinstance(self.storage, LossyStorage):
+            self.storage.synced_elsewhere(_database_path(self.layout).resolve())
+        return found
+
+
+class CrashEngine(Engine):
+    """The real engine, but for what lies outside the host's disk."""
+
+    operation = ""  # conducts this one, whichever one a request would have led to
+
+    def open(self, request: Request) -> Transaction:
+        transaction = super().open(request)
+        return replace(transaction, operation=self.operation or transaction.operation)
+
+    def _check_room(self, *_unused: Any) -> None:
+        """The machine of the tests is another one."""
+
+    def _gid(self) -> int:
+        return os.getgid()
+
+    def do_judge(self, transaction: Transaction) -> str:
+        """A verdict needs Django; what it leaves is a note in the ledger."""
+        self.ledger.append("judged", transaction.candidate, verdict="reversible")
+        return "reversible"
+
+    def do_reverse(self, transaction: Transaction) -> str:
+        """A reverse needs Django; what it leaves is a database with what the target knows."""
+        host = self.runner
+        if not isinstance(host, Host):
+            raise TypeError("an engine of these tests runs on a host of theirs")
+        known = int((self.layout.release(transaction.candidate) / "code" / "migrations.txt").read_text())
+        host.migrated(database(self.layout)[:known])
+        return "reversed"
+
+
+def engine_on(layout: Layout, storage: Storage) -> tuple[CrashEngine, Host]:
+    """An engine on a host on which nothing runs yet."""
+    host = Host(layout, storage)
+    ticks = iter(range(1_000_000))
+    engine = CrashEngine(
+        layout,
+        storage,
+        host,
+        now=lambda: f"2026-11-21T06:{next(ticks):09d}.000Z",
+        sleep=lambda seconds: None,
+        clock=lambda: 0.0,
+    )
+    return engine, host
+
+
+def conduct(engine: CrashEngine, request: Request, *, operation: str = "") -> Transaction:
+    """From begin to end, as the service does it with nobody in between."""
+
+    def emit(event: dict[str, Any]) -> None:
+        if event["event"] == "begin" and isinstance(engine.storage, LossyStorage):
+            engine.storage.context = event["step"]
+
+    engine.operation = operation
+    conductor = Conductor(engine, emit)
+    transaction = conductor.begin(request)
+    for phase in PHASES:
+        conductor.phase(phase)
+    conductor.end("confirmed")
+    engine.operation = ""
+    return transaction
+
+
+def request_for(operation: str, payloads: Payloads, layout: Layout) -> Request:
+    """What leads to an operation: those that reserve an id release a payload, the others go back."""
+    if "reserve" in all_steps(operation):
+        return Request("release", by="tests", version="1.2.0", payload=payloads.send("1.2.0", layout), again=True)
+    return Request("rollback", by="tests")
+
+
+def play(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Put the played parts in their places."""
+    gunicorn = directory / "gunicorn.conf.py"
+    gunicorn.write_bytes(b"preload_app = False\n")
+    good = _health.Report(ok=True, attempts=1, results=(), reason="", seconds=0.0)
+    monkeypatch.setattr(_engine, "GUNICORN_CONFIGURATION", gunicorn)
+    monkeypatch.setattr(_health, "run_until", lambda *_unused, **_options: good)
+    monkeypatch.setattr(_artifact, "host_facts", lambda: FACTS)
+    monkeypatch.setattr(_runtime, "pip_program", lambda: Path("pip"))
+    monkeypatch.setattr(_engine, "open_connections", lambda path: 0)
+    monkeypatch.setattr(_restore_point, "_opened_by", lambda path: [])
+    monkeypatch.setattr(os, "chown", lambda *_unused: None)

@@ -1,0 +1,259 @@
+"""Promise 2 over a disk that forgets: a whole transaction of the real engine, cut off after every single write.
+
+Every operation of `_steps.OPERATIONS` runs once on a lossy disk. At each effect (a write, a sync, a rename ...) what a
+power cut may leave is kept: every prefix of what was not synced, and what a reordering disk adds. On each survivor the
+host boots and recovers, and then: `active` names one whole release, old or new as the journal promised; the
+journal is put away and the ledger is good; the data fit the release; what must run, runs; the door is open; and the
+next release gets an id of its own and all its assets. A recovery is cut off in the same way.
+
+By default a seeded sample runs, in which no step of any operation is missing; BACKSTAY_ALL=1 runs all.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _runtime
+from ansible_collections.backstay.ops.plugins.module_utils._engine import Request
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._releases import must_run
+from ansible_collections.backstay.ops.plugins.module_utils._service import recover
+from ansible_collections.backstay.ops.plugins.module_utils._steps import (
+    CLOSED,
+    OPERATIONS,
+    POINT_OF_NO_RETURN,
+    all_steps,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+
+from .host import NAME, CrashEngine, Host, Payloads, Quick, conduct, database, declare, engine_on, play, request_for
+from .lossy_storage import LossyStorage, Tree, fingerprint, lay
+
+ALL = os.environ.get("BACKSTAY_ALL") == "1"
+SEED = 20261121
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """What may be found after a power cut: `step` was being done, or recovery was at work after it."""
+
+    step: str
+    label: str
+    tree: Tree
+
+
+class World:
+    """One place in which hosts boot, and what is known to be whole."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = directory / "host"
+        self.layout = Layout(NAME, self.root)
+        self.payloads = Payloads(directory / "payloads")
+        self.lossy: LossyStorage | None = None
+        self.whole: dict[str, Tree] = {}
+        play(monkeypatch, directory)
+        monkeypatch.setattr(os, "fsync", self._fsync)
+        self.quick = Quick()
+        monkeypatch.setattr(_runtime, "Storage", lambda: self.lossy or self.quick)
+        declare(self.layout)
+        engine, _host = engine_on(self.layout, self.quick)
+        for version in ("1.0.0", "1.1.0"):
+            payload = self.payloads.send(version, self.layout)
+            conduct(engine, Request("release", by="tests", version=version, payload=payload))
+        self.start = self._read()
+        self.before = database(self.layout)
+        self._remember(self.start)
+
+    def _fsync(self, descriptor: int) -> None:
+        if self.lossy is not None:
+            self.lossy.fsynced(descriptor)
+
+    def _read(self) -> Tree:
+        return next(iter(LossyStorage(self.root).survivors(thorough=False)))
+
+    def _remember(self, tree: Tree) -> None:
+        """The files of each release that is complete here."""
+        for path in tree:
+            if path.startswith(f"opt/{NAME}/releases/") and path.endswith("/manifest.json"):
+                release = path.split("/")[3]
+                self.whole[release] = self.files_of(release, tree)
+
+    def files_of(self, release: str, tree: Tree) -> Tree:
+        """All that a release needs to run: files, virtualenv, configuration, units, and its assets."""
+        home, etc = f"opt/{NAME}", f"etc/backstay/{NAME}/releases/{release}"
+        link = tree.get(f"{home}/releases/{release}/venv")
+        environment = f"{home}/environments/{str(link).rpartition('/')[2]}"
+        static = f"{home}/releases/{release}/static/"
+        wanted = {
+            f"{home}/static/{path.removeprefix(static)}"
+            for path, content in tree.items()
+            if path.startswith(static) and content is not None and not path.endswith("staticfiles.json")
+        }
+        prefixes = (f"{home}/releases/{release}", etc, environment, f"etc/systemd/system/{NAME}-{release}-")
+        return {path: content for path, content in tree.items() if path.startswith(prefixes) or path in wanted}
+
+    def boot(self, tree: Tree, storage: Callable[[], Storage]) -> tuple[CrashEngine, Host]:
+        lay(tree, self.root)
+        return engine_on(self.layout, storage())
+
+    def sweep(
+        self, operation: str, *, thorough: bool, tree: Tree | None = None, step: str = ""
+    ) -> tuple[list[Survivor], LossyStorage, Counter[str]]:
+        """Run an operation, or with `tree` the recovery of what survived, and keep what a power cut leaves at each
+        effect: each distinct state once for each step."""
+        self.lossy = None
+        lay(self.start if tree is None else tree, self.root)
+        request = request_for(operation, self.payloads, self.layout) if tree is None else None
+        found: dict[tuple[str, int], Survivor] = {}
+        states: Counter[str] = Counter()
+
+        def at(label: str) -> None:
+            for survivor in storage.survivors(thorough=thorough):
+                where = step or storage.context
+                states[where] += 1
+                found.setdefault((where, fingerprint(survivor)), Survivor(where, label, survivor))
+
+        storage = self.lossy = LossyStorage(self.root, at)
+        storage.context = "recover" if request is None else "begin"
+        engine, _host = engine_on(self.layout, storage)
+        try:
+            if request is None:
+                recover(engine)
+            else:
+                conduct(engine, request, operation=operation)
+                self._remember(self._read())
+        finally:
+            self.lossy = None
+        return list(found.values()), storage, states
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield World(tmp_path_factory.mktemp("world"), monkeypatch)
+
+
+def allowed(operation: str, step: str) -> tuple[bool, ...]:
+    """Which ends are right after a power cut in a step: forward, back, or whichever the journal has on the disk."""
+    order = all_steps(operation)
+    if step == POINT_OF_NO_RETURN:
+        return (True, False)
+    return (step in order and order.index(step) > order.index(POINT_OF_NO_RETURN),)
+
+
+def check(world: World, operation: str, survivor: Survivor, after: list[str]) -> None:
+    """Boot what survived, recover, and look at all that was promised; then release once more."""
+    where = operation
+    engine, host = world.boot(survivor.tree, Quick)
+    layout = world.layout
+    verdict, sentence = engine.ledger.verify()
+    assert verdict in ("sound", "torn"), f"{where}: the ledger is called {verdict}: {sentence}"
+    told = recover(engine)
+    live = engine.live()
+    new = "0003-1.2.0" if "reserve" in all_steps(operation) else "0001-1.0.0"
+    forward = live == new
+    assert live in (new, "0002-1.1.0"), f"{where}: {live} is live; {told['message']}"
+    assert forward in allowed(operation, survivor.step), f"{where}: {live} is live; {told['message']}"
+    look(world, engine, host, where)
+    rows = database(layout)
+    if forward:
+        assert rows == after, f"{where}: {live} has the data {rows}"
+    elif operation in CLOSED:
+        assert rows == world.before, f"{where}: {live} has the data {rows} again"
+    else:
+        assert rows in (world.before, after), f"{where}: {live} has the data {rows}"
+    assert recover(engine)["found"] == "nothing", f"{where}: recovery is not done with it"
+    used = set(engine.history().releases)
+    payload = world.payloads.send("1.2.0", layout)
+    transaction = conduct(engine, Request("release", by="tests", version="1.2.0", payload=payload, again=True))
+    assert transaction.candidate not in used, f"{where}: the id {transaction.candidate} was given before"
+    assert engine.live() == transaction.candidate
+    look(world, engine, host, f"{where}, and the release after it")
+    assert engine.ledger.verify()[0] == "sound", where
+    left = [path for path in world.root.rglob(".*") if path.name.endswith((".new", ".partial", ".restored"))]
+    assert not left, f"{where}: {left} stay for ever"
+
+
+def faults_of(world: World, operation: str, survivors: list[Survivor], after: list[str]) -> list[str]:
+    faults = []
+    for survivor in survivors:
+        try:
+            check(world, operation, survivor, after)
+        except (AssertionError, BackstayError, OSError) as fault:
+            told = str(fault).splitlines()[0].replace(f"{world.root}/", "")
+            faults.append(f"{survivor.label}: {type(fault).__name__}: {told[:240]}")
+    return faults
+
+
+def look(world: World, engine: CrashEngine, host: Host, where: str) -> None:
+    """What must hold at any time at which no transaction is open."""
+    layout = world.layout
+    assert not layout.journal.exists(), f"{where}: a transaction still looks open"
+    assert not layout.maintenance_flag.exists(), f"{where}: the door is still closed"
+    history = engine.history()
+    live = engine.live()
+    assert history.get(live) is not None, f"{where}: the ledger does not know {live}"
+    running = must_run(history, live)
+    units = {engine.web_unit(str(live)), layout.unit(str(live), "scheduler")}
+    if running.warm:
+        units.add(engine.web_unit(running.warm))
+    assert host.running == units, f"{where}: {sorted(host.running)} run, and {sorted(units)} must"
+    tree = world._read()
+    for release in filter(None, (running.live, running.warm)):
+        found = world.files_of(release, tree)
+        if release in world.whole:
+            wanted = world.whole[release]
+        else:  # a later release of the same version: as whole as the one before it but for its own name
+            wanted = {}
+            for path, content in found.items():
+                assert content != b"", f"{where}: {path} of {release} is empty"
+            twin = world.whole["0003-1.2.0"]
+            assert len(found) == len(twin), f"{where}: {release} has {len(found)} files and {len(twin)} are right"
+        for path, content in wanted.items():
+            assert path in found, f"{where}: {path} of {release} is gone"
+            assert found[path] == content, f"{where}: {path} of {release} is not what was written"
+
+
+def finished(world: World, operation: str) -> list[str]:
+    """The data when an operation went through; leaves its host in place."""
+    engine, _host = world.boot(world.start, Quick)
+    conduct(engine, request_for(operation, world.payloads, world.layout), operation=operation)
+    return database(world.layout)
+
+
+def sample(survivors: list[Survivor], each: int) -> list[Survivor]:
+    """Some of each step's; all when all are asked for."""
+    if ALL:
+        return survivors
+    chance = random.Random(SEED)
+    steps = dict.fromkeys(survivor.step for survivor in survivors)
+    chosen = []
+    for step in steps:
+        mine = [survivor for survivor in survivors if survivor.step == step]
+        chosen += chance.sample(mine, min(each, len(mine)))
+    return chosen
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_power_cut_at_any_write_leaves_one_whole_release(
+    world: World, capsys: pytest.CaptureFixture[str], operation: str
+) -> None:
+    after = finished(world, operation)
+    survivors, storage, states = world.sweep(operation, thorough=ALL)
+    assert set(states) >= set(all_steps(operation)), "a step that was never cut off"
+    chosen = sample(survivors, 2)
+    faults = faults_of(world, operation, chosen, after)
+    with capsys.disabled():
+        print(
+            f"\n  crash: {operation}: {storage.points} crash points in {len(states)} steps, {states.total()} surviving "
+            f"states, {len(survivors)} distinct; {len(chosen)} booted, recovered and released on"
+        )
+    assert not faults, f"{len(faults)} of {len(chosen)} survivors: " + "\n".join(list(dict.fromkeys(faults))[:20])
