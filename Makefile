@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 STAGES := .venv/bin/python tools/stages.py
 
-.PHONY: help setup hosts hosts-tests demo demo-down test test-unit test-full lint bench docs lock clean
+.PHONY: help setup hosts hosts-tests demo demo-down test test-unit test-full chaos lint bench docs lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | awk -F'\t' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -33,6 +33,9 @@ test-unit: setup  ## The inner loop: tests that need no host
 
 test-full: hosts-tests  ## The whole suite, then the matrix: the other Debian, the other ansible-core
 	@$(STAGES) lint unit sanity molecule matrix integration
+
+chaos: hosts-tests  ## Everything that can die, at every step, under load; every power cut (under 40 minutes)
+	@BACKSTAY_ALL=1 .venv/bin/python -m pytest -q -s tests/unit/crash tests/chaos
 
 lint: setup  ## ruff, mypy, yamllint, ansible-lint, antsibull-docs and the contracts
 	@$(STAGES) lint

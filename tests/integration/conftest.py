@@ -14,7 +14,7 @@ from backstay_lab.errors import LabError
 from backstay_lab.scene import APPLICATION, Scene
 
 LAB = "test"
-VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0")
+VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.6.0")
 
 
 def _say(line: str) -> None:
