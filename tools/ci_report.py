@@ -135,15 +135,10 @@ class Report:
     def verdict(self) -> tuple[int, str]:
         """(exit code, sentence): 0 as asked, 1 not, 3 a person must look, 130 cancelled."""
         if self.cancelled:
-            if self.left_open or (self.looked and not self.looks):
-                where = ", ".join(self.left_open) or "the hosts, which did not answer,"
-                return CANCELLED, (
-                    f"Cancelled; on {where} a release of this job may still be open: it is undone at its deadline, "
-                    "or at once by `tools/ci.py undo`."
-                )
-            if done := self.confirmed:
-                return CANCELLED, f"Cancelled after it was confirmed: it is live on {', '.join(done)}."
-            return CANCELLED, "Cancelled; nothing of it is left open."
+            return CANCELLED, self._after_cancelling("Cancelled")
+        if self.verb == "undo":
+            ended = self.looks and not self.left_open
+            return (DONE if ended else LOOK_AT_IT), self._after_cancelling("Asked for what a cancelled job left")
         failed = sorted({task.host for task in self.run.failures()})
         if failed or self.run.exit_code != 0:
             unknown = [host for host in failed if self._unknown(host)]
@@ -170,6 +165,18 @@ class Report:
                     f"Done, yet {', '.join(wrong) or 'the hosts'} serve another release than asked: look at it.",
                 )
         return DONE, "Done."
+
+    def _after_cancelling(self, what: str) -> str:
+        if self.left_open or (self.looked and not self.looks):
+            where = ", ".join(self.left_open) or "the hosts, which did not answer,"
+            return (
+                f"{what}; on {where} a release of this job may still be open: it is undone at its deadline, "
+                "or at once by `tools/ci.py undo`."
+            )
+        if done := self.confirmed:
+            return f"{what}; the release of this job was confirmed before, and is live on {', '.join(done)}."
+        undone = sorted(host for host, how in self.ended.items() if how == "undone")
+        return f"{what}; undone on {', '.join(undone)}." if undone else f"{what}; nothing of this job is open."
 
     @property
     def confirmed(self) -> list[str]:

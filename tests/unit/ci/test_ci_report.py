@@ -113,10 +113,12 @@ def test_a_refusal_is_told_once_with_its_reason_and_the_candidates_last_lines() 
         (Report("release", run_of([*released("a"), STATS], rc=2), {"a": look("0002-1.1.0")}), 1, "Failed"),
         (Report("release", run_of([*refused("a"), STATS], "failed", 2)), 3, "did not say"),
         (Report("release", run_of(refused("a"), "failed", 2), {"a": look("1-1"), "b": look("2-2")}), 3, "different"),
-        (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci me"), 130, "nothing of it"),
-        (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci"), 130, "after it was confirmed"),
+        (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci me"), 130, "nothing of this job"),
+        (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci"), 130, "was confirmed before"),
         (Report("release", run_of([], "killed", None), left_open=("a",)), 130, "on a a release"),
         (Report("release", run_of([], "killed", None)), 130, "did not answer"),
+        (Report("undo", run_of([STATS]), {"a": look("1-1")}, left_open=("a",)), 3, "may still be open"),
+        (Report("undo", run_of([STATS])), 3, "did not answer"),
         (
             Report("build", run_of([ended("b", "Build", {"msg": "x"}, "runner_on_failed")], rc=2), looked=False),
             1,
@@ -198,3 +200,12 @@ def test_the_command_writes_both_files_and_ends_with_the_verdict(
     with pytest.raises(SystemExit) as wrong:
         ci_report.main([str(tmp_path / "nowhere")])
     assert wrong.value.code == 2
+
+
+def test_what_was_undone_is_told() -> None:
+    looks = {"app1": look("0001-1.0.0", by="somebody")}
+    report = Report("undo", run_of([STATS]), looks, ended={"app1": "undone"}, by="ci")
+    assert report.verdict == (0, "Asked for what a cancelled job left; undone on app1.")
+    assert "| app1 | undone | 0001-1.0.0 |" in ci_report.markdown(report)
+    nothing = Report("undo", run_of([STATS]), looks, by="ci")
+    assert nothing.verdict == (0, "Asked for what a cancelled job left; nothing of this job is open.")
