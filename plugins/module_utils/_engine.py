@@ -939,8 +939,10 @@ class Engine:
             self.storage.remove_tree(self.layout.restore_points / name)
 
     def _put_back(self, transaction: Transaction) -> None:
-        """Bring the data back to the restore point of this very transaction."""
-        if transaction.previous is None:
+        """Bring the data back to the restore point of this very transaction, once: when it is written that they are
+        back, the release before it may serve again, and what visitors wrote since must stay."""
+        put_back = any(r.step in ("migrate", "reverse") and r.state == "undone" for r in self.journal.read())
+        if transaction.previous is None or put_back:
             return
         self.systemd.stop(self.systemd.units_of(self.layout.name))
         _restore_point.restore(

@@ -25,6 +25,7 @@ from ansible_collections.backstay.ops.plugins.module_utils import (
     _restore_point,
     _runtime,
 )
+from ansible_collections.backstay.ops.plugins.module_utils._application import Application
 from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine, Request, Transaction
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
@@ -209,6 +210,9 @@ class Host:
         return found
 
 
+_PARSED: dict[bytes | None, Application] = {}
+
+
 class CrashEngine(Engine):
     """The real engine, but for what lies outside the host's disk."""
 
@@ -217,6 +221,16 @@ class CrashEngine(Engine):
     def open(self, request: Request) -> Transaction:
         transaction = super().open(request)
         return replace(transaction, operation=self.operation or transaction.operation)
+
+    def application(self, release: str | None = None) -> Application:
+        """Parsed once for each content: thousands of hosts boot here."""
+        path = self.layout.release_configuration(release) / "application.json" if release else None
+        content = self.storage.read(path or self.layout.application_file)
+        if content not in _PARSED:
+            return (
+                _PARSED.setdefault(content, super().application(release)) if content else super().application(release)
+            )
+        return _PARSED[content]
 
     def _check_room(self, *_unused: Any) -> None:
         """The machine of the tests is another one."""

@@ -124,9 +124,13 @@ class LossyStorage(Storage):
                 self._settle(child, mount)
 
     def _find(self, path: Path) -> Node:
+        """The node of a name, which may itself be a link; links on the way to it are followed."""
         node = self._top
-        for part in path.relative_to(self.root).parts:
+        parts = path.relative_to(self.root).parts
+        for index, part in enumerate(parts):
             node = node.entries[part]
+            if node.kind == "link" and index < len(parts) - 1:
+                return self._find(path.parent.resolve() / path.name)
         return node
 
     def _change(self, *parts: tuple[Node, str, Node | None]) -> None:
