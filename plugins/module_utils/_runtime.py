@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -39,7 +39,8 @@ class MigrationState:
     """Migrations as `app.name`, or `database:app.name` where the database is not the default one.
 
     `unknown` are applied and not in this code: a newer release left them. `seconds` tells how long each migration took
-    that this run applied.
+    that this run applied or took back. `facts` are those of the pending migrations, where they were asked for
+    (`describe`), or of all (`operations`); `_migrations.judge` reads them.
     """
 
     applied: tuple[str, ...] = ()
@@ -47,6 +48,7 @@ class MigrationState:
     pending: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     seconds: tuple[tuple[str, float], ...] = ()
+    facts: tuple[Mapping[str, Any], ...] = ()
 
 
 class Workshop(Protocol):
@@ -102,11 +104,15 @@ class Runtime(Protocol):
     ) -> list[str]:
         """What to execute for one process of a release."""
 
-    def agent_command(self, release_dir: Path, action: str) -> list[str]:
-        """What to execute in the release's code/ to learn (`state`) or apply (`migrate`) its migrations."""
+    def agent_command(self, release_dir: Path, action: str, *, reverse: Sequence[str] = ()) -> list[str]:
+        """What to execute in the release's code/ to learn about its migrations (`state`; `describe`, with the facts of
+        those pending), to apply them (`migrate`), or to take back those named in `reverse` (`reverse`)."""
 
     def parse_agent(self, output: str) -> MigrationState:
         """What the agent printed. Raises BackstayError when it did not finish."""
+
+    def agent_progress(self, line: str) -> str | None:
+        """One line that the agent printed while it works, as people say it; None where it is not about progress."""
 
     def prepare(self, workshop: Workshop) -> Prepared:
         """On the build host: the locked dependencies, and an environment to run the checks in."""
@@ -194,27 +200,58 @@ class DjangoRuntime:
             wsgi,
         ]
 
-    def agent_command(self, release_dir: Path, action: str) -> list[str]:
+    def agent_command(self, release_dir: Path, action: str, *, reverse: Sequence[str] = ()) -> list[str]:
+        limits = self.application.releases.migrations
+        options: dict[str, Any] = {
+            "lock_seconds": limits.lock_seconds,
+            "statement_seconds": limits.statement_seconds,
+            # For another host that migrates the same database: shorter than the whole, so that its reason is told.
+            "wait_seconds": max(limits.seconds / 2, limits.seconds - 30),
+        }
+        if reverse:
+            options["reverse"] = list(reverse)
+        return self._agent(release_dir / "venv", action, options)
+
+    def _agent(self, environment: Path, action: str, options: Mapping[str, Any]) -> list[str]:
         agent = Path(__file__).resolve().with_name("_django_agent.py")
-        databases = [database.name for database in self.application.databases]
-        python = release_dir / "venv" / "bin" / "python"
-        return [str(python), str(agent), self.application.runtime.settings, action, *databases]
+        databases = [database.name for database in self.application.databases] or ["default"]
+        words = json.dumps({"databases": databases, **options})
+        return [str(environment / "bin" / "python"), str(agent), self.application.runtime.settings, action, words]
 
     def parse_agent(self, output: str) -> MigrationState:
         seconds: list[tuple[str, float]] = []
+        facts: tuple[Mapping[str, Any], ...] = ()
         for line in output.splitlines():
             try:
                 event = json.loads(line)
                 if event["event"] == "migration":
                     seconds.append((event["name"], float(event["seconds"])))
+                elif event["event"] == "describe":
+                    facts = tuple(event["migrations"])
+                elif event["event"] == "operations":
+                    return MigrationState(facts=tuple(event["migrations"]))
                 elif event["event"] == "state":
                     kinds = {kind: tuple(event[kind]) for kind in ("applied", "known", "pending", "unknown")}
-                    return MigrationState(**kinds, seconds=tuple(seconds))
+                    return MigrationState(**kinds, seconds=tuple(seconds), facts=facts)
             except (ValueError, KeyError, TypeError) as wrong:
                 raise BackstayError(
                     f"The migrations' answer cannot be read ({line[:80]!r}): see the journal of the migration's unit."
                 ) from wrong
         raise BackstayError("The migrations ended without an answer: see the journal of the migration's unit.")
+
+    def agent_progress(self, line: str) -> str | None:
+        try:
+            event = json.loads(line)
+            kind = event["event"]
+            if kind == "begin":
+                return f"{event['name']} begins ({event['number']} of {event['of']})"
+            if kind == "migration":
+                return f"{event['name']} took {event['seconds']:g} s"
+            if kind == "waiting":
+                return f"another host migrates {event['database']}: waiting for {event['seconds']:g} s at most"
+        except (ValueError, KeyError, TypeError):
+            return None
+        return None
 
     def prepare(self, workshop: Workshop) -> Prepared:
         settings = self.application.runtime

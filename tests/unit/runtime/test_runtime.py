@@ -132,7 +132,19 @@ def test_the_agent_is_asked_about_the_declared_databases(application: Applicatio
     assert python == f"{RELEASE}/venv/bin/python"
     assert Path(agent).name == "_django_agent.py"
     assert Path(agent).is_file()
-    assert rest == ["portal.settings", "migrate", "default", "archive"]
+    assert rest[:2] == ["portal.settings", "migrate"]
+    assert json.loads(rest[2]) == {
+        "databases": ["default", "archive"],
+        "lock_seconds": 5.0,
+        "statement_seconds": 300.0,
+        "wait_seconds": 1770.0,
+    }
+    assert len(rest) == 3
+
+
+def test_the_agent_is_told_what_to_take_back(application: Application) -> None:
+    command = runtime.runtime_of(application).agent_command(RELEASE, "reverse", reverse=("a.2", "a.3"))
+    assert json.loads(command[-1])["reverse"] == ["a.2", "a.3"]
 
 
 def test_the_agents_answer_is_its_last_line_with_the_seconds_of_those_before(application: Application) -> None:
