@@ -240,7 +240,7 @@ class CrashEngine(Engine):
 
     def do_judge(self, transaction: Transaction) -> str:
         """A verdict needs Django; what it leaves is a note in the ledger."""
-        self.ledger.append("judged", transaction.candidate, verdict="reversible")
+        self.ledger.append("judged", transaction.candidate, remark="judged elsewhere")
         return "reversible"
 
     def do_reverse(self, transaction: Transaction) -> str:

@@ -22,12 +22,8 @@ from ansible_collections.backstay.ops.plugins.module_utils._storage import Stora
 from .lossy_storage import LossyStorage, Tree, lay
 
 Work = Callable[[Storage, Path, Callable[[], None]], None]
+Tell = Callable[[str, object], None]
 ALL = os.environ.get("BACKSTAY_ALL") == "1"
-
-
-def tell(capsys: pytest.CaptureFixture[str], line: str) -> None:
-    with capsys.disabled():
-        print(f"\n  crash: {line}")
 
 
 def visible(tree: Tree) -> Tree:
@@ -116,7 +112,7 @@ def journal_at(root: Path, storage: Storage) -> Journal:
 
 
 def test_a_journal_holds_every_record_that_was_promised_and_none_that_was_not_begun(
-    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+    sweep: Sweep, record_property: Tell
 ) -> None:
     def work(storage: Storage, root: Path, promised: Callable[[], None]) -> None:
         journal = journal_at(root, storage)
@@ -144,7 +140,7 @@ def test_a_journal_holds_every_record_that_was_promised_and_none_that_was_not_be
         assert written.number == len(records) + 1
         again = journal_at(root, storage).read()
         assert [(r.step, r.state) for r in again] == [*records, ("recover", "begin")], "recovery cannot write on"
-    tell(capsys, f"journal: {sweep}")
+    record_property("told", f"crash: journal: {sweep}")
 
 
 # the ledger
@@ -157,7 +153,7 @@ def ledger_at(root: Path, storage: Storage) -> Ledger:
 
 
 def test_a_ledger_is_sound_or_torn_after_any_row_of_crashes_and_never_called_tampered(
-    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+    sweep: Sweep, record_property: Tell
 ) -> None:
     """Not one crash but any number of them: whatever a crash leaves is written on, under a crash at every effect again,
     until nothing new turns up."""
@@ -192,11 +188,11 @@ def test_a_ledger_is_sound_or_torn_after_any_row_of_crashes_and_never_called_tam
                 open_states.append(tree)
     assert torn
     assert lagging, "a crash between an entry and its anchor must be among the survivors"
-    tell(capsys, f"ledger: {sweep}; {torn} torn, {lagging} ahead of their anchor")
+    record_property("told", f"crash: ledger: {sweep}; {torn} torn, {lagging} ahead of their anchor")
 
 
 def test_an_entry_whose_writer_was_killed_before_its_sync_is_synced_before_it_is_anchored(
-    sweep: Sweep, capsys: pytest.CaptureFixture[str]
+    sweep: Sweep, record_property: Tell
 ) -> None:
     """The next process reads the entry from memory; were its anchor on the disk first, a power cut would then leave an
     anchor without its entry, which is what a truncated ledger looks like."""
@@ -228,7 +224,7 @@ def test_an_entry_whose_writer_was_killed_before_its_sync_is_synced_before_it_is
                 ledger.append("live", "0009-1.0.0")
                 assert ledger.verify()[0] == "sound"
     assert kills > 15, "every effect of two appends is struck"
-    tell(capsys, f"ledger, killed at {kills} points and then cut off: {sweep}")
+    record_property("told", f"crash: ledger, killed at {kills} points and then cut off: {sweep}")
 
 
 # links, files, directories
@@ -296,7 +292,7 @@ CHANGES: dict[str, tuple[Callable[[Storage, Path], None], Callable[[Tree], None]
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_whole_or_not_there_and_stays_when_it_was_promised(
-    sweep: Sweep, capsys: pytest.CaptureFixture[str], name: str
+    sweep: Sweep, record_property: Tell, name: str
 ) -> None:
     change, effect = CHANGES[name]
     new = dict(PLACE)
@@ -315,7 +311,7 @@ def test_a_change_is_whole_or_not_there_and_stays_when_it_was_promised(
         change(Storage(), root)  # whoever recovers does it again
         assert all((root / path).exists() or (root / path).is_symlink() for path in new)
     assert seen == {True, False}, "both the old and the new must be among the survivors"
-    tell(capsys, f"{name}: {sweep}")
+    record_property("told", f"crash: {name}: {sweep}")
 
 
 def test_a_file_that_moves_is_never_nowhere(sweep: Sweep) -> None:

@@ -37,6 +37,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._storage import Stora
 from .host import NAME, CrashEngine, Host, Payloads, Quick, conduct, database, declare, engine_on, play, request_for
 from .lossy_storage import LossyStorage, Tree, fingerprint, lay
 
+Tell = Callable[[str, object], None]
 ALL = os.environ.get("BACKSTAY_ALL") == "1"
 SEED = 20261121
 
@@ -83,6 +84,8 @@ class World:
             conduct(engine, Request("release", by="tests", version=version, payload=payload))
         self.start = self.read()
         self.before = database(self.layout)
+        self.remember()
+        conduct(engine, request_for("release", self.payloads, self.layout))
         self.remember()
 
     def _fsync(self, descriptor: int) -> None:
@@ -304,31 +307,27 @@ def verdict(faults: list[str], checked: int) -> str:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_power_cut_at_any_write_leaves_one_whole_release(
-    world: World, capsys: pytest.CaptureFixture[str], operation: str
-) -> None:
+def test_a_power_cut_at_any_write_leaves_one_whole_release(world: World, record_property: Tell, operation: str) -> None:
     after = finished(world, operation)
     swept = world.conducted(operation, thorough=ALL)
-    world.remember()
     assert set(swept.states) >= set(all_steps(operation)), "a step that was never cut off"
     chosen = sample(swept.survivors, 1)
     faults = faults_of(world, operation, chosen, after)
-    with capsys.disabled():
-        print(
-            f"\n  crash: {operation}: {swept.storage.points} crash points in {len(swept.states)} steps, "
-            f"{swept.states.total()} surviving states, {len(swept.survivors)} distinct; {len(chosen)} booted, "
-            "recovered and released on"
-        )
+    record_property(
+        "told",
+        f"crash: {operation}: {swept.storage.points} crash points in {len(swept.states)} steps, "
+        f"{swept.states.total()} surviving states, {len(swept.survivors)} distinct; {len(chosen)} booted, "
+        "recovered and released on",
+    )
     assert not faults, verdict(faults, len(chosen))
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
-    world: World, capsys: pytest.CaptureFixture[str], operation: str
+    world: World, record_property: Tell, operation: str
 ) -> None:
     after = finished(world, operation)
     swept = world.conducted(operation, thorough=False)
-    world.remember()
     chance = random.Random(SEED)
     steps = all_steps(operation) if ALL else chance.sample(all_steps(operation), 3)
     points = states = checked = 0
@@ -341,21 +340,20 @@ def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
         chosen = chance.sample(again.survivors, min(40 if ALL else 3, len(again.survivors)))
         checked += len(chosen)
         faults += faults_of(world, operation, chosen, after)
-    with capsys.disabled():
-        print(
-            f"\n  crash: recovery of {operation}: {points} crash points after cuts in {len(steps)} steps, {states} "
-            f"surviving states; {checked} booted, recovered and released on"
-        )
+    record_property(
+        "told",
+        f"crash: recovery of {operation}: {points} crash points after cuts in {len(steps)} steps, {states} "
+        f"surviving states; {checked} booted, recovered and released on",
+    )
     assert not faults, verdict(faults, checked)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
-    world: World, capsys: pytest.CaptureFixture[str], operation: str
+    world: World, record_property: Tell, operation: str
 ) -> None:
     after = finished(world, operation)
     count = world.conducted(operation, thorough=False).storage.points
-    world.remember()
     chance = random.Random(SEED)
     kills = range(count) if ALL else sorted(chance.sample(range(count), 4))
     states = checked = 0
@@ -371,9 +369,9 @@ def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
         ]
         checked += len(chosen)
         faults += faults_of(world, operation, chosen, after)
-    with capsys.disabled():
-        print(
-            f"\n  crash: {operation} killed at {len(kills)} of {count} points, then cut off in its recovery: {states} "
-            f"surviving states; {checked} booted, recovered and released on"
-        )
+    record_property(
+        "told",
+        f"crash: {operation} killed at {len(kills)} of {count} points, then cut off in its recovery: {states} "
+        f"surviving states; {checked} booted, recovered and released on",
+    )
     assert not faults, verdict(faults, checked)
