@@ -12,7 +12,7 @@ import os
 import pwd
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ._errors import BackstayError, GateRefused, InputError
 from ._journal import Journal
 from ._layout import Layout
 from ._ledger import Ledger
+from ._migrations import WayBack, judge
 from ._releases import (
     History,
     Release,
@@ -34,6 +35,7 @@ from ._releases import (
     release_id,
     rollback_target,
     sequence_of,
+    way_back,
     withdrawn_by,
 )
 from ._run import Runner, run
@@ -303,9 +305,27 @@ class Engine:
         taken = [sequence_of(name) for name in (*found, live) if name and is_release_id(name)]
         return max([history.next_sequence, *(number + 1 for number in taken)])
 
+    def way_back(self, request: Request, history: History) -> WayBack:
+        """What a rollback needs. Raises InputError where there is nothing to go back to."""
+        live = self.live()
+        return way_back(history, live, self._target(request, history, live).id, now=self.now())
+
     def _way_back(self, request: Request, history: History, live: str, target: Release) -> str:
-        """Which operation leads back to a release: over migrations that it cannot live with, none or a reversal."""
-        return "rollback"
+        """Which operation leads back to a release. Raises GateRefused where it cannot live with migrations made since,
+        unless it was asked to reverse them, or to go all the same."""
+        way = way_back(history, live, target.id, now=self.now())
+        if way.kind == "code" or request.force:
+            return "rollback"
+        if way.kind == "reverse" and request.reverse:
+            return "reversal"
+        remedy = (
+            "run it with reverse=true (--reverse), which shows the maintenance page meanwhile"
+            if way.kind == "reverse"
+            else "mend forward with a new release, or insist with --force if you know that it can be served"
+        )
+        raise GateRefused(
+            f"Going back to {target.id} is not safe: {way.sentence}; {live} still serves; {remedy}.", lines=way.reasons
+        )
 
     def _target(self, request: Request, history: History, live: str | None) -> Release:
         if live is None:
@@ -582,30 +602,56 @@ class Engine:
         return [] if content is None else sorted(set(json.loads(content)["paths"].values()))
 
     def do_judge(self, transaction: Transaction) -> str:
-        return "not judged yet"  # INTERIM: helper B's verdict comes here
+        """Ask what the pending migrations would do to the release that serves, and refuse what it cannot live with."""
+        candidate = transaction.candidate
+        state = self.migrations(candidate, "describe")
+        limit = self.application(candidate).releases.migrations.rebuild_seconds
+        verdict = judge(state.facts, rebuild_seconds=limit)
+        # What a release knows, and what it did, decide later what a rollback needs.
+        self.ledger.append(
+            "schema",
+            candidate,
+            migrations_known=list(state.known),
+            migrations_pending=list(state.pending),
+            verdict=verdict.to_dict(),
+        )
+        for each in verdict.migrations:
+            self.say(f"{each.name} is {each.verdict}{': ' if each.reasons else ''}{'; '.join(each.reasons)}")
+        needs = verdict.needs_maintenance
+        if transaction.operation == "release" and transaction.previous and needs:
+            raise GateRefused(
+                f"{transaction.version} cannot be released beside {transaction.previous}: {needs[0]}; change the "
+                "migration, or release with maintenance=true (--maintenance), which shows the maintenance page meanwhile "
+                "and makes a restore point.",
+                lines=needs,
+            )
+        return f"{len(state.pending)} pending, {verdict.verdict}" if state.pending else "none is pending"
 
     def undo_judge(self, transaction: Transaction, reason: str) -> None:
         """Judging changed nothing."""
 
     def do_reverse(self, transaction: Transaction) -> str:
-        raise NotImplementedError
+        """Take back what the target cannot live with, in the code of the release being left, which knows how."""
+        way = way_back(self.history(), transaction.previous, transaction.candidate)
+        done = self.migrations(str(transaction.previous), "reverse", reverse=way.reverse)
+        return f"{len(done.seconds)} reversed: {', '.join(name for name, _seconds in done.seconds) or 'none was left'}"
 
     def undo_reverse(self, transaction: Transaction, reason: str) -> None:
         self._stop_migrating(str(transaction.previous))
         self._put_back(transaction)
 
     def do_migrate(self, transaction: Transaction) -> str:
-        state = self.migrations(transaction.candidate, "migrate", seconds=1800.0)
+        known = self.history().get(transaction.candidate)
+        if known is not None and known.data.get("migrations_pending") == []:
+            return "nothing to migrate"
+        state = self.migrations(transaction.candidate, "migrate")
         if state.pending:
             raise BackstayError(
                 f"Migrations ended and {state.pending[0]} is still pending: see `journalctl -u "
                 f"{self._migration_unit(transaction.candidate)}`."
             )
         applied = [name for name, _seconds in state.seconds]
-        # What a release knows decides later whether a rollback is code only.
-        self.ledger.append(
-            "schema", transaction.candidate, migrations_known=list(state.known), migrations_applied=applied
-        )
+        self.ledger.append("migrated", transaction.candidate, migrations_applied=applied)
         return f"{len(applied)} applied: {', '.join(applied)}" if applied else "nothing to migrate"
 
     def undo_migrate(self, transaction: Transaction, reason: str) -> None:
@@ -623,8 +669,9 @@ class Engine:
     def _migration_unit(self, release: str) -> str:
         return self.layout.unit(release, "migrate")
 
-    def migrations(self, release: str, action: str, *, seconds: float = 120.0) -> MigrationState:
-        """Ask (`state`) or make (`migrate`) the migrations of a release, in its own environment and sandbox.
+    def migrations(self, release: str, action: str, *, reverse: Sequence[str] = ()) -> MigrationState:
+        """Ask about (`state`, `describe`), make (`migrate`) or take back (`reverse`) migrations, in the environment and
+        sandbox of a release.
 
         It runs as a unit with a known name, so that recovery can find and stop it when the transaction was killed.
         """
@@ -632,7 +679,15 @@ class Engine:
 
         application = self.application(release)
         runtime = runtime_of(application)
-        command = runtime.agent_command(self.layout.release(release), action)
+        command = runtime.agent_command(self.layout.release(release), action, reverse=reverse)
+        seconds = application.releases.migrations.seconds
+
+        def progress(line: str) -> None:
+            said = runtime.agent_progress(line)
+            if said:
+                self.say(said)
+
+        began = self.clock()
         done = self.runner(
             [
                 "systemd-run",
@@ -646,13 +701,21 @@ class Engine:
             ],
             timeout_seconds=seconds + 30,
             check=False,
+            on_line=progress,
         )
         if not done.ok:
             last = self._clean(done.last_lines(12))
-            what = "could not be read" if action == "state" else "failed"
+            what = "could not be read" if action in ("state", "describe") else "failed"
+            late = self.clock() - began >= seconds
+            reason = (
+                f"they took longer than {seconds:g} s (releases.migrations.seconds) and were stopped"
+                if late
+                else last[-1].rstrip(".")
+                if last
+                else "no reason was printed"
+            )
             raise BackstayError(
-                f"The migrations of {release} {what}: {last[-1] if last else 'no reason was printed'}; "
-                "what served before still serves; mend it and release again.",
+                f"The migrations of {release} {what}: {reason}; mend it and release again.",
                 lines=last,
             )
         return runtime.parse_agent(done.stdout)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from ._engine import Engine, Request
-from ._releases import History, withdrawn_by
+from ._releases import schema_ahead, withdrawn_by
 from ._steps import PHASES, TITLES, steps_of
+
+# What a person adds to the command for each kind of way back.
+_NEEDED = {
+    "code": (),
+    "reverse": ("asked for with reverse=true (--reverse); the maintenance page is shown meanwhile",),
+    "irreversible": ("refused, unless insisted upon with --force",),
+}
 
 
 def plan(engine: Engine, request: Request) -> dict[str, Any]:
@@ -17,8 +24,13 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
     """
     if engine.is_live(request):
         return nothing_to_do(engine)
-    transaction = engine.open(request)
     history = engine.history()
+    way = None
+    if request.operation == "rollback":
+        way = engine.way_back(request, history)
+        # What it would need is told, not refused.
+        request = replace(request, reverse=way.kind == "reverse", force=request.force or way.kind == "irreversible")
+    transaction = engine.open(request)
     live = transaction.previous
     result: dict[str, Any] = {
         "event": "result",
@@ -35,7 +47,7 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
             for step in steps_of(transaction.operation, phase)
         ],
     }
-    if transaction.operation == "release":
+    if way is None:
         what = "the same payload, the configuration declared now" if transaction.configuration_only else "a new payload"
         result["message"] = (
             f"{engine.layout.name}: would release {transaction.candidate} ({what}); live is {live or 'nothing'}."
@@ -45,28 +57,23 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
     unit = engine.web_unit(transaction.candidate)
     warm = engine.systemd.states([unit]).get(unit) == "active"
     left = withdrawn_by(history, live, transaction.candidate)
-    stay = schema_ahead(history, left, transaction.candidate)
-    result |= {"warm": warm, "withdraws": list(left), "migrations_stay": stay}
-    result["message"] = f"{engine.layout.name}: would go from {live} to {transaction.candidate}."
+    stay = [name for name in schema_ahead(history, left, transaction.candidate) if name not in way.reverse]
+    result |= {"warm": warm, "withdraws": list(left), "migrations_stay": stay, "way_back": way.kind}
+    result |= {"verdict": way.sentence, "reverses": list(way.reverse)}
+    result["message"] = f"{engine.layout.name}: would go from {live} to {transaction.candidate}: {way.sentence}."
     result["lines"] = [
         "it is warm: one rename" if warm else "it is not running: it is started first",
         f"withdrawn: {', '.join(left)}" if left else "nothing is withdrawn",
-        f"migrations that stay in the database: {', '.join(stay)}" if stay else "code only: no migration lies between",
+        *_NEEDED[way.kind],
+        *way.reasons,
     ]
     return result
-
-
-def schema_ahead(history: History, left: Iterable[str], target: str) -> list[str]:
-    """Migrations that a release being left knows and the target does not: they stay in the database."""
-    releases = history.releases
-    known = set(releases[target].data.get("migrations_known", []))
-    ahead = {name for release in left for name in releases[release].data.get("migrations_known", [])}
-    return sorted(ahead - known)
 
 
 def nothing_to_do(engine: Engine) -> dict[str, Any]:
     """The answer to a release of what is live already, with the configuration that it runs with."""
     live = engine.live()
+    known = engine.history().get(live)
     return {
         "event": "result",
         "ok": True,
@@ -75,6 +82,8 @@ def nothing_to_do(engine: Engine) -> dict[str, Any]:
         "release": live,
         "previous": live,
         "live": live,
+        "version": known.version if known else "",
+        "payload": str(known.data.get("payload", "")) if known else "",
         "steps": [],
         "seconds": 0.0,
         "message": f"{engine.layout.name}: {live} is live already, with this payload and this configuration.",

@@ -18,6 +18,7 @@ from typing import Any
 
 from ._errors import InputError
 from ._ledger import Entry
+from ._migrations import MigrationVerdict, Verdict, WayBack, rollback_verdict
 
 _ID = re.compile(r"(?P<seq>[0-9]{4,})-(?P<version>[0-9A-Za-z][0-9A-Za-z.~_-]*)")
 # SemVer 2.0.0 without build metadata: a `+` has no place in a unit's name.
@@ -152,6 +153,30 @@ def withdrawn_by(history: History, live: str | None, target: str) -> tuple[str, 
     return tuple(r.id for r in history.ordered() if low < r.sequence <= high and r.state == "live")
 
 
+def schema_ahead(history: History, left: Iterable[str], target: str) -> list[str]:
+    """Migrations that a release being left knows and the target does not, in their order: they are in the database."""
+    releases = history.releases
+    known = set(releases[target].data.get("migrations_known", []))
+    ahead = {name: None for release in left for name in releases[release].data.get("migrations_known", [])}
+    return [name for name in sorted(ahead) if name not in known]
+
+
+def way_back(history: History, live: str | None, target: str, *, now: str | None = None) -> WayBack:
+    """What going from `live` back to `target` needs, by the verdicts recorded when the migrations were applied.
+
+    A release of before verdicts were recorded counts as code only, as it did then.
+    """
+    left = withdrawn_by(history, live, target)
+    recorded: dict[str, MigrationVerdict] = {}
+    for release in history.ordered():
+        for each in Verdict.from_dict(release.data["verdict"]).migrations if release.data.get("verdict") else ():
+            recorded.setdefault(each.name, each)
+    ahead = schema_ahead(history, left, target)
+    order = [*(name for name in recorded if name in ahead), *(name for name in ahead if name not in recorded)]
+    kept = [str(history.releases[release].data.get("restore_point_at") or "") for release in left]
+    return rollback_verdict(order, recorded, restore_point=min(filter(None, kept), default=None), now=now)
+
+
 @dataclass(frozen=True)
 class Running:
     """What must run: the live release with all its processes, the warm one with its web process only."""
@@ -163,7 +188,9 @@ class Running:
 def must_run(history: History, live: str | None, *, keep_warm: bool = True) -> Running:
     """Derived from the link and the ledger, at the end of each transaction and at boot alike; never remembered."""
     target = rollback_target(history, live) if keep_warm else None
-    return Running(live, target.id if target else None)
+    # One that cannot live with the present schema would only fail: it is started when that is taken back.
+    fits = target is not None and way_back(history, live, target.id).kind == "code"
+    return Running(live, target.id if target and fits else None)
 
 
 def prunable(history: History, live: str | None, *, keep: int, needed: frozenset[str] = frozenset()) -> tuple[str, ...]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._errors import BackstayError
 
@@ -42,6 +44,7 @@ class Runner(Protocol):
         environment: Mapping[str, str] | None = None,
         stdin: str | None = None,
         check: bool = True,
+        on_line: Callable[[str], None] | None = None,
     ) -> Completed: ...
 
 
@@ -53,25 +56,29 @@ def run(
     environment: Mapping[str, str] | None = None,
     stdin: str | None = None,
     check: bool = True,
+    on_line: Callable[[str], None] | None = None,
 ) -> Completed:
     """Run one command and wait for it.
 
     `environment` replaces the whole environment where given. With `check`, a non-zero exit, a missing program and
-    a time-out raise BackstayError; without, only the last two do.
+    a time-out raise BackstayError; without, only the last two do. `on_line` is given each line of standard output as
+    it comes, for those who wait.
     """
+    given: dict[str, Any] = {"cwd": cwd, "env": None if environment is None else dict(environment)}
+    given |= {"text": True, "errors": "replace"}
     try:
-        done = subprocess.run(
-            list(arguments),
-            cwd=cwd,
-            env=None if environment is None else dict(environment),
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_seconds,
-            check=False,
-        )
+        if on_line is not None:
+            done = _followed(arguments, given, timeout_seconds, on_line)
+        else:
+            done = subprocess.run(
+                list(arguments),
+                input=stdin,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                capture_output=True,
+                timeout=timeout_seconds,
+                check=False,
+                **given,
+            )
     except FileNotFoundError as missing:
         raise BackstayError(
             f"The program {missing.filename!r} was not found: install it, or correct its path."
@@ -87,3 +94,35 @@ def run(
             lines=completed.last_lines(),
         )
     return completed
+
+
+def _followed(
+    arguments: Sequence[str], given: Mapping[str, Any], timeout_seconds: float, on_line: Callable[[str], None]
+) -> subprocess.CompletedProcess[str]:
+    """Run a command whose lines somebody waits for. Standard error goes to a file, so that neither stream waits."""
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        process = subprocess.Popen(
+            list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, **given
+        )
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(timeout_seconds, end)
+        timer.start()
+        lines = []
+        try:
+            for line in process.stdout or ():
+                lines.append(line)
+                on_line(line.rstrip("\n"))
+            code = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+            process.wait()
+        if late.is_set():
+            raise subprocess.TimeoutExpired(list(arguments), timeout_seconds)
+        errors.seek(0)
+        return subprocess.CompletedProcess(list(arguments), code, "".join(lines), errors.read())
