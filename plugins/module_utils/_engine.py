@@ -621,8 +621,8 @@ class Engine:
         if transaction.operation == "release" and transaction.previous and needs:
             raise GateRefused(
                 f"{transaction.version} cannot be released beside {transaction.previous}: {needs[0]}; change the "
-                "migration, or release with maintenance=true (--maintenance), which shows the maintenance page meanwhile "
-                "and makes a restore point.",
+                "migration, or release with maintenance=true (--maintenance): visitors see the maintenance page "
+                "meanwhile, and a restore point is made.",
                 lines=needs,
             )
         return f"{len(state.pending)} pending, {verdict.verdict}" if state.pending else "none is pending"
