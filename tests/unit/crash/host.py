@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -134,17 +134,7 @@ class Host:
         self.storage = storage
         self.running: set[str] = set()
 
-    def __call__(
-        self,
-        arguments: Sequence[str],
-        *,
-        timeout_seconds: float = 60.0,
-        cwd: Path | None = None,
-        environment: Mapping[str, str] | None = None,
-        stdin: str | None = None,
-        check: bool = True,
-    ) -> Completed:
-        del timeout_seconds, cwd, environment, stdin
+    def __call__(self, arguments: Sequence[str], *, check: bool = True, **_unused: Any) -> Completed:
         program, *rest = [str(argument) for argument in arguments]
         name = Path(program).name
         if name == "systemctl":
