@@ -1161,7 +1161,8 @@ class Engine:
     def do_prune(self, transaction: Transaction) -> str:
         application = self.application()
         history = self.history()
-        _restore_point.prune(self.layout, self.storage, application.releases.keep_restore_points)
+        made = [str(entry.data.get("restore_point")) for entry in self.ledger.read() if entry.event == "kept"]
+        _restore_point.prune(self.layout, self.storage, application.releases.keep_restore_points, made)
         needed = frozenset(point.release for point in _restore_point.points(self.layout, self.storage))
         doomed = prunable(history, self.live(), keep=application.releases.keep, needed=needed)
         for release in doomed:

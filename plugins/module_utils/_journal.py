@@ -96,5 +96,6 @@ class Journal:
         if self._path.exists():
             self._storage.rename(self._path, self._archive / f"{name}.jsonl")
         self._next = 1
-        for old in sorted(self._archive.glob("*.jsonl"))[:-KEEP]:
+        # Their names are times, and a clock may have jumped back: the one just put away stays in any case.
+        for old in sorted(self._archive.glob("*.jsonl"), key=lambda path: (path.stem == name, path.name))[:-KEEP]:
             self._storage.remove(old)

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,9 +138,12 @@ def restore(
             _load(database, environment, source, runner)
 
 
-def prune(layout: Layout, storage: Storage, keep: int) -> tuple[str, ...]:
-    """Remove all but the newest `keep`; returns the ids of those that went."""
-    old = [point.id for point in points(layout, storage)[:-keep]]
+def prune(layout: Layout, storage: Storage, keep: int, order: Sequence[str] = ()) -> tuple[str, ...]:
+    """Remove all but the newest `keep`; returns the ids of those that went. `order` has ids as the ledger tells them,
+    oldest first: the names are times, and a clock may have jumped since. One that is not in it counts as older."""
+    rank = {identifier: number for number, identifier in enumerate(order, start=1)}
+    known = sorted(points(layout, storage), key=lambda point: rank.get(point.id, 0))
+    old = [point.id for point in known[:-keep]]
     for identifier in old:
         storage.remove_tree(layout.restore_points / identifier)
     return tuple(old)

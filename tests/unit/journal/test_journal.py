@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
-from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal, parse
+from ansible_collections.backstay.ops.plugins.module_utils._journal import KEEP, Journal, parse
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
 
 
@@ -100,3 +100,20 @@ def test_a_full_disk_leaves_no_empty_journal_that_looks_like_an_open_transaction
     with pytest.raises(BackstayError, match=r"No space left on device; free some space"):
         journal.write("begin", "begin")
     assert not (tmp_path / "journal.jsonl").exists()
+
+
+def test_a_clock_that_jumps_back_costs_neither_the_order_of_records_nor_the_newest_journal(tmp_path):
+    """The name of a finished journal is a time: ten minutes back, it sorts before all that are there."""
+    (tmp_path / "journal.d").mkdir()
+    for minute in range(KEEP):
+        (tmp_path / "journal.d" / f"20261121T12{minute:02d}00.jsonl").write_bytes(b"")
+    times = itertools.cycle(["2026-11-21T12:10:00Z", "2026-11-21T12:00:00Z", "2026-11-21T12:05:00Z"])
+    journal = Journal(tmp_path / "journal.jsonl", tmp_path / "journal.d", Storage(), lambda: next(times))
+    steps = ["begin", "reserve", "stage", "flip", "confirm"]
+    for step in steps:
+        journal.write(step, "begin")
+    assert [(record.number, record.step) for record in journal.read()] == list(enumerate(steps, start=1))
+    journal.close("20261121T115000")
+    kept = sorted(path.stem for path in (tmp_path / "journal.d").iterdir())
+    assert len(kept) == KEEP
+    assert kept[0] == "20261121T115000"
