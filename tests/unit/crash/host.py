@@ -1,7 +1,8 @@
 """A host in a directory: the real engine, conductor, recovery, units and files over a small systemd of our own.
 
 Only what is outside the library is played: systemd, the migrations of the application (rows of a real SQLite file),
-venv and pip, and health, which is always good. A power cut is a new `Host` over what survived: nothing runs on it.
+venv and pip, who vouches for a payload, and health, which is always good. A power cut is a new `Host` over what
+survived: nothing runs on it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pytest
 from ansible_collections.backstay.ops.plugins.module_utils import (
     _application,
     _artifact,
+    _attestation,
     _engine,
     _health,
     _restore_point,
@@ -289,6 +291,7 @@ def play(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     good = _health.Report(ok=True, attempts=1, results=(), reason="", seconds=0.0)
     monkeypatch.setattr(_engine, "GUNICORN_CONFIGURATION", gunicorn)
     monkeypatch.setattr(_health, "run_until", lambda *_unused, **_options: good)
+    monkeypatch.setattr(_attestation, "check_attestation", lambda *_unused, **_options: "somebody")
     monkeypatch.setattr(_artifact, "host_facts", lambda: FACTS)
     monkeypatch.setattr(_runtime, "pip_program", lambda: Path("pip"))
     monkeypatch.setattr(_engine, "open_connections", lambda path: 0)

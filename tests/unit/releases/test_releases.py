@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from ansible_collections.backstay.ops.plugins.module_utils._application import ReleasePolicy
 from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry
 from ansible_collections.backstay.ops.plugins.module_utils._releases import (
@@ -88,6 +89,66 @@ def test_retention_counts_good_releases_and_spares_live_and_warm():
     assert prunable(history, ids[-1], keep=5) == tuple(ids[:3])
     assert prunable(history, ids[-1], keep=0) == tuple(ids[:6])
     assert prunable(history, ids[-1], keep=5, needed=frozenset({ids[0]})) == tuple(ids[1:3])
+
+
+def test_by_default_five_good_releases_stay():
+    keep = ReleasePolicy().keep
+    ids = [release_id(n, f"1.{n}.0") for n in range(1, 8)]
+    assert keep == 5
+    assert prunable(_history(*_good(*ids)), ids[-1], keep=keep) == tuple(ids[:2])
+
+
+@settings(max_examples=60)
+@given(
+    lives=st.lists(st.sampled_from(["good", "good", "good", "failed", "never finished", "back"]), max_size=14),
+    keep=st.integers(2, 6),
+    data=st.data(),
+)
+def test_retention_whatever_happened_before(lives, keep, data):
+    """Good releases alone are counted; never pruned are the live one, the warm one, where a rollback goes, and one that
+    a kept restore point needs; all else that is older goes, and goes once."""
+    entries: list[Entry] = []
+    live: str | None = None
+
+    def add(event: str, release: str) -> None:
+        entries.append(Entry(len(entries) + 1, "t", event, release))
+
+    for what in lives:
+        history = fold(entries)
+        if what == "back":
+            target = rollback_target(history, live)
+            if target is not None:
+                for left in withdrawn_by(history, live, target.id):
+                    add("withdrawn", left)
+                add("live", target.id)
+                live = target.id
+            continue
+        new = release_id(history.next_sequence, "1.0.0")
+        add("staged", new)
+        if what == "good":
+            add("live", new)
+            live = new
+        elif what == "failed":
+            add("failed", new)
+    history = fold(entries)
+    needed = (
+        frozenset(data.draw(st.sets(st.sampled_from(sorted(history.releases))))) if history.releases else frozenset()
+    )
+    doomed = prunable(history, live, keep=keep, needed=needed)
+    good = [release.id for release in history.ordered() if release.state == "live"]
+    target = rollback_target(history, live)
+    protected = {live, must_run(history, live).warm, target and target.id} | needed | set(good[-keep:])
+    assert not protected & set(doomed)
+    assert list(doomed) == sorted(doomed), "oldest first"
+    assert {release for release in good if release not in protected} <= set(doomed), (
+        "a failed one took a good one's place"
+    )
+    unfinished = {release.id for release in history.ordered() if release.state == "staged"}
+    assert unfinished - needed <= set(doomed)
+    for release in doomed:
+        add("pruned", release)
+    assert prunable(fold(entries), live, keep=keep, needed=needed) == ()
+    assert must_run(fold(entries), live) == must_run(history, live)
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "0.1.0", "2.0.0-rc.1"])

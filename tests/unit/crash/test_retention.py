@@ -1,0 +1,76 @@
+"""Retention on a host: what a kept restore point needs stays, and the clock does not say which point is the newest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _application, _runtime
+from ansible_collections.backstay.ops.plugins.module_utils._engine import Request
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._storage import canonical
+
+from .host import DECLARED, NAME, CrashEngine, Payloads, Quick, conduct, declare, engine_on, play
+
+
+class Life:
+    """A host that releases 1.2.0 again and again after 1.0.0 and 1.1.0."""
+
+    def __init__(self, directory: Path) -> None:
+        self.layout = Layout(NAME, directory / "host")
+        self.payloads = Payloads(directory / "payloads")
+        declare(self.layout)
+        self.engine: CrashEngine = engine_on(self.layout, Quick())[0]
+
+    def release(self, version: str, operation: str = "release") -> str:
+        payload = self.payloads.send(version, self.layout)
+        request = Request("release", by="tests", version=version, payload=payload, again=True)
+        return conduct(self.engine, request, operation=operation).candidate
+
+    def there(self) -> list[str]:
+        """The releases whose files, configuration and units are there: all three or none of them."""
+        layout = self.layout
+        files = sorted(path.name for path in layout.releases.iterdir())
+        assert files == sorted(path.name for path in (layout.configuration / "releases").iterdir())
+        for release in files:
+            assert (layout.units / layout.unit(release, "web")).exists()
+        return files
+
+    def declared(self, **policy: int) -> None:
+        data = {**DECLARED, "releases": {**DECLARED["releases"], **policy}}
+        application = _application.from_dict(data, file="portal.yml")
+        self.layout.application_file.write_bytes(canonical(_application.to_dict(application)))
+
+
+@pytest.fixture
+def life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Life:
+    play(monkeypatch, tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(_runtime, "Storage", Quick)
+    return Life(tmp_path)
+
+
+def test_two_good_releases_stay_and_whatever_a_kept_restore_point_needs(life: Life) -> None:
+    life.release("1.0.0")
+    needed = life.release("1.1.0")
+    first = life.release("1.2.0", "maintenance")
+    assert life.there() == [needed, first]
+    second, third = life.release("1.2.0"), life.release("1.2.0")
+    assert life.there() == [needed, second, third], "the release that its restore point needs must stay"
+    life.declared(keep_restore_points=1)
+    fourth = life.release("1.2.0", "maintenance")
+    assert life.there() == [third, fourth], "its restore point went, and nothing needs it any more"
+
+
+def test_a_clock_ten_minutes_back_does_not_make_the_newest_restore_point_the_oldest(life: Life) -> None:
+    life.release("1.0.0")
+    life.release("1.1.0")
+    life.declared(keep_restore_points=1)
+    life.engine.now = lambda: "2026-11-21T12:10:00.000Z"
+    life.release("1.2.0", "maintenance")
+    life.engine.now = lambda: "2026-11-21T12:00:00.000Z"
+    life.release("1.2.0", "maintenance")
+    points = [path.name for path in life.layout.restore_points.iterdir()]
+    assert [name[:13] for name in points] == ["20261121T1200"], "the one just made is the one that is kept"
