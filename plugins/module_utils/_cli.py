@@ -119,6 +119,7 @@ def _verbs_of_releases(verb: _Verbs) -> None:
     recover = verb("recover", _recover, "finish or undo an unfinished transaction, and run what must run")
     recover.add_argument("--boot", action="store_true", help="as systemd calls it when the host starts")
     recover.add_argument("--forward", action="store_true", help="another host of the fleet has confirmed: go forward")
+    recover.add_argument("--towards", metavar="JSON", help="where all hosts of a fleet are to be, as recover.yml found")
     transaction = verb.bare("transaction", _serve, "the service behind release and rollback; systemd starts it")
     transaction.add_argument("action", choices=("serve",))
     transaction.add_argument("application")
@@ -322,6 +323,13 @@ def _recover(options: argparse.Namespace) -> int:
     from ._service import Lock, recover
 
     engine = _engine(options)
+    if options.towards:
+        from ._fleet import Goal
+        from ._fleet_host import go
+
+        gone = go(engine, Goal.from_dict(json.loads(options.towards)), by=_who())
+        _tell(options, {"ok": True, **gone}, gone["message"])
+        return 0
     engine.say = lambda line: _say(f"  {line}")
     lock = Lock(engine.layout.lock)
     if not lock.take(wait_seconds=0.0 if not options.boot else 30.0):

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from ._engine import Engine
+from ._fleet_host import facts as fleet_facts
 from ._releases import History, Release, must_run, rollback_target
 
 FORMAT = 1
@@ -71,6 +72,7 @@ def facts(engine: Engine) -> dict[str, Any]:
         "maintenance": engine.layout.maintenance_flag.exists(),
         "configuration_changed": engine.configuration_changed(),
         "transaction_open": engine.layout.journal.exists(),
+        "fleet": fleet_facts(engine),
         "releases": [describe(release, live, running.warm) for release in history.ordered()],
     }
 

@@ -66,6 +66,11 @@ options:
         O(state=aborted). Only that one is touched, never somebody else's.
       - Empty means that nothing was prepared; then nothing happens. Without it, whichever is open is meant.
     type: str
+  run:
+    description:
+      - What the hosts of one run have in common, as M(backstay.ops.fleet) returns it. It goes into the ledger, and
+        tells C(recover) which hosts belong together.
+    type: str
   by:
     description: Who releases; goes into the ledger.
     type: str
@@ -168,6 +173,7 @@ def main() -> None:
             "strategy": {"type": "str", "choices": ["live", "maintenance"], "default": "live"},
             "override_freeze": {"type": "str", "default": ""},
             "transaction": {"type": "str"},
+            "run": {"type": "str"},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
             "prepare_seconds": {"type": "float", "default": 900},
@@ -178,6 +184,8 @@ def main() -> None:
     )
     options = module.params
     request = {"operation": "release", **{name: options[name] for name in _REQUEST}}
+    if options["run"]:
+        request["run"] = options["run"]
     deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
     failed, result = _release_client.ask(
         options["application"],

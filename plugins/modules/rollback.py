@@ -32,6 +32,27 @@ options:
     description: Go also to a release that does not answer well.
     type: bool
     default: false
+  state:
+    description: Which phase to reach.
+    type: str
+    choices:
+      prepared: The release gone to runs and is well.
+      closed: The door is closed and data are changed, where O(reverse) needs it; nothing otherwise.
+      flipped: It serves every new request.
+      confirmed: Written down as live.
+      live: All of it in one call, as for a single host.
+      aborted: Undone; where no transaction is open nothing happens.
+    default: live
+  transaction:
+    description:
+      - The RV(transaction) that O(state=prepared) returned, for the states after it. Only that one is touched. Empty
+        means that nothing was prepared; then nothing happens.
+    type: str
+  run:
+    description:
+      - What the hosts of one run have in common, as M(backstay.ops.fleet) returns it. It goes into the ledger, and
+        tells C(recover) which hosts belong together.
+    type: str
   by:
     description: Who rolls back; goes into the ledger.
     type: str
@@ -64,6 +85,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+transaction:
+  description: Id of the transaction.
+  type: str
+  returned: when something was done
 release:
   description: Id of the release that is live now.
   type: str
@@ -102,6 +127,13 @@ def main() -> None:
             "to": {"type": "str"},
             "reverse": {"type": "bool", "default": False},
             "force": {"type": "bool", "default": False},
+            "state": {
+                "type": "str",
+                "choices": ["prepared", "closed", "flipped", "confirmed", "live", "aborted"],
+                "default": "live",
+            },
+            "transaction": {"type": "str"},
+            "run": {"type": "str"},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
         },
@@ -113,7 +145,16 @@ def main() -> None:
         "target": options["to"],
         **{name: options[name] for name in ("reverse", "force", "by", "why")},
     }
-    failed, result = _release_client.ask(options["application"], "live", request, {}, check_mode=module.check_mode)
+    if options["run"]:
+        request["run"] = options["run"]
+    failed, result = _release_client.ask(
+        options["application"],
+        options["state"],
+        request,
+        {},
+        check_mode=module.check_mode,
+        transaction=options["transaction"],
+    )
     if failed:
         module.fail_json(**result)
     module.exit_json(**result)

@@ -1,0 +1,109 @@
+"""Three application hosts that share a PostgreSQL database, and the verbs as a user types them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from backstay_lab.database import ask_database, make_database
+from backstay_lab.scene import APPLICATION, Played, Scene
+
+LAB = "fleet"
+HOSTS = ("app1", "app2", "app3")
+CANARY, BUILDER, DATABASE = "app1", "app3", "db1"
+VERSIONS = ("1.0.0", "1.1.0")
+# A connection that was cut is given up after six seconds, so that tests need not wait for the twenty of ansible.cfg.
+IMPATIENT = "-o ControlMaster=auto -o ControlPersist=120s -o ServerAliveInterval=2 -o ServerAliveCountMax=3"
+
+# Everything that a host would have for itself is left out: the file of a database, photographs, a singleton.
+SHARED: dict[str, Any] = {
+    "network": True,
+    "media": None,
+    "databases": [{"name": "default", "engine": "postgresql", "url_key": "DATABASE_URL"}],
+    "processes": {"scheduler": {"singleton": False}},
+    "environment": {
+        "values": {"PORTAL_PHOTOS": "false"},
+        "required": ["SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL"],
+        "secret": ["SECRET_KEY", "DATABASE_URL"],
+    },
+    "smoke": [
+        {"name": "portal", "path": "/", "contains": "Audits"},
+        {"name": "a static file", "path": "auto:static", "through": ["front_door"]},
+    ],
+    "releases": {"drain_seconds": 2, "watch": {"seconds": 0}},
+}
+
+
+class Fleet(Scene):
+    """The stage: hosts, database, and what differs in this inventory."""
+
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+        super().__init__(LAB, say)
+
+    @property
+    def secrets(self) -> Path:
+        return self.directory / "secrets.json"
+
+    def stage(self) -> None:
+        """From nothing to three hosts with 1.0.0 live, and its audits in the database that they share."""
+        inventory = self.directory / "inventory"
+        (inventory / "applications").mkdir(parents=True, exist_ok=True)
+        # The example says these by its own directory, and these hosts have another one too.
+        values = {
+            "ansible_ssh_common_args": f"-F {self.directory / 'ssh_config'}",
+            "nginx_certificate_directory": str(self.directory / "certificates"),
+            "nginx_ca_certificate": str(self.ca),
+            "nginx_ca_key": str(self.ca.with_suffix(".key")),
+        }
+        groups = {
+            "app_servers": {"hosts": dict.fromkeys(HOSTS)},
+            "canary": {"hosts": {CANARY: None}},
+            "build_hosts": {"hosts": {BUILDER: None}},
+        }
+        (inventory / "hosts.yml").write_text(json.dumps(groups) + "\n", encoding="utf-8")
+        (inventory / "group_vars").mkdir(exist_ok=True)
+        (inventory / "group_vars" / "app_servers.yml").write_text(json.dumps(values) + "\n", encoding="utf-8")
+        self.share(SECRET_KEY=secrets.token_urlsafe(48))
+        self.prepare(HOSTS, image="prepared")
+        self.prepare((DATABASE,), image="database")
+        for version in VERSIONS:  # as the example describes it: an artifact is no host's
+            self.build(version)
+        url = make_database(self.lab, DATABASE, "portal", secrets.token_urlsafe(24))
+        self.share(SECRET_KEY=secrets.token_urlsafe(48), DATABASE_URL=url)
+        self.declare()
+        self.play("site", "--limit", "app_servers")
+
+    def share(self, **values: str) -> None:
+        """The secrets of the application, the same on every host."""
+        self.secrets.touch(mode=0o600)
+        self.secrets.write_text(json.dumps({"backstay_secrets": {APPLICATION: values}}), encoding="utf-8")
+
+    def declare(self, **override: Any) -> None:
+        file = self.directory / "inventory" / "applications" / f"{APPLICATION}.override.yml"
+        file.write_text(json.dumps({**SHARED, **override}) + "\n", encoding="utf-8")
+
+    def play(
+        self,
+        playbook: str,
+        *arguments: str,
+        check: bool = True,
+        environment: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> Played:
+        given = {"ANSIBLE_SSH_ARGS": IMPATIENT, "ANSIBLE_TIMEOUT": "4", **(environment or {})}
+        extra.setdefault("backstay_build_hosts", BUILDER)
+        return super().play(playbook, "-e", f"@{self.secrets}", *arguments, check=check, environment=given, **extra)
+
+    def ask(self, sql: str) -> list[str]:
+        """Rows of the shared database."""
+        return ask_database(self.lab, DATABASE, "portal", sql)
+
+    def each(self, what: Callable[[str], Any]) -> dict[str, Any]:
+        return {host: what(host) for host in HOSTS}
+
+    def payloads(self) -> dict[str, str]:
+        """What each host serves, by the digest of its payload."""
+        return {host: (self.settled(host)["live"] or {}).get("payload", "") for host in HOSTS}
