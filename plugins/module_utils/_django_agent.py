@@ -38,7 +38,9 @@ _SIZING_SECONDS = 5.0  # how long the size of one SQLite table may take before i
 _LOCK_STATES = {"55P03"}  # lock_not_available
 _CANCELLED = {"57014"}  # query_canceled, which statement_timeout does
 _OURS = re.compile(r"django\.(db\.migrations|contrib\.postgres)\.operations(\.|$)")
-_REBUILT = re.compile(r'^\s*CREATE TABLE "new__((?:[^"]|"")+)"', re.IGNORECASE)
+# What SQLite does row by row: copying a table to new__..., or taking a column out of it; and building an index.
+_REWRITTEN = re.compile(r'\s*(?:CREATE TABLE "new__(?P<copied>[^"]+)"|ALTER TABLE "(?P<cut>[^"]+)" DROP COLUMN)')
+_INDEXED = re.compile(r'\s*CREATE (?:UNIQUE )?INDEX "[^"]+" ON "(?P<table>[^"]+)"')
 _READING = re.compile(r"\s*(SELECT|WITH|EXPLAIN|PRAGMA\s+\w+\s*(\(|;|$))", re.IGNORECASE)
 # Where Django's own editor cannot say what SQLite would be told, these count as a rewrite.
 _REBUILDING = {
@@ -268,9 +270,10 @@ class Survey:
         if "table" in facts and not facts["state_only"]:
             facts["new_table"] = facts["table"] in self.new_tables
             facts["rows"], facts["bytes"] = self._size(facts["table"])
-            rebuilds = self._rebuilds(operation, app, before, after, facts)
-            facts["rebuild"] = bool(rebuilds)
-            facts["rebuilds"] = [self._sized(table) for table in rebuilds]
+            rewritten, indexed = self._long_work(operation, app, before, after, facts)
+            facts["rebuild"] = bool(rewritten)
+            facts["rebuilds"] = [self._sized(table) for table in rewritten]
+            facts["indexes"] = [self._sized(table) for table in indexed if table not in rewritten]
         self._remember(facts)
         return [facts]
 
@@ -358,6 +361,8 @@ class Survey:
         editor = self.connection.schema_editor(collect_sql=True, atomic=False)
         if not old.many_to_many and not new.many_to_many and not editor._field_should_be_altered(old, new):
             facts["state_only"] = True
+        if old.null and not new.null and not facts["state_only"]:
+            facts["nulls"] = self._nulls(facts["table"], old.column)
         return facts | {
             "field": operation.name,
             "old": self._column(old),
@@ -438,6 +443,15 @@ class Survey:
     def _known(self, table: str, old: Any) -> dict[str, Any]:
         return {"new_column": (table, old.column) in self.new_columns}
 
+    def _nulls(self, table: str, column: str | None) -> bool | None:
+        """Whether a column holds a NULL now; None where nobody knows."""
+        if column is None or self.tables is None or table not in self.tables or (table, column) in self.new_columns:
+            return None
+        names = [self.connection.ops.quote_name(name) for name in (table, column)]
+        with self.connection.cursor() as cursor:
+            cursor.execute(f"SELECT EXISTS (SELECT 1 FROM {names[0]} WHERE {names[1]} IS NULL)")  # noqa: S608 - quoted
+            return bool(cursor.fetchone()[0])
+
     def _column(self, each: Any) -> dict[str, Any]:
         """One field as facts about its column."""
         parameters = each.db_parameters(connection=self.connection)
@@ -473,10 +487,13 @@ class Survey:
         rows, size = self._size(table)
         return {"table": table, "rows": rows, "bytes": size}
 
-    def _rebuilds(self, operation: Any, app: str, before: Any, after: Any, facts: Mapping[str, Any]) -> list[str]:
-        """The tables that SQLite would copy whole, by the statements of Django's own editor; nothing is executed."""
+    def _long_work(
+        self, operation: Any, app: str, before: Any, after: Any, facts: Mapping[str, Any]
+    ) -> tuple[list[str], list[str]]:
+        """The tables that SQLite would rewrite row by row, and those that it would index (one entry an index), by the
+        statements of Django's own editor; nothing is executed."""
         if self.engine != "sqlite" or self.tables is None or facts["table"] not in self.tables or facts["new_table"]:
-            return []
+            return [], []
         editor = self.connection.schema_editor(collect_sql=True, atomic=False)
         editor.deferred_sql = []  # as if it was entered, which would write
         try:
@@ -484,9 +501,11 @@ class Survey:
                 operation.database_forwards(app, editor, before, after)
         except Exception as error:  # noqa: BLE001 - Django's editor may miss what an earlier migration of the plan makes
             sys.stderr.write(f"{facts['kind']} of {facts['table']} counts as a rewrite: {sentence(error)}\n")
-            return [facts["table"]] if facts["kind"] in _REBUILDING else []
-        found = [match[1].replace('""', '"') for sql in editor.collected_sql if (match := _REBUILT.match(sql))]
-        return [table for table in found if table not in self.new_tables]
+            return [facts["table"]] if facts["kind"] in _REBUILDING else [], []
+        said = [str(sql) for sql in (*editor.collected_sql, *editor.deferred_sql)]
+        rewritten = [match["copied"] or match["cut"] for sql in said if (match := _REWRITTEN.match(sql))]
+        indexed = [match["table"] for sql in said if (match := _INDEXED.match(sql))]
+        return [each for each in rewritten if each in self.tables], [each for each in indexed if each in self.tables]
 
 
 def _only_reading(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
@@ -548,11 +567,11 @@ def _size_sqlite(connection: Any, table: str) -> tuple[int | None, int | None]:
                 rows = cursor.fetchone()[0]
             try:
                 cursor.execute(
-                    "SELECT sum(pgsize) FROM dbstat WHERE aggregate AND name IN "
+                    "SELECT sum(pgsize) FROM dbstat WHERE aggregate = 1 AND name IN "
                     "(SELECT name FROM sqlite_master WHERE tbl_name = %s)",
                     [table],
                 )
-                size = cursor.fetchone()[0]
+                size = cursor.fetchone()[0] or 0
             except import_module("django.db").DatabaseError:  # no dbstat, or it took too long: at most the whole file
                 raw.set_progress_handler(None, 0)
                 cursor.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
