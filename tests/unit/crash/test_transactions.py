@@ -73,6 +73,8 @@ class World:
         self.payloads = Payloads(directory / "payloads")
         self.lossy: LossyStorage | None = None
         self.whole: dict[str, Tree] = {}
+        self.swept: dict[tuple[str, bool], Sweep] = {}
+        self.after: dict[str, list[str]] = {}  # the data when an operation went through
         play(monkeypatch, directory)
         monkeypatch.setattr(os, "fsync", self._fsync)
         self.quick = Quick()
@@ -141,7 +143,9 @@ class World:
         return Sweep(list(found.values()), storage, states)
 
     def conducted(self, operation: str, *, thorough: bool) -> Sweep:
-        """An operation, from the beginning to its end."""
+        """An operation, from the beginning to its end; swept once in one manner."""
+        if (operation, thorough) in self.swept:
+            return self.swept[operation, thorough]
         lay(self.start, self.root)
         request = request_for(operation, self.payloads, self.layout)
 
@@ -149,7 +153,9 @@ class World:
             storage.context = "begin"
             conduct(engine_on(self.layout, storage)[0], request, operation=operation)
 
-        return self.sweep(work, thorough=thorough)
+        self.swept[operation, thorough] = self.sweep(work, thorough=thorough)
+        self.after[operation] = database(self.layout)
+        return self.swept[operation, thorough]
 
     def recovered(self, survivor: Survivor, *, thorough: bool) -> Sweep:
         """The recovery of what survived a power cut, itself cut off."""
@@ -207,7 +213,7 @@ def allowed(operation: str, step: str) -> tuple[bool, ...]:
     return (step in order and order.index(step) > order.index(POINT_OF_NO_RETURN),)
 
 
-def check(world: World, operation: str, survivor: Survivor, after: list[str]) -> None:
+def check(world: World, operation: str, survivor: Survivor) -> None:
     """Boot what survived, recover, and look at all that was promised; then release once more."""
     where = operation
     engine, host = world.boot(survivor.tree, Quick)
@@ -227,6 +233,7 @@ def check(world: World, operation: str, survivor: Survivor, after: list[str]) ->
     assert forward in allowed(operation, survivor.step), f"{where}: {live} is live; {told['message']}"
     look(world, engine, host, where)
     rows = database(layout)
+    after = world.after[operation]
     right = [after] if forward else [world.before] if operation in CLOSED else [world.before, after]
     assert rows in [[*each, *visitor] for each in right], f"{where}: {live} has the data {rows}; {told['message']}"
     assert recover(engine)["found"] == "nothing", f"{where}: recovery is not done with it"
@@ -241,11 +248,11 @@ def check(world: World, operation: str, survivor: Survivor, after: list[str]) ->
     assert not left, f"{where}: {left} stay for ever"
 
 
-def faults_of(world: World, operation: str, survivors: list[Survivor], after: list[str]) -> list[str]:
+def faults_of(world: World, operation: str, survivors: list[Survivor]) -> list[str]:
     faults = []
     for survivor in survivors:
         try:
-            check(world, operation, survivor, after)
+            check(world, operation, survivor)
         except (AssertionError, BackstayError, OSError) as fault:
             told = str(fault).splitlines()[0].replace(f"{world.root}/", "")
             faults.append(f"{survivor.label}: {type(fault).__name__}: {told[:240]}")
@@ -281,13 +288,6 @@ def look(world: World, engine: CrashEngine, host: Host, where: str) -> None:
             assert found[path] == content, f"{where}: {path} of {release} is not what was written"
 
 
-def finished(world: World, operation: str) -> list[str]:
-    """The data when an operation went through; leaves its host in place."""
-    engine, _host = world.boot(world.start, Quick)
-    conduct(engine, request_for(operation, world.payloads, world.layout), operation=operation)
-    return database(world.layout)
-
-
 def sample(survivors: list[Survivor], each: int) -> list[Survivor]:
     """Some of each step's; all when all are asked for."""
     if ALL:
@@ -308,11 +308,10 @@ def verdict(faults: list[str], checked: int) -> str:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_power_cut_at_any_write_leaves_one_whole_release(world: World, record_property: Tell, operation: str) -> None:
-    after = finished(world, operation)
     swept = world.conducted(operation, thorough=ALL)
     assert set(swept.states) >= set(all_steps(operation)), "a step that was never cut off"
     chosen = sample(swept.survivors, 1)
-    faults = faults_of(world, operation, chosen, after)
+    faults = faults_of(world, operation, chosen)
     record_property(
         "told",
         f"crash: {operation}: {swept.storage.points} crash points in {len(swept.states)} steps, "
@@ -326,10 +325,9 @@ def test_a_power_cut_at_any_write_leaves_one_whole_release(world: World, record_
 def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
     world: World, record_property: Tell, operation: str
 ) -> None:
-    after = finished(world, operation)
     swept = world.conducted(operation, thorough=False)
     chance = random.Random(SEED)
-    steps = all_steps(operation) if ALL else chance.sample(all_steps(operation), 3)
+    steps = all_steps(operation) if ALL else chance.sample(all_steps(operation), 2)
     points = states = checked = 0
     faults = []
     for step in steps:
@@ -337,9 +335,9 @@ def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
         again = world.recovered(first, thorough=ALL)
         points += again.storage.points
         states += again.states.total()
-        chosen = chance.sample(again.survivors, min(40 if ALL else 3, len(again.survivors)))
+        chosen = chance.sample(again.survivors, min(40 if ALL else 2, len(again.survivors)))
         checked += len(chosen)
-        faults += faults_of(world, operation, chosen, after)
+        faults += faults_of(world, operation, chosen)
     record_property(
         "told",
         f"crash: recovery of {operation}: {points} crash points after cuts in {len(steps)} steps, {states} "
@@ -352,10 +350,9 @@ def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
 def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
     world: World, record_property: Tell, operation: str
 ) -> None:
-    after = finished(world, operation)
     count = world.conducted(operation, thorough=False).storage.points
     chance = random.Random(SEED)
-    kills = range(count) if ALL else sorted(chance.sample(range(count), 4))
+    kills = range(count) if ALL else sorted(chance.sample(range(count), 2))
     states = checked = 0
     faults = []
     for point in kills:
@@ -368,7 +365,7 @@ def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
             for each in chance.sample(swept.survivors, min(4 if ALL else 2, len(swept.survivors)))
         ]
         checked += len(chosen)
-        faults += faults_of(world, operation, chosen, after)
+        faults += faults_of(world, operation, chosen)
     record_property(
         "told",
         f"crash: {operation} killed at {len(kills)} of {count} points, then cut off in its recovery: {states} "
