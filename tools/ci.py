@@ -112,7 +112,9 @@ def ansible_options(options: argparse.Namespace, by: str) -> list[str]:
 
 def runner_command(playbook: str, ident: str, arguments: Sequence[str]) -> list[str]:
     """The command line of ansible-runner, with `runner/` as its private data directory."""
-    command = [str(Path(sys.executable).with_name("ansible-runner")), "run", str(RUNNER), "--project-dir", str(ROOT)]
+    beside = Path(sys.executable).with_name("ansible-runner")
+    program = str(beside) if beside.exists() else "ansible-runner"
+    command = [program, "run", str(RUNNER), "--project-dir", str(ROOT)]
     command += ["--playbook", playbook, "--ident", ident, "--rotate-artifacts", str(KEPT_RUNS)]
     return [*command, f"--cmdline={shlex.join(arguments)}"]
 
@@ -332,8 +334,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     hosts = Hosts(ident, given, clean, by)
     asked = options.verb in ("release", "rollback", "undo")
     after = Aftermath()
-    if options.verb == "undo" or (cancelled and options.verb == "release"):
-        after = hosts.undo(at_once=cancelled and none_confirmed(run))
+    if options.verb == "undo" or (options.verb == "release" and (cancelled or run.exit_code != 0)):
+        # What failed has undone itself as a rule, but a playbook that broke has not.
+        after = hosts.undo(at_once=options.verb == "release" and none_confirmed(run))
     elif asked:
         after = hosts.look()
     report = Report(

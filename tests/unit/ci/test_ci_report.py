@@ -115,8 +115,14 @@ def test_a_refusal_is_told_once_with_its_reason_and_the_candidates_last_lines() 
         (Report("release", run_of(refused("a"), "failed", 2), {"a": look("1-1"), "b": look("2-2")}), 3, "different"),
         (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci me"), 130, "nothing of this job"),
         (Report("release", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci"), 130, "was confirmed before"),
-        (Report("release", run_of([], "killed", None), left_open=("a",)), 130, "on a a release"),
-        (Report("release", run_of([], "killed", None)), 130, "did not answer"),
+        (Report("release", run_of([], "killed", None), left_open=("a",)), 3, "on a a release"),
+        (Report("release", run_of([], "killed", None), {"a": look("1-1")}), 1, "without a result"),
+        (
+            Report("release", run_of(refused("a"), "failed", 2), {"a": look("1-1")}, left_open=("a",)),
+            3,
+            "on a a release",
+        ),
+        (Report("release", run_of([], "canceled", 254)), 130, "did not answer"),
         (Report("undo", run_of([STATS]), {"a": look("1-1")}, left_open=("a",)), 3, "may still be open"),
         (Report("undo", run_of([STATS])), 3, "did not answer"),
         (
