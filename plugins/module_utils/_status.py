@@ -6,6 +6,7 @@ import datetime
 import os
 from typing import Any
 
+from . import _freeze
 from ._engine import Engine
 from ._fleet_host import facts as fleet_facts
 from ._releases import History, Release, must_run, rollback_target
@@ -71,10 +72,19 @@ def facts(engine: Engine) -> dict[str, Any]:
         "processes": {unit: states.get(unit, "unknown") for unit in sorted({*units, *wanted})},
         "maintenance": engine.layout.maintenance_flag.exists(),
         "configuration_changed": engine.configuration_changed(),
+        "freeze": _freeze_of(engine),
         "transaction_open": engine.layout.journal.exists(),
         "fleet": fleet_facts(engine),
         "releases": [describe(release, live, running.warm) for release in history.ordered()],
     }
+
+
+def _freeze_of(engine: Engine) -> dict[str, str] | None:
+    """The freeze that holds now; None where there is none, or it is over."""
+    freeze = _freeze.read(engine.layout, engine.storage)
+    if freeze is None or freeze.until <= engine.now():
+        return None
+    return {"until": freeze.until, "why": freeze.why, "by": freeze.by}
 
 
 def _described(history: History, release: str | None, warm: str | None) -> dict[str, Any] | None:
@@ -123,6 +133,9 @@ def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) 
         )
     target = found["rollback_target"]
     lines.append(f"  rollback {'goes to ' + target if target else 'has nothing to go to'}")
+    if found["freeze"]:
+        freeze = found["freeze"]
+        lines.append(f"  releases are frozen until {freeze['until']} by {freeze['by']}: {freeze['why']}")
     if found["last_failed"]:
         failed = found["last_failed"]
         lines.append(f"  failed   {failed['id']}  {failed['since'][:19]}Z: {failed['reason'][:160]}")
