@@ -547,8 +547,11 @@ class Engine:
         self._forget_units(transaction.candidate)
         self.storage.remove_tree(self.layout.release_configuration(transaction.candidate))
 
+    def _unit_files(self, release: str) -> list[Path]:
+        return sorted(self.layout.units.glob(f"{self.layout.name}-{release}-*.service"))
+
     def _forget_units(self, release: str) -> None:
-        files = sorted(self.layout.units.glob(f"{self.layout.name}-{release}-*.service"))
+        files = self._unit_files(release)
         if files:
             self.systemd.stop([file.name for file in files])
             for file in files:
@@ -916,9 +919,15 @@ class Engine:
         return "visitors get 503 and when to come back"
 
     def undo_close(self, transaction: Transaction, reason: str) -> None:
-        if self.storage.read(self.layout.maintenance_flag) == self._our_door(transaction):
+        flag = self.storage.read(self.layout.maintenance_flag)
+        if flag == self._our_door(transaction):
             self._wait_until_served(transaction.previous)
-            self.storage.remove(self.layout.maintenance_flag)
+        if flag in (None, self._our_door(transaction)):
+            self._open_door()
+
+    def _open_door(self) -> None:
+        """Also where no flag is seen: whoever removed it may have been killed before that was on the disk."""
+        self.storage.remove(self.layout.maintenance_flag)
 
     def _wait_until_served(self, release: str | None) -> None:
         """The door opens when somebody is behind it; after 30 s anyhow, for then the page would say less than the
@@ -950,9 +959,9 @@ class Engine:
             self.say(f"{release} does not answer well behind the closed door ({report.reason}); the door opens anyhow")
 
     def do_open(self, transaction: Transaction) -> str:
-        if self.storage.read(self.layout.maintenance_flag) != self._our_door(transaction):
+        if self.storage.read(self.layout.maintenance_flag) not in (None, self._our_door(transaction)):
             return "left closed, as it was before"
-        self.storage.remove(self.layout.maintenance_flag)
+        self._open_door()
         return "open"
 
     def undo_open(self, transaction: Transaction, reason: str) -> None:
@@ -1166,12 +1175,23 @@ class Engine:
         needed = frozenset(point.release for point in _restore_point.points(self.layout, self.storage))
         doomed = prunable(history, self.live(), keep=application.releases.keep, needed=needed)
         for release in doomed:
-            self._forget_units(release)
-            self.storage.remove_tree(self.layout.release(release))
-            self.storage.remove_tree(self.layout.release_configuration(release))
+            self._forget_files(release)
             self.ledger.append("pruned", release, transaction=transaction.id)
+        for release in history.ordered():
+            if release.state in ("failed", "pruned") and self._files_of(release.id):
+                self._forget_files(release.id)  # a power cut brought back what a killed transaction had removed
         self._sweep()
         return f"{len(doomed)} removed"
+
+    def _files_of(self, release: str) -> bool:
+        """Whether anything of a release lies on this host."""
+        places = (self.layout.release(release), self.layout.release_configuration(release))
+        return any(place.exists() for place in places) or bool(self._unit_files(release))
+
+    def _forget_files(self, release: str) -> None:
+        self._forget_units(release)
+        self.storage.remove_tree(self.layout.release(release))
+        self.storage.remove_tree(self.layout.release_configuration(release))
 
     def _sweep(self) -> None:
         """Remove environments, payloads and assets that no release on this host refers to any more."""

@@ -174,27 +174,30 @@ class Storage:
             raise _refusal("make the directory", path, refused) from refused
 
     def remove(self, path: Path) -> None:
-        """Remove a file or link; one that is not there is fine."""
+        """Remove a file or link, for good. One that is not there is fine, and stays away: whoever removed it may have
+        been killed before that was on the disk."""
         try:
-            self._unlink(path)
-            self._sync_directory(path.parent)
-        except FileNotFoundError:
-            return
+            with contextlib.suppress(FileNotFoundError):
+                self._unlink(path)
+            with contextlib.suppress(FileNotFoundError):
+                self._sync_directory(path.parent)
         except OSError as refused:
             raise _refusal("remove", path, refused) from refused
 
     def remove_tree(self, path: Path) -> None:
-        """Remove a directory with all that is in it, following no link; one that is not there is fine.
+        """Remove a directory with all that is in it, following no link; one that is not there is fine, and stays away.
 
-        It is renamed first, so that a removal that is cut short never leaves half a tree under the real name.
+        It is renamed first, and the rename is on the disk before anything in it goes, so that a removal that is cut
+        short never leaves half a tree under the real name. What it leaves beside it, `tidy` removes.
         """
-        if not os.path.lexists(path):
-            return
         doomed = self._beside(path)
         try:
-            self._rename(path, doomed)
-            shutil.rmtree(doomed)
-            self._sync_directory(path.parent)
+            with contextlib.suppress(FileNotFoundError):
+                self._rename(path, doomed)
+            with contextlib.suppress(FileNotFoundError):
+                self._sync_directory(path.parent)
+            if os.path.lexists(doomed):
+                shutil.rmtree(doomed)
         except OSError as refused:
             raise _refusal("remove", path, refused) from refused
 

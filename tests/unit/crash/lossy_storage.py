@@ -16,6 +16,7 @@ primitive: it is unsynced until something syncs it, and `outside` lists it, so t
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -128,6 +129,8 @@ class LossyStorage(Storage):
         node = self._top
         parts = path.relative_to(self.root).parts
         for index, part in enumerate(parts):
+            if part not in node.entries:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
             node = node.entries[part]
             if node.kind == "link" and index < len(parts) - 1:
                 return self._find(path.parent.resolve() / path.name)
@@ -143,7 +146,10 @@ class LossyStorage(Storage):
 
     def _look(self) -> None:
         """Find what was written past the storage since the last look."""
+        seen = len(self.outside)
         self._compare(self.root, self._top)
+        if len(self.outside) > seen:
+            self._point("written past the storage")
 
     def _compare(self, path: Path, node: Node) -> None:
         here = {entry.name: entry for entry in os.scandir(path)}

@@ -246,6 +246,12 @@ def check(world: World, operation: str, survivor: Survivor) -> None:
     assert engine.ledger.verify()[0] == "sound", where
     left = [path for path in world.root.rglob(".*") if path.name.endswith((".new", ".partial", ".restored"))]
     assert not left, f"{where}: {left} stay for ever"
+    states = {release.id: release.state for release in engine.history().ordered()}
+    units = {unit.name.removeprefix(f"{NAME}-").rpartition("-")[0] for unit in layout.units.iterdir()}
+    for place in (layout.releases, layout.configuration / "releases"):
+        there = {path.name for path in place.iterdir()}
+        gone = [name for name in there | units if states.get(name) in (None, "failed", "pruned")]
+        assert not gone, f"{where}: files of {gone} stay for ever"
 
 
 def faults_of(world: World, operation: str, survivors: list[Survivor]) -> list[str]:
