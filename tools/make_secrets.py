@@ -1,14 +1,19 @@
-"""Give each application of an inventory a random value for every secret it names and does not have yet.
+"""Give each application of an inventory a random value for every secret it names and does not have yet, and the
+inventory a key that signs what it builds.
 
     python tools/make_secrets.py [inventories/example]
 
 Writes `group_vars/app_servers/vault.yml`, encrypted with the Vault password that ansible.cfg names. Values that are
-there stay as they are. Nothing is ever written in plain text, and no value is printed.
+there stay as they are. No secret is ever written in plain text, and no value is printed.
+
+Makes `signing_key` (OpenSSH, ed25519, its owner's alone, kept out of git) and `allowed_signers`, which names it to the
+hosts, where they are missing; not where the inventory names others (backstay_signing_key, backstay_allowed_signers).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -50,6 +55,44 @@ def vault(*arguments: str, stdin: str | None = None) -> str:
     return done.stdout
 
 
+def keygen(*arguments: str) -> str:
+    """Run ssh-keygen; what it prints."""
+    done = subprocess.run(
+        ["ssh-keygen", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        sys.exit(f"make_secrets: ssh-keygen failed: {(done.stderr.strip().splitlines() or ['it printed nothing'])[-1]}")
+    return done.stdout
+
+
+def declared_elsewhere(inventory: Path, name: str) -> bool:
+    """Whether a variables file of the inventory names a file of its own for `name`."""
+    files = [*inventory.glob("*.yml"), *inventory.glob("group_vars/**/*.yml"), *inventory.glob("host_vars/**/*.yml")]
+    return any(re.search(rf"^\s*{name}:", file.read_text(encoding="utf-8"), re.MULTILINE) for file in files)
+
+
+def make_signer(inventory: Path) -> list[str]:
+    """Make the inventory's key and its list of allowed signers where they are missing; the names of what was made."""
+    key, signers = inventory / "signing_key", inventory / "allowed_signers"
+    made = []
+    own_key = not declared_elsewhere(inventory, "backstay_signing_key")
+    if own_key and not key.exists() and not key.with_suffix(".pub").exists():
+        keygen("-q", "-t", "ed25519", "-N", "", "-C", f"backstay {inventory.name}", "-f", str(key))
+        key.chmod(0o600)
+        made.append(key.name)
+    if own_key and not signers.exists() and not declared_elsewhere(inventory, "backstay_allowed_signers"):
+        public = key.with_suffix(".pub")
+        words = (public.read_text(encoding="ascii") if public.exists() else keygen("-y", "-f", str(key))).split()
+        namespaces = 'namespaces="backstay-attestation,backstay-promotion"'
+        signers.write_text(
+            "# Who may vouch for payloads: see ssh-keygen(1), ALLOWED SIGNERS.\n"
+            f"{inventory.name} {namespaces} {words[0]} {words[1]}\n",
+            encoding="ascii",
+        )
+        made.append(signers.name)
+    return made
+
+
 def main(arguments: list[str]) -> int:
     inventory = Path(arguments[0] if arguments else ROOT / "inventories" / "example").resolve()
     file = inventory / "group_vars" / "app_servers" / "vault.yml"
@@ -66,6 +109,9 @@ def main(arguments: list[str]) -> int:
         fresh = file.with_name(".vault.yml.new")
         vault("encrypt", "--output", str(fresh), "-", stdin=yaml.safe_dump(content))
         fresh.replace(file)
+    made = make_signer(inventory)
+    if made:
+        print(f"{inventory}: made {' and '.join(made)}.")
     named = ", ".join(f"{name}: {key}" for name, key in new)
     print(f"{file}: made {named}." if new else f"{file}: every secret has a value.")
     return 0

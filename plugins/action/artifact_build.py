@@ -15,6 +15,13 @@ from ansible.plugins.action import ActionBase
 
 from ansible_collections.backstay.ops.plugins.module_utils._application import Application, parse
 from ansible_collections.backstay.ops.plugins.module_utils._artifact import sha256_of
+from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
+    ATTESTATION,
+    SIGNATURE,
+    is_whole,
+    sign,
+    signing_key,
+)
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._releases import check_version
 from ansible_collections.backstay.ops.plugins.module_utils._source import (
@@ -50,17 +57,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         artifacts = Path.cwd() / Path(options.get("artifacts") or "artifacts").expanduser()
         room = artifacts / application.name / version
         payload = room / f"{application.name}-{version}.tar"
+        options["signing_key"] = _key(options)
         with _source(application, version, options) as found, TemporaryDirectory(prefix="backstay-build-") as temporary:
             commit = found.commit if found else ""
             attested = _attested(payload, commit)
             if attested and not boolean(options.get("rebuild") or False):
+                unsigned = not signature(payload).exists()
+                if unsigned and not self._task.check_mode:
+                    sign(attestation(payload), options["signing_key"], ATTESTATION)
+                signed = f", and {'is now' if unsigned else 'was'} signed"
                 return {
-                    "changed": False,
+                    "changed": unsigned,
                     "payload": str(payload),
                     "sha256": attested["payload_sha256"],
                     "commit": commit,
                     "attestation": attested,
-                    "backstay_lines": [f"{payload.name} was already built from {commit[:12]}"],
+                    "backstay_lines": [f"{payload.name} was already built from {commit[:12]}{signed}"],
                 }
             if self._task.check_mode:
                 what = found.what if found else f"the directory {options['source_directory']}"
@@ -78,8 +90,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
     def _on_host(
         self, archive: Path, payload: Path, options: dict[str, Any], handed: dict[str, Any], task_vars: Any
     ) -> dict[str, Any]:
-        """Send the source, build, and fetch what was built, as the user of the connection."""
+        """Send the source, build, fetch what was built, as the user of the connection, and sign it here."""
         shell = self._connection._shell
+        key = options.pop("signing_key")
         directory = self._make_tmp_path()
         try:
             self._transfer_file(str(archive), shell.join_path(directory, "source.tar"))
@@ -100,11 +113,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
                     f"The payload arrived damaged: its digest is {actual[:16]} and {done['sha256'][:16]} was expected; "
                     "build again."
                 )
-            attestation(payload).unlink(missing_ok=True)  # whoever looks now sees no payload, not a wrong one
+            for stale in (attestation(payload), signature(payload)):
+                stale.unlink(missing_ok=True)  # whoever looks now sees no payload, not a wrong one
             partial.replace(payload)
             attestation(payload).write_text(
                 json.dumps(done["attestation"], indent=1, sort_keys=True) + "\n", encoding="utf-8"
             )
+            sign(attestation(payload), key, ATTESTATION)
             return {**done, "payload": str(payload)}
         finally:
             self._remove_tmp_path(directory)
@@ -115,11 +130,27 @@ def attestation(payload: Path) -> Path:
     return payload.with_name(payload.name.removesuffix(".tar") + ".attestation.json")
 
 
+def signature(payload: Path) -> Path:
+    """Where the signature of that attestation lies."""
+    return attestation(payload).with_name(attestation(payload).name + SIGNATURE)
+
+
+def _key(options: dict[str, Any]) -> Path:
+    """The key to sign with, before anything is built: a build that nobody can vouch for is of no use."""
+    key = Path.cwd() / Path(str(options.get("signing_key") or "signing_key")).expanduser()
+    signing_key(key)  # refuses here when there is none
+    return key
+
+
 def _attested(payload: Path, commit: str) -> dict[str, Any] | None:
-    """The attestation of a payload that is already there, whole, and from this commit."""
+    """The attestation of a payload that is already there, whole, from this commit, and as it was when it was signed;
+    one that nobody has signed yet counts too."""
     try:
-        known: dict[str, Any] = json.loads(attestation(payload).read_text(encoding="utf-8"))
+        content = attestation(payload).read_bytes()
+        known: dict[str, Any] = json.loads(content)
         same = bool(commit) and known["commit"] == commit and known["payload_sha256"] == sha256_of(payload)
+        if same and signature(payload).exists():
+            same = is_whole(content, signature(payload).read_bytes(), ATTESTATION)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return known if same else None

@@ -10,8 +10,8 @@ version_added: 0.1.0
 author:
   - Backstay contributors (@backstay)
 description:
-  - Returns where the payload of an application's version lies on the controller, and the digest that its attestation
-    names. The host checks the digest again before it touches anything.
+  - Returns where the payload of an application's version lies on the controller, the digest that its attestation names,
+    and what vouches for it. The host checks the digest and the signatures before it touches anything.
 options:
   _terms:
     description: Name of the application, and the version.
@@ -34,7 +34,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: A dictionary with V(path), V(sha256) and V(commit).
+  description:
+    - A dictionary with V(path), V(sha256) and V(commit), the paths V(attestation) and V(signature), and V(proofs),
+      which is what the option O(backstay.ops.release#module:proofs) takes.
   type: list
   elements: dict
 """
@@ -46,11 +48,14 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
+from ansible_collections.backstay.ops.plugins.module_utils._attestation import SIGNATURE, proofs_beside
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+
 
 class LookupModule(LookupBase):
     """What Ansible asks for."""
 
-    def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[dict[str, str]]:
+    def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
         """The payload of `terms` = [application, version]; raises AnsibleError, naming what was built, when absent."""
         self.set_options(var_options=variables, direct=kwargs)
         application, version = (str(term) for term in terms)
@@ -70,4 +75,10 @@ class LookupModule(LookupBase):
                 f"There is no payload of {application} {version} in {room}: build it with playbooks/build.yml "
                 f"-e version={version}; built so far: {built or 'none'}."
             )
-        return [{"path": str(payload), "sha256": sha256, "commit": commit}]
+        try:
+            proofs = proofs_beside(payload)
+        except BackstayError as unreadable:
+            raise AnsibleError(unreadable.message) from None
+        signature = f"{attestation}{SIGNATURE}"
+        found = {"path": str(payload), "sha256": sha256, "commit": commit, "attestation": str(attestation)}
+        return [{**found, "signature": signature, "proofs": proofs}]

@@ -19,6 +19,7 @@ from typing import Any
 
 from ._application import FORMAT as APPLICATION_FORMAT
 from ._application import Application, parse, to_dict
+from ._attestation import check_allowed_signers
 from ._environment import Secrets, compose, unused
 from ._errors import BackstayError, InputError
 from ._layout import Layout
@@ -53,7 +54,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Desired:
-    """What must be there. `files` are root-only JSON; `secret_files` are those whose content is never shown."""
+    """What must be there. `files` are root-only; `secret_files` are those whose content is never shown."""
 
     application: Application
     generation: str
@@ -95,11 +96,18 @@ class Plan:
         return bool(self.user or self.directories or self.files or self.data_link or self.enable or self.start)
 
 
-def desired(layout: Layout, application: Application, secrets: Mapping[str, Any], generation: str) -> Desired:
+def desired(
+    layout: Layout,
+    application: Application,
+    secrets: Mapping[str, Any],
+    generation: str,
+    allowed_signers: str | None = None,
+) -> Desired:
     """Pure: everything of one application on a host, with its data in `generation`.
 
-    Only secrets that the application's file names are kept on the host. Raises InputError for a required key that is
-    missing or empty.
+    Only secrets that the application's file names are kept on the host. `allowed_signers` is the text that says who may
+    vouch for payloads; None leaves what is there. Raises InputError for a required key that is missing or empty, and
+    for signers that are none.
     """
     compose(application, secrets, {})
     kept = {key: secrets[key] for key in application.environment.secret if key in secrets}
@@ -124,6 +132,9 @@ def desired(layout: Layout, application: Application, secrets: Mapping[str, Any]
         layout.secrets_file: canonical({"format": FORMAT, "values": kept}) + b"\n",
         layout.application_file: canonical(to_dict(application)) + b"\n",
     }
+    if allowed_signers is not None:
+        check_allowed_signers(allowed_signers, origin="The list of allowed signers (backstay_allowed_signers)")
+        files[layout.allowed_signers] = allowed_signers.strip().encode() + b"\n"
     units = (layout.transaction_socket_unit, layout.recover_unit)
     return Desired(application, generation, tuple(directories), files, frozenset({layout.secrets_file}), units)
 
@@ -205,12 +216,14 @@ class Declaration:
         application: Mapping[str, Any],
         secrets: Mapping[str, Any],
         *,
+        allowed_signers: str | None = None,
         adopt: bool = False,
         root: Path = Path("/"),
         storage: Storage | None = None,
         runner: Runner = run,
     ) -> None:
-        """Raises InputError for a bad application, and for a required key that is missing or empty."""
+        """Raises InputError for a bad application, for a required key that is missing or empty, and for signers that
+        are none."""
         parsed = parse(application, file=f"applications/{application.get('name', '<name>')}.yml")
         self.layout = Layout(parsed.name, root)
         self._adopt = adopt
@@ -218,7 +231,7 @@ class Declaration:
         self._run = runner
         self._generation = self._read_generation()
         given = Secrets(secrets)
-        self.desired = desired(self.layout, parsed, given, self._generation or FIRST_GENERATION)
+        self.desired = desired(self.layout, parsed, given, self._generation or FIRST_GENERATION, allowed_signers)
         self.unused_secrets = unused(parsed, given)
 
     def plan(self) -> Plan:
@@ -378,6 +391,8 @@ class Declaration:
     def _shown(self, path: Path, content: bytes | None, planned: Plan, *, after: bool) -> str:
         if content is None:
             return ""
+        if path == self.layout.allowed_signers:
+            return content.decode(errors="replace")
         if path not in self.desired.secret_files:
             return json.dumps(_json(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         changed = self.secrets_changed(planned) if after else ()

@@ -75,6 +75,7 @@ class Request:
     strategy: str = "live"  # or maintenance: the door is closed while the data change
     reverse: bool = False  # a rollback may close the door and reverse migrations
     override_freeze: str = ""  # why a release is made although releases are frozen
+    override_promotion: str = ""  # why a payload is released that was not proven live in the stage before
     run: str = ""  # what the hosts of one run of a playbook have in common, made by that run
 
     @classmethod
@@ -295,6 +296,7 @@ class Engine:
             only,
         )
         self._check_payload(transaction)
+        self._check_promotion(transaction, application)
         self._check_room(transaction, application, history)
         return transaction
 
@@ -362,12 +364,22 @@ class Engine:
 
     def _check_payload(self, transaction: Transaction) -> None:
         from ._artifact import host_facts, verify
+        from ._attestation import ATTESTATION_NAME, check_attestation
 
         path = self.layout.payload(transaction.payload)
         if not path.exists():
             raise InputError(
                 f"The payload {transaction.payload[:12]} of {transaction.version} is not on this host ({path}): "
                 f"send it first."
+            )
+        if not transaction.configuration_only:  # what is live was vouched for when it came
+            check_attestation(
+                *self._proof(transaction, ATTESTATION_NAME),
+                self.layout.allowed_signers,
+                application=transaction.application,
+                version=transaction.version,
+                payload=transaction.payload,
+                runner=self.runner,
             )
         facts = host_facts()
         manifest = verify(
@@ -384,6 +396,28 @@ class Engine:
                 f"{transaction.version} was "
                 "asked for: send the right payload."
             )
+
+    def _proof(self, transaction: Transaction, name: str) -> tuple[bytes | None, bytes | None]:
+        """What lies beside the payload to vouch for it, and its signature."""
+        path = self.layout.proof(transaction.payload, name)
+        return self.storage.read(path), self.storage.read(path.with_name(f"{path.name}.sig"))
+
+    def _check_promotion(self, transaction: Transaction, application: Application) -> None:
+        """Only what was live and proven in the stage before, where the application's file asks for that."""
+        from ._attestation import check_promotion, promotion_name
+
+        stage = application.releases.promoted_from
+        if stage is None or transaction.configuration_only or transaction.request.override_promotion:
+            return
+        check_promotion(
+            *self._proof(transaction, promotion_name(stage)),
+            self.layout.allowed_signers,
+            application=transaction.application,
+            version=transaction.version,
+            payload=transaction.payload,
+            stage=stage,
+            runner=self.runner,
+        )
 
     def _check_room(self, transaction: Transaction, application: Application, history: History) -> None:
         from ._artifact import read_manifest, unpacked_bytes
@@ -453,6 +487,7 @@ class Engine:
                 run=transaction.request.run,
                 transaction=transaction.id,
                 configuration_only=transaction.configuration_only,
+                override_promotion=transaction.request.override_promotion,
             )
         return transaction.candidate
 
@@ -1202,8 +1237,8 @@ class Engine:
                 self.storage.remove_tree(path)
         history = self.history()
         payloads = {str(r.data.get("payload")) for r in history.ordered() if self.layout.release(r.id).exists()}
-        for path in self.layout.artifacts.glob("*.tar"):
-            if path.stem not in payloads:
+        for path in (each for kind in ("*.tar", "*.json", "*.sig") for each in self.layout.artifacts.glob(kind)):
+            if path.name.partition(".")[0] not in payloads:
                 self.storage.remove(path)
         assets = {name for path in kept for name in self._hashed(path / "static")}
         for path in list(self.layout.static.rglob("*")):

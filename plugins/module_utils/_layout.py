@@ -63,6 +63,11 @@ class Layout:
     def secrets_file(self) -> Path:
         return self.configuration / "secrets.json"
 
+    @property
+    def allowed_signers(self) -> Path:
+        """Who may vouch for payloads."""
+        return self.configuration / "allowed_signers"
+
     def release_configuration(self, release_id: str) -> Path:
         return self.configuration / "releases" / release_id
 
@@ -108,6 +113,10 @@ class Layout:
 
     def payload(self, sha256: str) -> Path:
         return self.artifacts / f"{sha256}.tar"
+
+    def proof(self, sha256: str, name: str) -> Path:
+        """What vouches for a payload lies beside it: attestation.json, proven-<stage>.json, and their .sig."""
+        return self.artifacts / f"{sha256}.{name}"
 
     @property
     def restore_points(self) -> Path:

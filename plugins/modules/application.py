@@ -26,6 +26,12 @@ options:
         on the host, and is reported, because it usually is a misspelt key.
     type: dict
     default: {}
+  allowed_signers:
+    description:
+      - Who may vouch for payloads and for their having been proven, as the text of a file of allowed signers
+        (B(ssh-keygen) describes the format). The host releases nothing that nobody of them signed.
+      - Without it the list that is on the host stays as it is.
+    type: str
   adopt:
     description: What to do where the application's directory or user exists and was not made by Backstay.
     type: str
@@ -50,6 +56,7 @@ EXAMPLES = r"""
   backstay.ops.application:
     application: "{{ lookup('backstay.ops.application', 'audit-portal') }}"
     secrets: "{{ backstay_secrets['audit-portal'] }}"
+    allowed_signers: "{{ lookup('backstay.ops.allowed_signers') }}"
 """
 
 RETURN = r"""
@@ -84,11 +91,16 @@ APPLY = "the live release runs with another configuration; playbooks/release.yml
 def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Plan, apply unless only asked what would happen, and say what changed. Raises BackstayError."""
     check_protocol()
-    declaration = Declaration(options["application"], options["secrets"], adopt=options["adopt"] == "keep")
+    declaration = Declaration(
+        options["application"],
+        options["secrets"],
+        allowed_signers=options["allowed_signers"],
+        adopt=options["adopt"] == "keep",
+    )
     planned = declaration.plan()
     changed_secrets = declaration.secrets_changed(planned)
     engine = Engine(declaration.layout)
-    if check_mode and planned.files:
+    if check_mode and set(planned.files) - {declaration.layout.allowed_signers}:
         # What is declared on the host is the old; so compare what would be declared.
         live = engine.live()
         differs = declaration.differs_from_live(live) or (live is not None and bool(changed_secrets))
@@ -115,6 +127,7 @@ def main() -> None:
         argument_spec={
             "application": {"type": "dict", "required": True},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "allowed_signers": {"type": "str"},
             "adopt": {"type": "str", "choices": ["refuse", "keep"], "default": "refuse"},
         },
         supports_check_mode=True,

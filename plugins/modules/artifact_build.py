@@ -39,6 +39,13 @@ options:
     description: Directory of the controller for all payloads; relative to the directory Ansible was started in.
     type: path
     default: artifacts
+  signing_key:
+    description:
+      - The private OpenSSH key of the controller that signs the attestation, without a passphrase; where only its
+        C(.pub) is there, B(ssh-agent) holds the private half. What was built and has no signature yet is signed without
+        being built again.
+    type: path
+    default: signing_key
   rebuild:
     description: Build again what is already there.
     type: bool
@@ -168,6 +175,7 @@ def main() -> None:
             "ref": {"type": "str"},
             "source_directory": {"type": "path"},
             "artifacts": {"type": "path", "default": "artifacts"},
+            "signing_key": {"type": "path", "default": "signing_key", "no_log": False},
             "rebuild": {"type": "bool", "default": False},
             "cache": {"type": "path", "default": "/var/cache/backstay/build"},
             "export": {

@@ -40,6 +40,19 @@ options:
       - SHA-256 of the payload, which lies on the host in C(/var/lib/backstay/<application>/artifacts/<sha256>.tar).
       - Without it the live payload is released again with the configuration that is declared now.
     type: str
+  proofs:
+    description:
+      - What vouches for the payload, as RV(backstay.ops.payload#lookup:_raw) returns it, text by name - the attestation
+        and its signature, and the proofs that it was live in other stages. For the states V(prepared) and V(live).
+      - They are put beside the payload once the host has found that one of its allowed signers signed the attestation.
+        Without it the host goes by what lies there already.
+    type: dict
+  override_promotion:
+    description:
+      - Why a payload is released that was not proven live in the stage that C(releases.promoted_from) of the
+        application's file names; goes into the ledger.
+    type: str
+    default: ""
   again:
     description: Release although this very payload and configuration are live.
     type: bool
@@ -149,11 +162,30 @@ backstay_lines:
   returned: always
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils import _release_client
+from ansible_collections.backstay.ops.plugins.module_utils._attestation import place
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
 _REQUEST = ("version", "payload", "again", "keep_warm", "strategy", "override_freeze", "by", "why")
+
+
+def _place(options: dict[str, Any], *, dry: bool) -> None:
+    """Put what vouches for the payload beside it. Raises BackstayError where nobody whom the host knows does."""
+    place(
+        Layout(options["application"]),
+        options["proofs"],
+        application=options["application"],
+        version=options["version"],
+        payload=options["payload"],
+        storage=Storage(),
+        dry=dry,
+    )
 
 
 def main() -> None:
@@ -168,6 +200,8 @@ def main() -> None:
             },
             "version": {"type": "str"},
             "payload": {"type": "str"},
+            "proofs": {"type": "dict"},
+            "override_promotion": {"type": "str", "default": ""},
             "again": {"type": "bool", "default": False},
             "keep_warm": {"type": "bool", "default": True},
             "strategy": {"type": "str", "choices": ["live", "maintenance"], "default": "live"},
@@ -184,9 +218,14 @@ def main() -> None:
     )
     options = module.params
     request = {"operation": "release", **{name: options[name] for name in _REQUEST}}
-    if options["run"]:
-        request["run"] = options["run"]
+    request.update({name: options[name] for name in ("run", "override_promotion") if options[name]})
     deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
+    if options["proofs"] and options["payload"] and options["state"] in ("prepared", "live"):
+        try:
+            _place(options, dry=module.check_mode)
+        except BackstayError as refused:
+            lines = [f"| {line}" for line in refused.lines]
+            module.fail_json(msg=refused.message, exit_code=refused.exit_code, backstay_lines=lines)
     failed, result = _release_client.ask(
         options["application"],
         options["state"],
