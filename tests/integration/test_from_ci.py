@@ -174,7 +174,7 @@ def test_a_killed_job_is_undone_by_the_host_and_the_next_one_works_and_its_page_
 ) -> None:
     status = at_1_0.status()
     before = status["live"]["id"]
-    with at_1_0.load(rate=40.0) as load:
+    with at_1_0.load(rate=20.0) as load:
         killed = Job(at_1_0, tmp_path, "one-before").release("-e", "prepare_seconds=2")
         until(lambda: begun(at_1_0, "stage"), "the preparation")
         killed.kill()
@@ -243,7 +243,7 @@ def test_a_refused_release_fails_the_job_and_the_page_says_why(at_1_0: Scene, jo
 
 def test_a_job_cancelled_while_it_prepares_undoes_it_before_it_ends(at_1_0: Scene, job: Job) -> None:
     before = at_1_0.status()
-    with at_1_0.load(rate=40.0) as load:
+    with at_1_0.load(rate=20.0) as load:
         step = job.start("Release", VERSION="1.1.0")
         until(lambda: begun(at_1_0, "stage"), "the preparation")
         step.cancel(signal.SIGINT)
@@ -261,7 +261,7 @@ def test_a_job_cancelled_while_it_prepares_undoes_it_before_it_ends(at_1_0: Scen
 
 def test_a_job_killed_after_the_flip_is_undone_by_the_step_after_it(at_1_0: Scene, job: Job) -> None:
     before = at_1_0.status()
-    with at_1_0.load(rate=40.0) as load:
+    with at_1_0.load(rate=20.0) as load:
         with stopped_at(at_1_0, "handover:begin"):
             step = job.start("Release", VERSION="1.1.0")
             until(lambda: begun(at_1_0, "handover"), "the flip")
