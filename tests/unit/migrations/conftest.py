@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,69 @@ def python() -> Path:
     return environment / "bin" / "python"
 
 
+# Django is imported once; each command is a fork of that, so that it finds no trace of the one before.
+SERVER = """
+import json, os, runpy, sys, traceback
+import django.core.management.commands.migrate, django.db.backends.sqlite3.base, django.db.migrations.executor
+import django.db.migrations.autodetector, django.db.backends.sqlite3.introspection
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        code = 0
+        try:
+            os.chdir(order["cwd"])
+            for number, name in enumerate((os.devnull, order["output"], order["error"])):
+                os.dup2(os.open(name, (os.O_CREAT | os.O_TRUNC | os.O_WRONLY) if number else os.O_RDONLY), number)
+            sys.argv = order["arguments"]
+            sys.path[0] = os.path.dirname(sys.argv[0])
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+VARIABLES = {"PATH": "/usr/bin:/bin", "DJANGO_SETTINGS_MODULE": "settings", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Django:
+    """Runs scripts with Django, one after another, each as if it were the first."""
+
+    def __init__(self, python: Path, scratch: Path) -> None:
+        self.python = python
+        self.scratch = scratch
+        pipe = subprocess.PIPE
+        self.server = subprocess.Popen([python, "-c", SERVER], stdin=pipe, stdout=pipe, text=True, env=VARIABLES)
+
+    def run(self, arguments: list[str], cwd: Path) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error of one script."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        output, error = self.scratch / "output", self.scratch / "error"
+        order = {"cwd": str(cwd), "arguments": arguments, "output": str(output), "error": str(error)}
+        self.server.stdin.write(json.dumps(order) + "\n")
+        self.server.stdin.flush()
+        code = self.server.stdout.readline().strip()
+        assert code, "the server of the tests has ended"
+        return int(code), output.read_text(), error.read_text()
+
+    def end(self) -> None:
+        self.server.communicate()
+
+
+@pytest.fixture(scope="session")
+def django(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Django]:
+    server = Django(python, tmp_path_factory.mktemp("server"))
+    yield server
+    server.end()
+
+
 @dataclass(frozen=True)
 class Answer:
     """What the agent said: its events, its last line on standard error, its exit code."""
@@ -88,7 +151,7 @@ class Project:
     """A Django project that is written as it is asked for."""
 
     home: Path
-    python: Path
+    django: Django
     databases: Mapping[str, Any] = field(default_factory=dict)
     apps: list[str] = field(default_factory=list)
 
@@ -128,34 +191,21 @@ class Project:
         (self.home / "settings.py").write_text(SETTINGS.format(apps=self.apps, databases=databases))
 
     def command(self, action: str, **options: Any) -> list[str]:
-        return [str(self.python), str(AGENT), "settings", action, json.dumps(options)]
+        return [str(self.django.python), str(AGENT), "settings", action, json.dumps(options)]
 
     def agent(self, action: str, **options: Any) -> Answer:
-        done = subprocess.run(
-            self.command(action, **options),
-            cwd=self.home,
-            env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        events = tuple(json.loads(line) for line in done.stdout.splitlines())
-        return Answer(events, done.stderr, done.returncode)
+        code, output, error = self.django.run(self.command(action, **options)[1:], self.home)
+        return Answer(tuple(json.loads(line) for line in output.splitlines()), error, code)
 
     def run(self, script: str, *arguments: str) -> Any:
         """Run a script in the project's interpreter; what it prints, from JSON."""
-        done = subprocess.run(
-            [str(self.python), "-c", script, *arguments],
-            cwd=self.home,
-            env={"PATH": "/usr/bin:/bin", "DJANGO_SETTINGS_MODULE": "settings", "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
+        path = self.home / f"script-{hashlib.sha256(script.encode()).hexdigest()[:8]}.py"
+        path.write_text(script)
+        code, output, error = self.django.run([str(path), *arguments], self.home)
+        assert code == 0, error
+        return json.loads(output)
 
 
 @pytest.fixture
-def project(tmp_path: Path, python: Path) -> Project:
-    return Project(tmp_path, python)
+def project(tmp_path: Path, django: Django) -> Project:
+    return Project(tmp_path, django)

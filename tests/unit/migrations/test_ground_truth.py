@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils._migrations import MigrationVerdict, Verdict, judge
 
-from .conftest import Project
+from .conftest import Django, Project
 
 BASE = """
     migrations.CreateModel(
@@ -78,7 +77,8 @@ for app, values in json.loads(sys.argv[1]).items():
     if sys.argv[2] == "before":
         change(app, "0001_initial", False)
         for number in range(2):
-            thing = Thing.objects.create(label=f"old {number}", memo="m", count=number, owner=Owner.objects.create(name="o"))
+            owner = Owner.objects.create(name="o")
+            thing = Thing.objects.create(label=f"old {number}", memo="m", count=number, owner=owner)
             thing.tags.add(Tag.objects.create(name="t"))
         MigrationRecorder(connection).record_applied(app, "0001_initial")
         continue
@@ -317,21 +317,19 @@ class Happened:
     witness: dict[str, dict[str, str]]
 
 
-def find_out(home: Path, python: Path) -> dict[str, Any]:
+def find_out(home: Path, django: Django) -> dict[str, Any]:
     """Write the project, let the release before work in it, ask the agent, migrate, and see what happens."""
-    project = Project(home, python)
+    project = Project(home, django)
     newer = project.run("import django, json; print(json.dumps(django.VERSION >= (5, 1)))")
     for app, case in CASES.items():
         project.migration(app, "0001_initial", BASE.format(app=app))
         change = case.change.format(app=app).replace("CHECK=", "condition=" if newer else "check=")
         project.migration(app, "0002_change", change, code=case.code.format(app=app))
     inserts = json.dumps({app: case.insert for app, case in CASES.items()})
-    with ThreadPoolExecutor() as both:
-        offline = both.submit(project.agent, "operations")
-        project.run(WITNESS, inserts, "before")
-        facts = project.agent("describe").only("describe")["migrations"]
-        witness = project.run(WITNESS, inserts, "after")
-    return {"facts": facts, "offline": offline.result().only("operations")["migrations"], "witness": witness}
+    offline = project.agent("operations").only("operations")["migrations"]
+    project.run(WITNESS, inserts, "before")
+    facts = project.agent("describe").only("describe")["migrations"]
+    return {"facts": facts, "offline": offline, "witness": project.run(WITNESS, inserts, "after")}
 
 
 def by_app(found: list[Any], name: Callable[[Any], str]) -> dict[str, Any]:
@@ -339,7 +337,7 @@ def by_app(found: list[Any], name: Callable[[Any], str]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def happened(tmp_path_factory: pytest.TempPathFactory, python: Path) -> Happened:
+def happened(tmp_path_factory: pytest.TempPathFactory, django: Django) -> Happened:
     """Found out once, whichever worker of pytest-xdist comes first."""
     home = tmp_path_factory.getbasetemp()
     home = (home.parent if "PYTEST_XDIST_WORKER" in os.environ else home) / "ground_truth"
@@ -348,7 +346,7 @@ def happened(tmp_path_factory: pytest.TempPathFactory, python: Path) -> Happened
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not answer.exists():
-            answer.write_text(json.dumps(find_out(home, python)))
+            answer.write_text(json.dumps(find_out(home, django)))
     found = json.loads(answer.read_text())
     offline = judge(found["offline"], rebuild_seconds=10).migrations
     return Happened(
