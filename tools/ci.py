@@ -201,9 +201,11 @@ def endings(
     }
 
 
-def none_confirmed(run: Run) -> bool:
-    """Whether no host can have confirmed: on none of them was the flip seen to end, and that comes first on all."""
-    return not any("release" in task.facts and task.facts["release"] == task.facts.get("live") for task in run.tasks)
+def none_confirmed(run: Run, directory: Path) -> bool:
+    """Whether no host can have confirmed: on none of them did the flip end, which comes first on all of them, and every
+    event that Ansible wrote was read."""
+    flipped = any("release" in task.facts and task.facts["release"] == task.facts.get("live") for task in run.tasks)
+    return not flipped and not any(directory.glob("job_events/*-partial.json"))
 
 
 @dataclass(frozen=True)
@@ -336,7 +338,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     after = Aftermath()
     if options.verb == "undo" or (options.verb == "release" and (cancelled or run.exit_code != 0)):
         # What failed has undone itself as a rule, but a playbook that broke has not.
-        after = hosts.undo(at_once=options.verb == "release" and none_confirmed(run))
+        after = hosts.undo(at_once=options.verb == "release" and none_confirmed(run, RUNNER / "artifacts" / ident))
     elif asked:
         after = hosts.look()
     report = Report(

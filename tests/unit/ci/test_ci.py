@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tools import ci
+from tools.ci_report import Run, Task
 
 GITHUB = {
     "GITHUB_ACTIONS": "true",
@@ -131,6 +133,16 @@ def test_what_a_cancelled_job_left_open_is_undone_unless_a_host_of_the_fleet_con
     # with nobody named, nothing is touched
     assert ci.endings(opened, looks, "me") == wanted
     assert ci.endings(opened, looks, "") == {}
+
+
+def test_no_host_can_have_confirmed_while_no_flip_has_ended_and_all_that_was_written_is_read(tmp_path: Path) -> None:
+    prepared = Task("a", "Prepare it", "changed", facts={"release": "2-1.1", "live": "1-1.0"})
+    flipped = Task("a", "Flip to it", "changed", facts={"release": "2-1.1", "live": "2-1.1"})
+    assert ci.none_confirmed(Run("canceled", 254, False, (prepared,)), tmp_path)
+    assert not ci.none_confirmed(Run("canceled", 254, False, (prepared, flipped)), tmp_path)
+    (tmp_path / "job_events").mkdir()
+    (tmp_path / "job_events" / "uuid-partial.json").write_text("{}")
+    assert not ci.none_confirmed(Run("canceled", 254, False, (prepared,)), tmp_path)
 
 
 def test_a_line_that_was_read_while_it_was_written_is_left_out() -> None:
