@@ -18,6 +18,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._artifact import sha2
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
     ATTESTATION,
     SIGNATURE,
+    beside_inventories,
     is_whole,
     sign,
     signing_key,
@@ -43,6 +44,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
         options = dict(self._task.args)
+        given = options.get("signing_key")
+        key = Path(str(given)).expanduser() if given else beside_inventories(task_vars or {}, "signing_key")
+        options["signing_key"] = Path.cwd() / key
         try:
             application = parse(options["application"], file="the application's file")
             version = check_version(str(options["version"]))
@@ -57,7 +61,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         artifacts = Path.cwd() / Path(options.get("artifacts") or "artifacts").expanduser()
         room = artifacts / application.name / version
         payload = room / f"{application.name}-{version}.tar"
-        options["signing_key"] = _key(options)
+        signing_key(options["signing_key"])  # before anything is built: what nobody can vouch for is of no use
         with _source(application, version, options) as found, TemporaryDirectory(prefix="backstay-build-") as temporary:
             commit = found.commit if found else ""
             attested = _attested(payload, commit)
@@ -133,13 +137,6 @@ def attestation(payload: Path) -> Path:
 def signature(payload: Path) -> Path:
     """Where the signature of that attestation lies."""
     return attestation(payload).with_name(attestation(payload).name + SIGNATURE)
-
-
-def _key(options: dict[str, Any]) -> Path:
-    """The key to sign with, before anything is built: a build that nobody can vouch for is of no use."""
-    key = Path.cwd() / Path(str(options.get("signing_key") or "signing_key")).expanduser()
-    signing_key(key)  # refuses here when there is none
-    return key
 
 
 def _attested(payload: Path, commit: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
     PROMOTION,
     SIGNATURE,
     Proof,
+    beside_inventories,
     is_whole,
     promotion_name,
     sign,
@@ -57,7 +58,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
                 datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 str(options.get("by") or ""),
             )
-            key = Path.cwd() / Path(str(options["signing_key"])).expanduser()
+            given = options.get("signing_key")
+            key = Path.cwd() / (Path(str(given)).expanduser() if given else beside_inventories(known, "signing_key"))
             file = Path(str(payload["path"]).removesuffix(".tar") + f".{promotion_name(application.stage)}")
             changed = not stands(file, proof)
             if changed and not self._task.check_mode:

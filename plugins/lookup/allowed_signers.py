@@ -45,7 +45,10 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
-from ansible_collections.backstay.ops.plugins.module_utils._attestation import check_allowed_signers
+from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
+    beside_inventories,
+    check_allowed_signers,
+)
 from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 
 
@@ -55,9 +58,8 @@ class LookupModule(LookupBase):
     def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[str]:
         """The text. Raises AnsibleError, with how to make one, where there is none."""
         self.set_options(var_options=variables, direct=kwargs)
-        known = variables or {}
         given = self.get_option("backstay_allowed_signers")
-        file = Path(str(given or Path(str(known.get("inventory_dir") or ".")) / "allowed_signers"))
+        file = Path(str(given)) if given else beside_inventories(variables or {}, "allowed_signers")
         try:
             text = file.read_text(encoding="utf-8")
             check_allowed_signers(text, origin=str(file))

@@ -47,6 +47,17 @@ def promotion_name(stage: str) -> str:
 # signing, on the controller
 
 
+def beside_inventories(variables: Mapping[str, Any], name: str) -> Path:
+    """Where `name` lies beside the inventories of a run, from Ansible's variables: in the host's own inventory, or else
+    in the first that has it (or its public half)."""
+    sources = [Path(str(source)) for source in variables.get("ansible_inventory_sources") or []]
+    directories = [Path(str(variables["inventory_dir"]))] if variables.get("inventory_dir") else []
+    directories += [source if source.is_dir() else source.parent for source in sources]
+    found = [directory / name for directory in directories]
+    there = [path for path in found if path.exists() or path.with_name(f"{name}.pub").exists()]
+    return (there or found or [Path(name)])[0].absolute()
+
+
 def signing_key(path: Path) -> Path:
     """The private key at `path`, or its public half where an agent holds the private one.
 

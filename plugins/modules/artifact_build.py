@@ -43,9 +43,8 @@ options:
     description:
       - The private OpenSSH key of the controller that signs the attestation, without a passphrase; where only its
         C(.pub) is there, B(ssh-agent) holds the private half. What was built and has no signature yet is signed without
-        being built again.
+        being built again. Without it, C(signing_key) beside the inventory.
     type: path
-    default: signing_key
   rebuild:
     description: Build again what is already there.
     type: bool
@@ -175,7 +174,7 @@ def main() -> None:
             "ref": {"type": "str"},
             "source_directory": {"type": "path"},
             "artifacts": {"type": "path", "default": "artifacts"},
-            "signing_key": {"type": "path", "default": "signing_key", "no_log": False},
+            "signing_key": {"type": "path", "no_log": False},
             "rebuild": {"type": "bool", "default": False},
             "cache": {"type": "path", "default": "/var/cache/backstay/build"},
             "export": {

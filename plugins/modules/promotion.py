@@ -29,9 +29,10 @@ options:
     type: dict
     required: true
   signing_key:
-    description: The private OpenSSH key of the controller, or its name where B(ssh-agent) holds it beside a C(.pub).
+    description:
+      - The private OpenSSH key of the controller, or its name where B(ssh-agent) holds it beside a C(.pub); without it
+        C(signing_key) beside the inventory.
     type: path
-    required: true
   prefix:
     description: How the variables begin that the tasks of the release registered, C(prepared) and C(confirmed).
     type: str
@@ -57,7 +58,6 @@ EXAMPLES = r"""
     application: "{{ lookup('backstay.ops.application', 'audit-portal') }}"
     version: 1.1.0
     payload: "{{ lookup('backstay.ops.payload', 'audit-portal', '1.1.0') }}"
-    signing_key: "{{ inventory_dir }}/signing_key"
   run_once: true
 """
 
@@ -83,7 +83,7 @@ def main() -> None:
             "application": {"type": "dict", "required": True},
             "version": {"type": "str", "required": True},
             "payload": {"type": "dict", "required": True},
-            "signing_key": {"type": "path", "required": True, "no_log": False},
+            "signing_key": {"type": "path", "no_log": False},
             "prefix": {"type": "str", "default": "__release_"},
             "by": {"type": "str", "default": ""},
         },

@@ -63,7 +63,11 @@ class Controller:
         self._send(["tar", "--create", "--null", "--files-from=-"], there, CHECKOUT, CHECKOUT_THERE)
 
     def receive_keys(self) -> None:
-        """How the hosts of its lab are reached, and the lab's authority."""
+        """How the hosts of its lab are reached, the lab's authority, and the key that signs payloads."""
+        signer = b"\0".join(
+            f"inventories/example/{name}".encode() for name in ("signing_key", "signing_key.pub", "allowed_signers")
+        )
+        self._send(["tar", "--create", "--null", "--files-from=-"], signer, CHECKOUT, CHECKOUT_THERE)
         there = f"{CHECKOUT_THERE}/.lab/{self.scene.name}"
         names = b"\0".join(name.encode() for name in ("ssh/id_ed25519", "ssh/id_ed25519.pub", "known_hosts", "ca"))
         self._send(["tar", "--create", "--null", "--files-from=-"], names, self.scene.directory, there)
