@@ -1212,9 +1212,9 @@ class Engine:
         for release in doomed:
             self._forget_files(release)
             self.ledger.append("pruned", release, transaction=transaction.id)
-        for release in history.ordered():
-            if release.state in ("failed", "pruned") and self._files_of(release.id):
-                self._forget_files(release.id)  # a power cut brought back what a killed transaction had removed
+        for past in history.ordered():
+            if past.state in ("failed", "pruned") and self._files_of(past.id):
+                self._forget_files(past.id)  # a power cut brought back what a killed transaction had removed
         self._sweep()
         return f"{len(doomed)} removed"
 

@@ -327,6 +327,32 @@ def test_a_power_cut_at_any_write_leaves_one_whole_release(world: World, record_
     assert not faults, verdict(faults, len(chosen))
 
 
+# What the steps write without the storage, and why its loss harms nobody.
+PAST_THE_STORAGE = {
+    "stage": (f"opt/{NAME}/releases/.", "unpacked aside; the mount is synced before the step is done, or it is undone"),
+    "environment": (f"opt/{NAME}/environments/", "marked unfinished until the mount is synced"),
+    "publish": (f"opt/{NAME}/static/", "the mount is synced before the rename, and after it"),
+    "snapshot": (f"var/lib/backstay/{NAME}/restore-points", "the mount is synced before it gets its name"),
+    "migrate": (f"opt/{NAME}/data.d/", "a database syncs what it commits"),
+    "reverse": (f"opt/{NAME}/data.d/", "a database syncs what it commits"),
+    "prune": (
+        "",
+        "removals alone: of trees whose names are gone, of assets that the next sweep finds again",
+    ),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_whatever_is_written_past_the_storage_is_known_with_the_reason_why_it_may_be_lost(
+    world: World, operation: str
+) -> None:
+    for seen in world.conducted(operation, thorough=ALL).storage.outside:
+        place, why = PAST_THE_STORAGE.get(seen.context, ("nowhere", ""))
+        told = f"{seen.context} {seen.what}, {seen.path}, past the storage: write it through it, or say why not here"
+        assert seen.path.startswith(place), told
+        assert "removals alone" not in why or seen.what == "removed", told
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
     world: World, record_property: Tell, operation: str
