@@ -400,16 +400,16 @@ def _conclusion(
     failures = {row.host: bad for row in rows if (bad := next((phase for phase in hosts[row.host] if phase.bad), None))}
     if len(rows) == 1:
         return failures[rows[0].host].why if failures else f"{application}: {rows[0].happened}."
+    good = [row.host for row in rows if row.good]
+    if one is not False and len(good) == len(rows):
+        return f"{application}: {len(rows)} hosts run one release."
     reasons: dict[str, list[str]] = {}
     for host, bad in failures.items():
         reason = bad.why if bad.state == "failed" else f"unreachable {WHEN[bad.name]}."
         reasons.setdefault(reason, []).append(host)
     told = [f"{names(where)}: {reason}" for reason, where in reasons.items()]
-    good = [row.host for row in rows if row.good]
     unknown = [row.host for row in rows if row.live is None]
     other = [row.host for row in rows if not row.good and row.live is not None]
-    if not failures and one is not False and len(good) == len(rows):
-        return f"{application}: {len(rows)} hosts run one release."
     if one is False and len(good) == len(rows):
         told.append("The hosts run different releases, made by hand: name one with release.yml or rollback.yml.")
     elif good and (other or unknown):

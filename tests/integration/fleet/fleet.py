@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backstay_lab.database import ask_database, make_database
+from backstay_lab.layout import CHECKOUT
 from backstay_lab.scene import APPLICATION, Played, Scene
 
 LAB = "fleet"
@@ -57,6 +58,8 @@ class Fleet(Scene):
             "nginx_certificate_directory": str(self.directory / "certificates"),
             "nginx_ca_certificate": str(self.ca),
             "nginx_ca_key": str(self.ca.with_suffix(".key")),
+            "backstay_signing_key": str(CHECKOUT / "inventories" / "example" / "signing_key"),
+            "backstay_allowed_signers": str(CHECKOUT / "inventories" / "example" / "allowed_signers"),
         }
         groups = {
             "app_servers": {"hosts": dict.fromkeys(HOSTS)},
@@ -97,13 +100,40 @@ class Fleet(Scene):
         extra.setdefault("backstay_build_hosts", BUILDER)
         return super().play(playbook, "-e", f"@{self.secrets}", *arguments, check=check, environment=given, **extra)
 
+    def struck(self, playbook: str, before: str, host: str, **extra: Any) -> Played:
+        """A playbook that loses a host right before it would send it a task."""
+        strike = {"before": before, "command": [str(CHECKOUT / "lab" / "lab"), "--lab", LAB, "cut", host]}
+        environment = {
+            "FLEET_STRIKE": json.dumps(strike),
+            "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),
+            "ANSIBLE_CALLBACKS_ENABLED": "strike",
+        }
+        return self.play(playbook, check=False, environment=environment, **extra)
+
+    def heal(self, host: str) -> None:
+        self.lab.heal(host)
+        self.lab.wait(host)
+
+    def at_rest(self) -> None:
+        """Every host reachable, nothing open, one release on all of them."""
+        for host in HOSTS:
+            self.heal(host)
+        if not self.play("recover", check=False).ok:
+            self.release(VERSIONS[0], again=True, why="so that all hosts are on one release")
+
     def ask(self, sql: str) -> list[str]:
         """Rows of the shared database."""
         return ask_database(self.lab, DATABASE, "portal", sql)
 
-    def each(self, what: Callable[[str], Any]) -> dict[str, Any]:
-        return {host: what(host) for host in HOSTS}
+    def runs(self) -> dict[str, tuple[str, str]]:
+        """What each host serves: payload and configuration of its live release, read from the host alone."""
+        return {host: self.run_by(self.settled(host)) for host in HOSTS}
 
-    def payloads(self) -> dict[str, str]:
-        """What each host serves, by the digest of its payload."""
-        return {host: (self.settled(host)["live"] or {}).get("payload", "") for host in HOSTS}
+    def run_by(self, status: dict[str, Any]) -> tuple[str, str]:
+        confirmed = status["fleet"]["confirmed"]
+        assert status["live"]["id"] == confirmed["release"], status
+        return confirmed["payload"], confirmed["configuration"]
+
+    def ids(self) -> dict[str, list[str]]:
+        """Every release that each host's ledger knows."""
+        return {host: [release["id"] for release in self.status(host)["releases"]] for host in HOSTS}

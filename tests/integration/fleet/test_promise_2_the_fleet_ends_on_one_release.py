@@ -1,0 +1,202 @@
+"""Promise 2 over several hosts: whichever host is lost in whichever phase, all end on one release, at the end of the
+run or of `recover`; the table at the end tells the truth of each host; migrations run once."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+from fleet import CANARY, HOSTS, SHARED, Fleet
+
+LOST = "app3"  # neither the canary nor the first of the inventory
+REACHED = tuple(host for host in HOSTS if host != LOST)
+
+
+def told(output: str) -> dict[str, str]:
+    """What the table says of each host: everything behind its name."""
+    rows = {}
+    for line in output.splitlines():
+        host, _, rest = line.strip().partition("  ")
+        if host in HOSTS and rest.strip():
+            rows[host] = " ".join(rest.split())
+    return rows
+
+
+def flat(output: str) -> str:
+    return " ".join(output.split())
+
+
+def banner(fleet: Fleet, text: str) -> None:
+    """Another configuration, which a release without a version brings: quick, and told apart by its digest."""
+    values = {**SHARED["environment"]["values"], "PORTAL_BANNER": text}
+    fleet.declare(environment={**SHARED["environment"], "values": values})
+
+
+@pytest.fixture
+def changed(fleet: Fleet, request: pytest.FixtureRequest) -> Fleet:
+    """All hosts on one release, and another configuration to release."""
+    banner(fleet, f"for {request.node.name}")
+    return fleet
+
+
+def test_three_hosts_release_together_canaries_first_and_migrate_once(fleet: Fleet) -> None:
+    with fleet.load("--slow", "0", host="app2", rate=20.0) as load:
+        time.sleep(1.0)
+        played = fleet.release("1.1.0", why="together")
+        result = load.stop()
+    assert result.failed == 0, result.failures
+    statuses = {host: fleet.settled(host) for host in HOSTS}
+    assert {status["live"]["version"] for status in statuses.values()} == {"1.1.0"}
+    assert len(set(map(fleet.run_by, statuses.values()))) == 1
+    assert len({status["fleet"]["confirmed"]["run"] for status in statuses.values()}) == 1
+    rows = told(played.output)
+    assert set(rows) == set(HOSTS), played.output
+    assert all(row.endswith("released") for row in rows.values()), rows
+    applied = {host: status["releases"][-1]["migrations"] for host, status in statuses.items()}
+    assert [bool(names) for names in applied.values()].count(True) == 1, f"each migration runs once: {applied}"
+    flips = {host: when(fleet, host, "flip") for host in HOSTS}
+    assert min(flips.values()) == flips[CANARY], flips
+    assert when(fleet, CANARY, "verify", "done") < min(flips[host] for host in HOSTS if host != CANARY), flips
+
+
+def when(fleet: Fleet, host: str, step: str, state: str = "begin") -> str:
+    """When the newest transaction of a host came to a step, from its journal."""
+    name = "/var/lib/backstay/audit-portal/journal.d"
+    text = fleet.lab.exec(host, "sh", "-c", f"cat {name}/$(ls -t {name} | head -n 1)").stdout
+    records = [json.loads(line) for line in text.splitlines()]
+    return next(str(record["time"]) for record in records if (record["step"], record["state"]) == (step, state))
+
+
+def test_a_host_that_is_not_there_stops_the_release_before_anything_is_touched(changed: Fleet) -> None:
+    before = changed.ids()
+    changed.lab.cut(LOST)
+    played = changed.release(check=False)
+    changed.heal(LOST)
+    assert not played.ok
+    rows = told(played.output)
+    assert rows[LOST].startswith("? unreachable: before anything was touched"), played.output
+    assert all("untouched" in rows[host] for host in REACHED), rows
+    assert changed.ids() == before
+    assert not any(changed.status(host)["configuration_changed"] for host in HOSTS), "it was declared on some"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ("Close the door", "between prepare and flip"),
+        ("Flip to it", "while it flipped"),
+        ("Watch it", "between flip and confirm"),
+    ],
+)
+def test_a_host_lost_before_anybody_confirmed_takes_all_back(changed: Fleet, task: str, words: str) -> None:
+    before = changed.runs()
+    played = changed.struck("release", task, LOST)
+    assert not played.ok
+    rows = told(played.output)
+    assert rows[LOST].startswith(f"? unreachable: {words}"), played.output
+    assert all("undone" in rows[host] for host in REACHED), rows
+    assert {host: changed.run_by(changed.settled(host)) for host in REACHED} == {host: before[host] for host in REACHED}
+    if task == "Close the door":
+        moved = [host for host in REACHED if '"step":"flip"' in journal(changed, host)]
+        assert moved == [], "somebody flipped although a host was lost before"
+    changed.heal(LOST)
+    recovered = changed.play("recover")
+    assert changed.runs() == before, recovered.output
+    assert set(told(recovered.output)) == set(HOSTS), recovered.output
+
+
+def journal(fleet: Fleet, host: str) -> str:
+    name = "/var/lib/backstay/audit-portal/journal.d"
+    return fleet.lab.exec(host, "sh", "-c", f"cat {name}/$(ls -t {name} | head -n 1)").stdout
+
+
+def test_a_host_lost_when_the_others_confirm_goes_forward_with_recover(changed: Fleet) -> None:
+    before = changed.runs()
+    played = changed.struck("release", "Confirm it", LOST)
+    confirmed_by_the_others(changed, played, before)
+    changed.heal(LOST)
+    recovered = changed.play("recover")
+    assert "was confirmed" in told(recovered.output)[LOST], recovered.output
+    after = changed.runs()
+    assert len(set(after.values())) == 1, after
+    assert after[LOST] != before[LOST]
+    again = changed.play("recover")
+    assert "changed=1" not in again.output
+    assert changed.runs() == after
+
+
+def test_a_host_whose_dead_man_switch_was_faster_is_released_to_again_by_recover(changed: Fleet) -> None:
+    before = changed.runs()
+    played = changed.struck("release", "Confirm it", LOST, confirm_seconds=5)
+    confirmed_by_the_others(changed, played, before)
+    deadline = time.monotonic() + 60
+    while changed.lab.exec(LOST, "test", "-e", f"{STATE}/journal.jsonl", check=False).ok:
+        assert time.monotonic() < deadline, "it never flipped back"
+        time.sleep(0.3)
+    changed.heal(LOST)
+    assert changed.run_by(changed.status(LOST)) == before[LOST], "it flipped back by itself"
+    recovered = changed.play("recover")
+    assert "is live, as on the other hosts" in told(recovered.output)[LOST], recovered.output
+    after = changed.runs()
+    assert len(set(after.values())) == 1, after
+    assert after[LOST] != before[LOST]
+
+
+STATE = "/var/lib/backstay/audit-portal"
+
+
+def confirmed_by_the_others(fleet: Fleet, played: Any, before: dict[str, tuple[str, str]]) -> None:
+    assert not played.ok, "a run that left a host behind is no success"
+    rows = told(played.output)
+    assert rows[LOST].startswith("? unreachable: while it confirmed"), played.output
+    assert all("released" in rows[host] for host in REACHED), rows
+    assert f"{LOST} did not: run playbooks/recover.yml" in flat(played.output), played.output
+    assert all(fleet.run_by(fleet.settled(host)) != before[host] for host in REACHED)
+
+
+def test_three_hosts_roll_back_together_or_not_at_all(changed: Fleet) -> None:
+    before = changed.runs()
+    changed.release(why="to go back from")
+    ahead = changed.runs()
+    assert ahead != before
+    struck = changed.struck("rollback", "Flip to it", LOST)
+    assert not struck.ok
+    rows = told(struck.output)
+    assert rows[LOST].startswith("? unreachable: while it flipped"), struck.output
+    assert all("undone" in rows[host] for host in REACHED), rows
+    changed.heal(LOST)
+    changed.play("recover")
+    assert changed.runs() == ahead
+    played = changed.rollback()
+    assert all("rolled back" in row for row in told(played.output).values()), played.output
+    assert changed.runs() == before
+    assert len(set(before.values())) == 1
+
+
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "SQLite",
+        {"databases": [{"name": "default", "engine": "sqlite", "path": "db/portal.sqlite3"}]},
+        "is an SQLite file, of which each host would have its own: use PostgreSQL",
+    ),
+    ("media", {"media": "media"}, "`media` is a directory of one host"),
+    ("a singleton", {"processes": {"scheduler": {"singleton": True}}}, "it would run 3 times"),
+]
+
+
+@pytest.mark.parametrize(("override", "reason"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+def test_what_belongs_to_one_host_is_refused_on_three(fleet: Fleet, override: dict[str, Any], reason: str) -> None:
+    before = fleet.ids()
+    fleet.declare(**override)
+    try:
+        played = [fleet.play("site", "--limit", "app_servers", check=False), fleet.release("1.1.0", check=False)]
+    finally:
+        fleet.declare()
+    for refused in played:
+        assert not refused.ok, refused.output
+        assert reason in flat(refused.output), refused.output
+        assert "(app1, app2, app3)" in flat(refused.output), refused.output
+    assert fleet.ids() == before
+    assert not any(fleet.status(host)["configuration_changed"] for host in HOSTS)
