@@ -4,9 +4,10 @@
 
 Actions: `state` (what is applied, known, pending, unknown), `describe` (that, and each pending migration's operations
 as facts), `operations` (the same facts of every migration, without any database), `migrate`, and `reverse`.
-Options: `databases`; `reverse`, the migrations to take back; `lock_seconds` and `statement_seconds`, how long one
-statement may wait for a lock and may take; `wait_seconds`, how long another host may migrate the same database before
-this one gives up; `engine`, for `operations` alone.
+Options: `databases`; `reverse`, the migrations to take back; `known`, those that the release before knows: `describe`
+then tells of all others, also where another host has applied them already; `lock_seconds` and `statement_seconds`, how
+long one statement may wait for a lock and may take; `wait_seconds`, how long another host may migrate the same database
+before this one gives up; `engine`, for `operations` alone.
 
 The working directory is the release's code/. Standard output belongs to the agent alone: whatever the application
 prints goes to standard error, whose last line is the reason when the exit code is not 0. Exit codes: 0 done, 1 a
@@ -23,7 +24,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,7 @@ class Options:
 
     databases: tuple[str, ...] = ("default",)
     reverse: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
     lock_seconds: float | None = None
     statement_seconds: float | None = None
     wait_seconds: float = 0.0
@@ -80,7 +82,7 @@ def parse_options(text: str) -> Options:
     """Options from one JSON object. Raises Refusal for one that cannot be read."""
     try:
         given = json.loads(text)
-        for name in ("databases", "reverse"):
+        for name in ("databases", "reverse", "known"):
             given[name] = tuple(given.get(name) or ()) or getattr(Options, name)
         return Options(**given)
     except (ValueError, TypeError, AttributeError) as wrong:
@@ -164,18 +166,43 @@ def _name(alias: str, migration: str) -> str:
 # facts about operations
 
 
-def describe(databases: Sequence[str]) -> list[dict[str, Any]]:
-    """Each pending migration, in the order in which it would be applied, with its operations as facts."""
+def describe(databases: Sequence[str], known: Sequence[str]) -> list[dict[str, Any]]:
+    """Each pending migration, in the order in which it would be applied, with its operations as facts; with `known`,
+    also those applied that are not among them."""
     found = []
     for alias in databases:
         executor = _executor(alias)
-        plan = [migration for migration, _unused in executor.migration_plan(executor.loader.graph.leaf_nodes())]
-        if plan:
-            survey = Survey(alias, _connection(alias))
-            survey.look()
-            before = executor._create_project_state(with_applied_migrations=True)
-            found += survey.migrations(plan, before, together=True)
+        leaves = executor.loader.graph.leaf_nodes()
+        pending = {migration for migration, _unused in executor.migration_plan(leaves)}
+        plan = [migration for migration, _unused in executor.migration_plan(leaves, clean_start=True)]
+        new = {each for each in plan if known and not _is_known(alias, each, known)}
+        if not pending and not new:
+            continue
+        survey = Survey(alias, _connection(alias), pending=pending)
+        survey.look()
+        ordered = _told_last(plan, pending | new)
+        found += survey.migrations(ordered, _empty_state(executor.loader), told=pending | new)
     return found
+
+
+def _is_known(alias: str, migration: Any, known: Sequence[str]) -> bool:
+    """Whether a release knows a migration, by its name or by those that it replaces."""
+    names = [_name(alias, f"{app}.{name}") for app, name in migration.replaces]
+    return _name(alias, str(migration)) in known or (bool(names) and all(name in known for name in names))
+
+
+def _told_last(plan: Sequence[Any], told: Collection[Any]) -> Sequence[Any]:
+    """The plan with what is not told of first, where nothing of that depends on what is: models are made only for
+    migrations that are told of, and each later change of the state would make them again."""
+    first = [each for each in plan if each not in told]
+    keys = {(each.app_label, each.name) for each in told}
+    if any(tuple(dependency) in keys for each in first for dependency in each.dependencies):
+        return plan
+    return [*first, *(each for each in plan if each in told)]
+
+
+def _empty_state(loader: Any) -> Any:
+    return import_module("django.db.migrations.state").ProjectState(real_apps=loader.unmigrated_apps)
 
 
 def operations(databases: Sequence[str], engine: str | None) -> list[dict[str, Any]]:
@@ -189,8 +216,7 @@ def operations(databases: Sequence[str], engine: str | None) -> list[dict[str, A
         for leaf in sorted(loader.graph.leaf_nodes()):
             plan |= dict.fromkeys(loader.graph.forwards_plan(leaf))
         survey = Survey(alias, _connection(alias), engine=engine)
-        empty = import_module("django.db.migrations.state").ProjectState(real_apps=loader.unmigrated_apps)
-        found += survey.migrations([loader.graph.nodes[key] for key in plan], empty, together=False)
+        found += survey.migrations([loader.graph.nodes[key] for key in plan], _empty_state(loader))
     return found
 
 
@@ -200,7 +226,10 @@ class Survey:
     `look` reads which tables there are; without it nothing is asked of the database, and sizes are unknown (None).
     """
 
-    def __init__(self, alias: str, connection: Any, *, engine: str | None = None) -> None:
+    def __init__(
+        self, alias: str, connection: Any, *, engine: str | None = None, pending: Collection[Any] = ()
+    ) -> None:
+        self.pending = pending
         self.alias = alias
         self.connection = connection
         self.engine: str = engine or connection.vendor
@@ -208,6 +237,7 @@ class Survey:
         self.sizes: dict[str, tuple[int | None, int | None]] = {}
         self.new_tables: set[str] = set()
         self.new_columns: set[tuple[str, str]] = set()
+        self.is_pending = False  # the migration at hand
 
     def look(self) -> None:
         try:
@@ -215,13 +245,22 @@ class Survey:
         except Exception as error:
             raise Refusal(f"the database {self.alias!r} cannot be read: {sentence(error)}", exit_code=2) from error
 
-    def migrations(self, plan: Sequence[Any], state: Any, *, together: bool) -> list[dict[str, Any]]:
-        """The facts of migrations in order. `together`: they are one release, so that what one of them creates is
-        unknown to the release before, and the next one cannot take it away from anybody."""
+    def migrations(
+        self, plan: Sequence[Any], state: Any, *, told: Collection[Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """The facts of a plan's migrations, from the state before the first of them.
+
+        Those `told` of are one release: what one of them creates is unknown to the release before, and the next one
+        cannot take it away from anybody. None is all, each by itself.
+        """
         found = []
         for migration in plan:
-            if not together:
+            if told is None:
                 self.new_tables, self.new_columns = set(), set()
+            elif migration not in told:
+                migration.mutate_state(state, preserve=False)
+                continue
+            self.is_pending = migration in self.pending
             facts: list[dict[str, Any]] = []
             for operation in migration.operations:
                 before = state.clone()
@@ -232,6 +271,7 @@ class Survey:
                     "database": self.alias,
                     "engine": self.engine,
                     "atomic": bool(migration.atomic),
+                    "pending": self.is_pending,
                     "after": [_name(self.alias, f"{app}.{name}") for app, name in migration.dependencies],
                     "operations": facts,
                 }
@@ -445,7 +485,8 @@ class Survey:
 
     def _nulls(self, table: str, column: str | None) -> bool | None:
         """Whether a column holds a NULL now; None where nobody knows."""
-        if column is None or self.tables is None or table not in self.tables or (table, column) in self.new_columns:
+        new = table in self.new_tables or (table, column) in self.new_columns
+        if not self.is_pending or new or column is None or self.tables is None or table not in self.tables:
             return None
         names = [self.connection.ops.quote_name(name) for name in (table, column)]
         with self.connection.cursor() as cursor:
@@ -492,7 +533,9 @@ class Survey:
     ) -> tuple[list[str], list[str]]:
         """The tables that SQLite would rewrite row by row, and those that it would index (one entry an index), by the
         statements of Django's own editor; nothing is executed."""
-        if self.engine != "sqlite" or self.tables is None or facts["table"] not in self.tables or facts["new_table"]:
+        if self.engine != "sqlite" or self.tables is None or facts["table"] not in self.tables:
+            return [], []
+        if facts["new_table"] or not self.is_pending:
             return [], []
         editor = self.connection.schema_editor(collect_sql=True, atomic=False)
         editor.deferred_sql = []  # as if it was entered, which would write
@@ -846,7 +889,7 @@ def work(arguments: Sequence[str], tell: Tell) -> None:
     elif action == "reverse":
         reverse(options, tell)
     elif action == "describe":
-        tell({"event": "describe", "migrations": describe(options.databases)})
+        tell({"event": "describe", "migrations": describe(options.databases, options.known)})
     tell({"event": "state", **state(options.databases)})
 
 

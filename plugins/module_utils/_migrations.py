@@ -173,7 +173,7 @@ def judge(facts: Sequence[Facts], *, rebuild_seconds: float, engine: str | None 
 
 
 def index_estimate(rows: int | None) -> float:
-    """How long SQLite takes to index so many rows, in seconds, at worst: 1 M rows took 4.7 to 6.1 s, measured as above."""
+    """How long SQLite takes to index so many rows, in seconds, at worst: 1 M took 4.7 to 6.1 s, measured as above."""
     return (rows or 0) / INDEXED_ROWS_PER_SECOND
 
 
@@ -185,7 +185,8 @@ def _judge_one(facts: Facts, limit: float, engine: str) -> MigrationVerdict:
     seconds = sum(rebuild_estimate(each["rows"], each["bytes"]) for each in rebuilds)
     seconds = round(seconds + sum(index_estimate(each["rows"]) for each in indexes), 1)
     reasons = [each.reason for each in findings]
-    needs = next((each.reason for each in findings if each.verdict == "breaking"), None)
+    pending = facts.get("pending", True)  # else another host of this database, or an earlier attempt, applied it
+    needs = next((each.reason for each in findings if each.verdict == "breaking" and pending), None)
     if seconds > 0:
         tables = ", ".join(dict.fromkeys(f"{each['table']}{_size(each)}" for each in (*rebuilds, *indexes)))
         long = f"SQLite {'rewrites' if rebuilds else 'indexes'} {tables} in about {seconds:g} s"

@@ -39,8 +39,8 @@ class MigrationState:
     """Migrations as `app.name`, or `database:app.name` where the database is not the default one.
 
     `unknown` are applied and not in this code: a newer release left them. `seconds` tells how long each migration took
-    that this run applied or took back. `facts` are those of the pending migrations, where they were asked for
-    (`describe`), or of all (`operations`); `_migrations.judge` reads them.
+    that this run applied or took back. `facts` are those of the pending migrations and of those that the release before
+    does not know, where they were asked for (`describe`), or of all (`operations`); `_migrations.judge` reads them.
     """
 
     applied: tuple[str, ...] = ()
@@ -104,9 +104,12 @@ class Runtime(Protocol):
     ) -> list[str]:
         """What to execute for one process of a release."""
 
-    def agent_command(self, release_dir: Path, action: str, *, reverse: Sequence[str] = ()) -> list[str]:
+    def agent_command(
+        self, release_dir: Path, action: str, *, reverse: Sequence[str] = (), known: Sequence[str] = ()
+    ) -> list[str]:
         """What to execute in the release's code/ to learn about its migrations (`state`; `describe`, with the facts of
-        those pending), to apply them (`migrate`), or to take back those named in `reverse` (`reverse`)."""
+        those pending and of those that are not `known` to the release before), to apply them (`migrate`), or to take
+        back those named in `reverse` (`reverse`)."""
 
     def parse_agent(self, output: str) -> MigrationState:
         """What the agent printed. Raises BackstayError when it did not finish."""
@@ -200,7 +203,9 @@ class DjangoRuntime:
             wsgi,
         ]
 
-    def agent_command(self, release_dir: Path, action: str, *, reverse: Sequence[str] = ()) -> list[str]:
+    def agent_command(
+        self, release_dir: Path, action: str, *, reverse: Sequence[str] = (), known: Sequence[str] = ()
+    ) -> list[str]:
         limits = self.application.releases.migrations
         options: dict[str, Any] = {
             "lock_seconds": limits.lock_seconds,
@@ -210,6 +215,8 @@ class DjangoRuntime:
         }
         if reverse:
             options["reverse"] = list(reverse)
+        if known:
+            options["known"] = list(known)
         return self._agent(release_dir / "venv", action, options)
 
     def _agent(self, environment: Path, action: str, options: Mapping[str, Any]) -> list[str]:

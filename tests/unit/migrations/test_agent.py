@@ -85,6 +85,19 @@ def test_one_call_tells_the_state_and_the_facts_of_what_is_pending_and_the_next_
     again = shop.agent("migrate")
     assert [event["event"] for event in again.events] == ["state"], "what is applied was applied again"
 
+    told = shop.agent("describe").only("describe")["migrations"]
+    assert told == [], "nothing is pending"
+    told = shop.agent("describe", known=["shop.0001_initial"]).only("describe")["migrations"]
+    assert [(each["name"], each["pending"]) for each in told] == [
+        ("shop.0002_price", False),
+        ("shop.0003_weight", False),
+    ]
+    late = judge(told, rebuild_seconds=10)
+    assert [(each.name, each.verdict, each.undo) for each in late.migrations] == [
+        (each.name, each.verdict, each.undo) for each in verdict.migrations
+    ], "a host that comes second knows less about the way back"
+    assert late.needs_maintenance == ()
+
 
 @pytest.mark.parametrize(
     ("atomic", "of_it"),

@@ -145,6 +145,8 @@ def test_the_agent_is_asked_about_the_declared_databases(application: Applicatio
 def test_the_agent_is_told_what_to_take_back(application: Application) -> None:
     command = runtime.runtime_of(application).agent_command(RELEASE, "reverse", reverse=("a.2", "a.3"))
     assert json.loads(command[-1])["reverse"] == ["a.2", "a.3"]
+    command = runtime.runtime_of(application).agent_command(RELEASE, "describe", known=("a.1",))
+    assert json.loads(command[-1])["known"] == ["a.1"]
 
 
 def test_the_agents_answer_is_its_last_line_with_the_seconds_of_those_before(application: Application) -> None:
