@@ -46,7 +46,7 @@ KEPT_RUNS = 30
 UNDO_SECONDS = 120.0
 LOOK_TASK, END_TASK = "Read the journal of an open transaction", "Read whose transaction is open"
 # A job that was killed between two phases is undone by its hosts after this long (seconds).
-DEADLINES = {"prepare_seconds": 120, "confirm_seconds": 60}
+DEADLINES = {"prepare_seconds": 300, "confirm_seconds": 60}
 
 # What Ansible, ssh and git need to run. Whatever else it needs is named with --pass.
 HARMLESS = re.compile(
@@ -189,13 +189,13 @@ def endings(
     """
     mine = {host: begun for host, records in opened.items() if (begun := begun_by(records, by))}
     past = {host for host in mine if any(record.get("step") == "confirm" for record in opened[host])}
-    confirmed = {(mine[host]["operation"], mine[host]["version"], mine[host]["payload"]) for host in past}
+    confirmed = {(mine[host]["version"], mine[host]["payload"]) for host in past}
     for host, look in looks.items():
         live = look.get("live") or {}
         if host not in mine and live.get("by") == by:
-            confirmed.add(("release", live.get("version"), live.get("payload")))
+            confirmed.add((live.get("version"), live.get("payload")))
     return {
-        host: "confirmed" if (begun["operation"], begun["version"], begun["payload"]) in confirmed else "aborted"
+        host: "confirmed" if (begun["version"], begun["payload"]) in confirmed else "aborted"
         for host, begun in mine.items()
         if host not in past
     }
@@ -336,9 +336,9 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     hosts = Hosts(ident, given, clean, by)
     asked = options.verb in ("release", "rollback", "undo")
     after = Aftermath()
-    if options.verb == "undo" or (options.verb == "release" and (cancelled or run.exit_code != 0)):
+    if options.verb == "undo" or (asked and (cancelled or run.exit_code != 0)):
         # What failed has undone itself as a rule, but a playbook that broke has not.
-        after = hosts.undo(at_once=options.verb == "release" and none_confirmed(run, RUNNER / "artifacts" / ident))
+        after = hosts.undo(at_once=options.verb != "undo" and none_confirmed(run, RUNNER / "artifacts" / ident))
     elif asked:
         after = hosts.look()
     report = Report(

@@ -87,11 +87,10 @@ class Run:
                 found.update({step.title: step for step in task.steps})
         return tuple(found.values())
 
-    def fact(self, host: str, name: str) -> Any:
-        """What the last task of a host that told this said."""
-        return next(
-            (task.facts[name] for task in reversed(self.tasks) if task.host == host and name in task.facts), None
-        )
+    def fact(self, host: str, name: str) -> str:
+        """What the last task of a host that told this said, such as the id of a release; empty where none did."""
+        told = (task.facts.get(name) for task in reversed(self.tasks) if task.host == host)
+        return next((value for value in told if isinstance(value, str)), "")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,12 @@ class Report:
 
     @property
     def cancelled(self) -> bool:
-        return self.run.status in ("canceled", "killed")
+        return self.run.status == "canceled"
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run was ended from outside, so that its playbook could not clean up."""
+        return self.run.status in ("canceled", "killed", "timeout")
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -136,6 +140,9 @@ class Report:
         """(exit code, sentence): 0 as asked, 1 not, 3 a person must look, 130 cancelled."""
         if self.cancelled:
             return CANCELLED, self._after_cancelling("Cancelled")
+        if self.interrupted:
+            ended = self.looks and not self.left_open
+            return (FAILED if ended else LOOK_AT_IT), self._after_cancelling("ansible-runner ended without a result")
         if self.verb == "undo":
             ended = self.looks and not self.left_open
             return (DONE if ended else LOOK_AT_IT), self._after_cancelling("Asked for what a cancelled job left")
@@ -144,6 +151,8 @@ class Report:
             unknown = [host for host in failed if self._unknown(host)]
             if unknown:
                 return LOOK_AT_IT, f"Failed, and {', '.join(unknown)} did not say what is live there: look at it."
+            if self.left_open:
+                return LOOK_AT_IT, self._after_cancelling("Failed")
             if self._differ():
                 return (
                     LOOK_AT_IT,
@@ -371,8 +380,8 @@ def became(report: Report, host: str) -> str:
     failed = report.run.failures(host)
     if failed:
         return failed[0].outcome
-    if report.cancelled:
-        return "done" if host in report.confirmed else "cancelled"
+    if report.interrupted:
+        return "done" if host in report.confirmed else "cancelled" if report.cancelled else "interrupted"
     if host not in report.run.hosts:
         return "not asked"
     changed = any(task.outcome == "changed" and task.steps for task in report.run.tasks if task.host == host)
