@@ -293,6 +293,22 @@ def test_the_diff_names_secrets_and_never_shows_them(tmp_path: Path) -> None:
     assert not any(text in str(declared.diff(planned)) for text in (SECRET, "the old one", "gone too"))
 
 
+def test_who_may_vouch_for_payloads_is_declared_shown_and_left_alone_where_nobody_says(tmp_path: Path) -> None:
+    room = tmp_path / f"etc/backstay/{NAME}"
+    room.mkdir(parents=True)
+    (room / "allowed_signers").write_text("ada ssh-ed25519 AAAA\n")
+    assert room / "allowed_signers" not in declaration(tmp_path).plan().files
+    secrets = {"SECRET_KEY": SECRET}
+    same = Declaration(FILE, secrets, allowed_signers="ada ssh-ed25519 AAAA\n\n", root=tmp_path, runner=Systemd(""))
+    assert room / "allowed_signers" not in same.plan().files
+    other = Declaration(FILE, secrets, allowed_signers="eve ssh-ed25519 BBBB\n", root=tmp_path, runner=Systemd(""))
+    planned = other.plan()
+    shown = {part.get("after_header"): part for part in other.diff(planned)}[str(room / "allowed_signers")]
+    assert (shown["before"], shown["after"]) == ("ada ssh-ed25519 AAAA\n", "eve ssh-ed25519 BBBB\n")
+    with pytest.raises(InputError, match="names nobody"):
+        Declaration(FILE, secrets, allowed_signers="# nobody yet\n", root=tmp_path, runner=Systemd(""))
+
+
 def test_what_the_live_release_runs_with_is_compared(tmp_path: Path) -> None:
     declared = declaration(tmp_path)
     room = tmp_path / f"etc/backstay/{NAME}/releases/0001-1.0.0"

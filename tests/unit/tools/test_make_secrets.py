@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,36 @@ def test_the_applications_files_say_what_is_secret(tmp_path: Path) -> None:
     (tmp_path / "applications" / "portal.override.yml").write_text("environment: {values: {A: b}}\n")
     (tmp_path / "applications" / "plain.yml").write_text("name: plain\n")
     assert make_secrets.wanted_by(tmp_path) == {"plain": [], "portal": ["SECRET_KEY"]}
+
+
+def test_an_inventory_gets_a_key_and_a_list_that_names_it_once(tmp_path: Path) -> None:
+    assert make_secrets.make_signer(tmp_path) == ["signing_key", "allowed_signers"]
+    key, signers = tmp_path / "signing_key", tmp_path / "allowed_signers"
+    assert key.stat().st_mode & 0o777 == 0o600
+    public = key.with_suffix(".pub").read_text().split()[:2]
+    assert public[0] == "ssh-ed25519"
+    assert signers.read_text().splitlines()[-1].split() == [
+        tmp_path.name,
+        'namespaces="backstay-attestation,backstay-promotion"',
+        *public,
+    ]
+    before = key.read_bytes(), signers.read_bytes()
+    assert make_secrets.make_signer(tmp_path) == []
+    key.with_suffix(".pub").unlink()
+    signers.unlink()
+    assert make_secrets.make_signer(tmp_path) == ["allowed_signers"]
+    assert (key.read_bytes(), signers.read_bytes()) == before
+
+
+def test_a_key_that_an_agent_holds_is_named_and_not_replaced(tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / "signing_key")], check=True)
+    (tmp_path / "signing_key").unlink()
+    assert make_secrets.make_signer(tmp_path) == ["allowed_signers"]
+    assert not (tmp_path / "signing_key").exists()
+
+
+def test_an_inventory_that_names_the_files_of_another_gets_none(tmp_path: Path) -> None:
+    (tmp_path / "group_vars" / "all").mkdir(parents=True)
+    (tmp_path / "group_vars" / "all" / "trust.yml").write_text("backstay_signing_key: ../staging/signing_key\n")
+    assert make_secrets.make_signer(tmp_path) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["group_vars"]
