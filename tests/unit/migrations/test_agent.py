@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils._migrations import judge
-
-from .conftest import ROOT, Django, Project
+from tests.django_project import ROOT, Django, Project
 
 THING = """
     migrations.CreateModel("Thing", [

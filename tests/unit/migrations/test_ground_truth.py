@@ -12,14 +12,12 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils._migrations import MigrationVerdict, Verdict, judge
-
-from .conftest import Django, Project
+from tests.django_project import Django, Project
 
 BASE = """
     migrations.CreateModel(
@@ -49,7 +47,8 @@ django.setup()
 from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
-connection.cursor().execute("PRAGMA synchronous=OFF")
+if connection.vendor == "sqlite":
+    connection.cursor().execute("PRAGMA synchronous=OFF")
 loader = MigrationLoader(connection)
 
 def attempt(work):
@@ -317,9 +316,8 @@ class Happened:
     witness: dict[str, dict[str, str]]
 
 
-def find_out(home: Path, django: Django) -> dict[str, Any]:
+def find_out(project: Project) -> dict[str, Any]:
     """Write the project, let the release before work in it, ask the agent, migrate, and see what happens."""
-    project = Project(home, django)
     newer = project.run("import django, json; print(json.dumps(django.VERSION >= (5, 1)))")
     for app, case in CASES.items():
         project.migration(app, "0001_initial", BASE.format(app=app))
@@ -346,7 +344,7 @@ def happened(tmp_path_factory: pytest.TempPathFactory, django: Django) -> Happen
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not answer.exists():
-            answer.write_text(json.dumps(find_out(home, django)))
+            answer.write_text(json.dumps(find_out(Project(home, django))))
     found = json.loads(answer.read_text())
     offline = judge(found["offline"], rebuild_seconds=10).migrations
     return Happened(
