@@ -32,7 +32,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor
-from ansible_collections.backstay.ops.plugins.module_utils._steps import PHASES, all_steps
+from ansible_collections.backstay.ops.plugins.module_utils._steps import PHASES
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
 
 from .lossy_storage import LossyStorage
@@ -275,13 +275,6 @@ def conduct(engine: CrashEngine, request: Request, *, operation: str = "") -> Tr
     conductor.end("confirmed")
     engine.operation = ""
     return transaction
-
-
-def request_for(operation: str, payloads: Payloads, layout: Layout) -> Request:
-    """What leads to an operation: those that reserve an id release a payload, the others go back."""
-    if "reserve" in all_steps(operation):
-        return Request("release", by="tests", version="1.2.0", payload=payloads.send("1.2.0", layout), again=True)
-    return Request("rollback", by="tests")
 
 
 def play(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:

@@ -34,12 +34,46 @@ from ansible_collections.backstay.ops.plugins.module_utils._steps import (
 )
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
-from .host import NAME, CrashEngine, Host, Payloads, Quick, conduct, database, declare, engine_on, play, request_for
+from .host import NAME, CrashEngine, Host, Payloads, Quick, conduct, database, declare, engine_on, play
 from .lossy_storage import LossyStorage, Tree, fingerprint, lay
 
 Tell = Callable[[str, object], None]
 ALL = os.environ.get("BACKSTAY_ALL") == "1"
 SEED = 20261121
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """An operation on a host: one on which nothing is live yet, or one that has released twice."""
+
+    name: str
+    operation: str
+    first: bool = False
+    configuration: bool = False  # the payload that is live, configured anew
+
+    @property
+    def old(self) -> str | None:
+        return None if self.first else "0002-1.1.0"
+
+    @property
+    def new(self) -> str:
+        if "reserve" not in all_steps(self.operation):
+            return "0001-1.0.0"
+        return "0001-1.2.0" if self.first else "0003-1.1.0" if self.configuration else "0003-1.2.0"
+
+    def request(self, world: World) -> Request:
+        """Those that reserve an id release a payload; the others go back."""
+        if "reserve" not in all_steps(self.operation):
+            return Request("rollback", by="tests")
+        if self.configuration:
+            return Request("release", by="tests")
+        return world.request()
+
+
+# Enumerated, so that a new operation is swept without anyone remembering.
+SCENARIOS = {operation: Scenario(operation, operation) for operation in OPERATIONS}
+MORE = [Scenario("first release", "release", first=True), Scenario("configuration", "release", configuration=True)]
+SCENARIOS |= {scenario.name: scenario for scenario in MORE}
 
 
 @dataclass(frozen=True)
@@ -81,14 +115,20 @@ class World:
         monkeypatch.setattr(_runtime, "Storage", lambda: self.lossy or self.quick)
         declare(self.layout)
         engine, _host = engine_on(self.layout, self.quick)
+        self.starts = {True: self.read()}
+        self.before = {True: database(self.layout)}
         for version in ("1.0.0", "1.1.0"):
-            payload = self.payloads.send(version, self.layout)
-            conduct(engine, Request("release", by="tests", version=version, payload=payload))
-        self.start = self.read()
-        self.before = database(self.layout)
+            conduct(engine, self.request(version))
+        self.starts[False] = self.read()
+        self.before[False] = database(self.layout)
         self.remember()
-        conduct(engine, request_for("release", self.payloads, self.layout))
+        conduct(engine, self.request())
         self.remember()
+
+    def request(self, version: str = "1.2.0") -> Request:
+        """To release a version, also one that is live; its payload was sent."""
+        payload = self.payloads.send(version, self.layout)
+        return Request("release", by="tests", version=version, payload=payload, again=True)
 
     def _fsync(self, descriptor: int) -> None:
         if self.lossy is not None:
@@ -103,7 +143,7 @@ class World:
         for path in tree:
             if path.startswith(f"opt/{NAME}/releases/") and path.endswith("/manifest.json"):
                 release = path.split("/")[3]
-                self.whole[release] = self.files_of(release, tree)
+                self.whole.setdefault(release, self.files_of(release, tree))
 
     def files_of(self, release: str, tree: Tree) -> Tree:
         """All that a release needs to run: files, virtualenv, configuration, units, and its assets."""
@@ -142,20 +182,22 @@ class World:
             self.lossy = None
         return Sweep(list(found.values()), storage, states)
 
-    def conducted(self, operation: str, *, thorough: bool) -> Sweep:
+    def conducted(self, scenario: Scenario, *, thorough: bool) -> Sweep:
         """An operation, from the beginning to its end; swept once in one manner."""
-        if (operation, thorough) in self.swept:
-            return self.swept[operation, thorough]
-        lay(self.start, self.root)
-        request = request_for(operation, self.payloads, self.layout)
+        key = (scenario.name, thorough)
+        if key in self.swept:
+            return self.swept[key]
+        lay(self.starts[scenario.first], self.root)
+        request = scenario.request(self)
 
         def work(storage: LossyStorage) -> None:
             storage.context = "begin"
-            conduct(engine_on(self.layout, storage)[0], request, operation=operation)
+            conduct(engine_on(self.layout, storage)[0], request, operation=scenario.operation)
 
-        self.swept[operation, thorough] = self.sweep(work, thorough=thorough)
-        self.after[operation] = database(self.layout)
-        return self.swept[operation, thorough]
+        self.swept[key] = self.sweep(work, thorough=thorough)
+        self.after[scenario.name] = database(self.layout)
+        self.remember()
+        return self.swept[key]
 
     def recovered(self, survivor: Survivor, *, thorough: bool) -> Sweep:
         """The recovery of what survived a power cut, itself cut off."""
@@ -167,11 +209,11 @@ class World:
 
         return self.sweep(work, thorough=thorough, step=survivor.step)
 
-    def killed(self, operation: str, point: int, *, thorough: bool) -> tuple[str, Sweep] | None:
+    def killed(self, scenario: Scenario, point: int, *, thorough: bool) -> tuple[str, Sweep] | None:
         """An operation whose process is killed at a point, and then a power cut in the recovery that follows on the
         running host: what was written is in memory, and not all of it on the disk. None when it ended before that."""
-        lay(self.start, self.root)
-        request = request_for(operation, self.payloads, self.layout)
+        lay(self.starts[scenario.first], self.root)
+        request = scenario.request(self)
         killed_in = ""
 
         def work(storage: LossyStorage) -> None:
@@ -187,7 +229,7 @@ class World:
             storage.at = strike
             engine, host = engine_on(self.layout, storage)
             try:
-                conduct(engine, request, operation=operation)
+                conduct(engine, request, operation=scenario.operation)
             except Killed:
                 killed_in = storage.context
                 storage.at = keep
@@ -213,9 +255,9 @@ def allowed(operation: str, step: str) -> tuple[bool, ...]:
     return (step in order and order.index(step) > order.index(POINT_OF_NO_RETURN),)
 
 
-def check(world: World, operation: str, survivor: Survivor) -> None:
+def check(world: World, scenario: Scenario, survivor: Survivor) -> None:
     """Boot what survived, recover, and look at all that was promised; then release once more."""
-    where = operation
+    where, operation = scenario.name, scenario.operation
     engine, host = world.boot(survivor.tree, Quick)
     layout = world.layout
     verdict, sentence = engine.ledger.verify()
@@ -227,19 +269,17 @@ def check(world: World, operation: str, survivor: Survivor) -> None:
         database(layout, [*database(layout), *visitor])
     told = recover(engine)
     live = engine.live()
-    new = "0003-1.2.0" if "reserve" in all_steps(operation) else "0001-1.0.0"
-    forward = live == new
-    assert live in (new, "0002-1.1.0"), f"{where}: {live} is live; {told['message']}"
+    forward = live == scenario.new
+    assert live in (scenario.new, scenario.old), f"{where}: {live} is live; {told['message']}"
     assert forward in allowed(operation, survivor.step), f"{where}: {live} is live; {told['message']}"
     look(world, engine, host, where)
     rows = database(layout)
-    after = world.after[operation]
-    right = [after] if forward else [world.before] if operation in CLOSED else [world.before, after]
+    before, after = world.before[scenario.first], world.after[scenario.name]
+    right = [after] if forward else [before] if operation in CLOSED else [before, after]
     assert rows in [[*each, *visitor] for each in right], f"{where}: {live} has the data {rows}; {told['message']}"
     assert recover(engine)["found"] == "nothing", f"{where}: recovery is not done with it"
     used = set(engine.history().releases)
-    payload = world.payloads.send("1.2.0", layout)
-    transaction = conduct(engine, Request("release", by="tests", version="1.2.0", payload=payload, again=True))
+    transaction = conduct(engine, world.request())
     assert transaction.candidate not in used, f"{where}: the id {transaction.candidate} was given before"
     assert engine.live() == transaction.candidate
     look(world, engine, host, f"{where}, and the release after it")
@@ -254,11 +294,11 @@ def check(world: World, operation: str, survivor: Survivor) -> None:
         assert not gone, f"{where}: files of {gone} stay for ever"
 
 
-def faults_of(world: World, operation: str, survivors: list[Survivor]) -> list[str]:
+def faults_of(world: World, scenario: Scenario, survivors: list[Survivor]) -> list[str]:
     faults = []
     for survivor in survivors:
         try:
-            check(world, operation, survivor)
+            check(world, scenario, survivor)
         except (AssertionError, BackstayError, OSError) as fault:
             told = str(fault).splitlines()[0].replace(f"{world.root}/", "")
             faults.append(f"{survivor.label}: {type(fault).__name__}: {told[:240]}")
@@ -272,9 +312,11 @@ def look(world: World, engine: CrashEngine, host: Host, where: str) -> None:
     assert not layout.maintenance_flag.exists(), f"{where}: the door is still closed"
     history = engine.history()
     live = engine.live()
-    assert history.get(live) is not None, f"{where}: the ledger does not know {live}"
     running = must_run(history, live)
-    units = {engine.web_unit(str(live)), layout.unit(str(live), "scheduler")}
+    units = set()
+    if live is not None:
+        assert history.get(live) is not None, f"{where}: the ledger does not know {live}"
+        units = {engine.web_unit(live), layout.unit(live, "scheduler")}
     if running.warm:
         units.add(engine.web_unit(running.warm))
     assert host.running == units, f"{where}: {sorted(host.running)} run, and {sorted(units)} must"
@@ -312,15 +354,16 @@ def verdict(faults: list[str], checked: int) -> str:
     return f"{len(faults)} of {checked} survivors are not well:\n" + "\n".join(shown)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_power_cut_at_any_write_leaves_one_whole_release(world: World, record_property: Tell, operation: str) -> None:
-    swept = world.conducted(operation, thorough=ALL)
-    assert set(swept.states) >= set(all_steps(operation)), "a step that was never cut off"
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_power_cut_at_any_write_leaves_one_whole_release(world: World, record_property: Tell, name: str) -> None:
+    scenario = SCENARIOS[name]
+    swept = world.conducted(scenario, thorough=ALL)
+    assert set(swept.states) >= set(all_steps(scenario.operation)), "a step that was never cut off"
     chosen = sample(swept.survivors, 1)
-    faults = faults_of(world, operation, chosen)
+    faults = faults_of(world, scenario, chosen)
     record_property(
         "told",
-        f"crash: {operation}: {swept.storage.points} crash points in {len(swept.states)} steps, "
+        f"crash: {name}: {swept.storage.points} crash points in {len(swept.states)} steps, "
         f"{swept.states.total()} surviving states, {len(swept.survivors)} distinct; {len(chosen)} booted, "
         "recovered and released on",
     )
@@ -342,24 +385,27 @@ PAST_THE_STORAGE = {
 }
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_whatever_is_written_past_the_storage_is_known_with_the_reason_why_it_may_be_lost(
-    world: World, operation: str
+    world: World, name: str
 ) -> None:
-    for seen in world.conducted(operation, thorough=ALL).storage.outside:
+    scenario = SCENARIOS[name]
+    for seen in world.conducted(scenario, thorough=ALL).storage.outside:
         place, why = PAST_THE_STORAGE.get(seen.context, ("nowhere", ""))
         told = f"{seen.context} {seen.what}, {seen.path}, past the storage: write it through it, or say why not here"
         assert seen.path.startswith(place), told
         assert "removals alone" not in why or seen.what == "removed", told
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("name", SCENARIOS if ALL else OPERATIONS)
 def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
-    world: World, record_property: Tell, operation: str
+    world: World, record_property: Tell, name: str
 ) -> None:
-    swept = world.conducted(operation, thorough=False)
+    scenario = SCENARIOS[name]
+    swept = world.conducted(scenario, thorough=False)
     chance = random.Random(SEED)
-    steps = all_steps(operation) if ALL else chance.sample(all_steps(operation), 2)
+    order = all_steps(scenario.operation)
+    steps = order if ALL else chance.sample(order, 2)
     points = states = checked = 0
     faults = []
     for step in steps:
@@ -369,26 +415,27 @@ def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
         states += again.states.total()
         chosen = chance.sample(again.survivors, min(40 if ALL else 2, len(again.survivors)))
         checked += len(chosen)
-        faults += faults_of(world, operation, chosen)
+        faults += faults_of(world, scenario, chosen)
     record_property(
         "told",
-        f"crash: recovery of {operation}: {points} crash points after cuts in {len(steps)} steps, {states} "
+        f"crash: recovery of {name}: {points} crash points after cuts in {len(steps)} steps, {states} "
         f"surviving states; {checked} booted, recovered and released on",
     )
     assert not faults, verdict(faults, checked)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("name", SCENARIOS if ALL else OPERATIONS)
 def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
-    world: World, record_property: Tell, operation: str
+    world: World, record_property: Tell, name: str
 ) -> None:
-    count = world.conducted(operation, thorough=False).storage.points
+    scenario = SCENARIOS[name]
+    count = world.conducted(scenario, thorough=False).storage.points
     chance = random.Random(SEED)
     kills = range(count) if ALL else sorted(chance.sample(range(count), 2))
     states = checked = 0
     faults = []
     for point in kills:
-        found = world.killed(operation, point, thorough=False)
+        found = world.killed(scenario, point, thorough=False)
         assert found is not None, "the transaction ended before it was killed"
         step, swept = found
         states += swept.states.total()
@@ -397,10 +444,10 @@ def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
             for each in chance.sample(swept.survivors, min(4 if ALL else 2, len(swept.survivors)))
         ]
         checked += len(chosen)
-        faults += faults_of(world, operation, chosen)
+        faults += faults_of(world, scenario, chosen)
     record_property(
         "told",
-        f"crash: {operation} killed at {len(kills)} of {count} points, then cut off in its recovery: {states} "
+        f"crash: {name} killed at {len(kills)} of {count} points, then cut off in its recovery: {states} "
         f"surviving states; {checked} booted, recovered and released on",
     )
     assert not faults, verdict(faults, checked)
