@@ -74,13 +74,14 @@ def declared_elsewhere(inventory: Path, name: str) -> bool:
 def make_signer(inventory: Path) -> list[str]:
     """Make the inventory's key and its list of allowed signers where they are missing; the names of what was made."""
     key, signers = inventory / "signing_key", inventory / "allowed_signers"
-    made = []
-    own_key = not declared_elsewhere(inventory, "backstay_signing_key")
-    if own_key and not key.exists() and not key.with_suffix(".pub").exists():
+    made: list[str] = []
+    if any(declared_elsewhere(inventory, name) for name in ("backstay_signing_key", "backstay_allowed_signers")):
+        return made
+    if not key.exists() and not key.with_suffix(".pub").exists():
         keygen("-q", "-t", "ed25519", "-N", "", "-C", f"backstay {inventory.name}", "-f", str(key))
         key.chmod(0o600)
         made.append(key.name)
-    if own_key and not signers.exists() and not declared_elsewhere(inventory, "backstay_allowed_signers"):
+    if not signers.exists():
         public = key.with_suffix(".pub")
         words = (public.read_text(encoding="ascii") if public.exists() else keygen("-y", "-f", str(key))).split()
         namespaces = 'namespaces="backstay-attestation,backstay-promotion"'

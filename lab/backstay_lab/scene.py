@@ -59,6 +59,8 @@ class Answer:
 class Scene:
     """One lab with the example application on it; `say` is told what happens, for people who wait."""
 
+    inventory = "inventories/example"  # which one of the checkout describes the hosts
+
     def __init__(self, name: str, say: Callable[[str], None] = lambda line: None) -> None:
         self.lab = Lab(name)
         self.name = name
@@ -83,7 +85,7 @@ class Scene:
         kind = ["--release", release, "--image", image, *small]
         self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "up", *hosts, *kind])
         self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "ca"])
-        self._command([sys.executable, str(CHECKOUT / "tools" / "make_secrets.py")])
+        self._command([sys.executable, str(CHECKOUT / "tools" / "make_secrets.py"), self.inventory])
         self._command(
             [sys.executable, str(CHECKOUT / "examples" / "make_repository.py"), str(CHECKOUT / ".lab" / "portal.git")]
         )
@@ -141,7 +143,7 @@ class Scene:
 
     def command(self, playbook: str, **extra: Any) -> list[str]:
         """What a user types to run a playbook against this lab, in the checkout."""
-        inventories = ["-i", "inventories/example"]
+        inventories = ["-i", self.inventory]
         if (self.directory / "inventory").is_dir():
             inventories += ["-i", str(self.directory / "inventory")]
         values = {"lab": self.name, "backstay_artifacts": str(self.artifacts), **extra}

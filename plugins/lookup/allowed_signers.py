@@ -16,20 +16,15 @@ description:
     C(namespaces="backstay-promotion") to the controller of a stage that proves payloads.
 options:
   _terms:
-    description: None.
+    description: The file; without it, or where it is empty, C(allowed_signers) beside the inventory.
     type: list
     elements: str
-  backstay_allowed_signers:
-    description: The file; without it, C(allowed_signers) beside the inventory.
-    type: path
-    vars:
-      - name: backstay_allowed_signers
 """
 
 EXAMPLES = r"""
 - name: Show them
   ansible.builtin.debug:
-    msg: "{{ lookup('backstay.ops.allowed_signers') }}"
+    msg: "{{ lookup('backstay.ops.allowed_signers', backstay_allowed_signers | default('')) }}"
 """
 
 RETURN = r"""
@@ -58,8 +53,8 @@ class LookupModule(LookupBase):
     def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[str]:
         """The text. Raises AnsibleError, with how to make one, where there is none."""
         self.set_options(var_options=variables, direct=kwargs)
-        given = self.get_option("backstay_allowed_signers")
-        file = Path(str(given)) if given else beside_inventories(variables or {}, "allowed_signers")
+        given = str(terms[0]) if terms else ""
+        file = Path(given).expanduser().absolute() if given else beside_inventories(variables or {}, "allowed_signers")
         try:
             text = file.read_text(encoding="utf-8")
             check_allowed_signers(text, origin=str(file))

@@ -56,7 +56,7 @@ EXAMPLES = r"""
   backstay.ops.application:
     application: "{{ lookup('backstay.ops.application', 'audit-portal') }}"
     secrets: "{{ backstay_secrets['audit-portal'] }}"
-    allowed_signers: "{{ lookup('backstay.ops.allowed_signers') }}"
+    allowed_signers: "{{ lookup('backstay.ops.allowed_signers', backstay_allowed_signers | default('')) }}"
 """
 
 RETURN = r"""

@@ -25,7 +25,7 @@ inventory = {CHECKOUT / "inventories" / "example"}
 vault_password_file = {CHECKOUT / "lab" / "vault-password"}
 stdout_callback = backstay.ops.progress
 [inventory]
-ignore_patterns = ^applications$
+ignore_patterns = ^applications$, ^signing_key, ^allowed_signers$
 """
 # What a user gets; whatever else the tree holds stays here.
 SHIPPED_ROOMS = ("changelogs", "docs", "meta", "playbooks", "plugins", "requirements", "roles")

@@ -68,7 +68,8 @@ def test_the_lookup_hands_over_what_vouches_for_a_payload(payload: Path, builder
 
 
 def signers(**variables: str) -> str:
-    return str(told(AllowedSigners, **variables).run([], variables=variables)[0])
+    given = [variables.pop("given")] if "given" in variables else []
+    return str(told(AllowedSigners).run(given, variables=variables)[0])
 
 
 def test_the_signers_of_an_inventory_are_found_or_it_is_said_how_to_make_them(tmp_path: Path, builder: Signer) -> None:
@@ -76,9 +77,10 @@ def test_the_signers_of_an_inventory_are_found_or_it_is_said_how_to_make_them(tm
         signers(inventory_dir=str(tmp_path))
     (tmp_path / "allowed_signers").write_text(builder.line())
     assert signers(inventory_dir=str(tmp_path)) == builder.line()
+    assert signers(inventory_dir=str(tmp_path), given="") == builder.line()
     (tmp_path / "other").write_text("nobody\n")
     with pytest.raises(AnsibleError, match="names no key"):
-        signers(inventory_dir=str(tmp_path), backstay_allowed_signers=str(tmp_path / "other"))
+        signers(inventory_dir=str(tmp_path), given=str(tmp_path / "other"))
 
 
 # a stage proves

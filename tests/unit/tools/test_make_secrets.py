@@ -57,8 +57,9 @@ def test_a_key_that_an_agent_holds_is_named_and_not_replaced(tmp_path: Path) -> 
     assert not (tmp_path / "signing_key").exists()
 
 
-def test_an_inventory_that_names_the_files_of_another_gets_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["backstay_signing_key", "backstay_allowed_signers"])
+def test_an_inventory_that_names_the_files_of_another_gets_none(tmp_path: Path, name: str) -> None:
     (tmp_path / "group_vars" / "all").mkdir(parents=True)
-    (tmp_path / "group_vars" / "all" / "trust.yml").write_text("backstay_signing_key: ../staging/signing_key\n")
+    (tmp_path / "group_vars" / "all" / "trust.yml").write_text(f"{name}: ../staging/{name}\n")
     assert make_secrets.make_signer(tmp_path) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["group_vars"]
