@@ -13,6 +13,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._access_log import Follower, Hit, access_log
@@ -51,37 +52,42 @@ _ERROR_SECONDS = 10.0
 
 
 class Sample:
-    """Requests of one release, grouped by route."""
+    """Requests of one release, in the order of the log; what is reckoned from them is reckoned once."""
 
     def __init__(self, hits: Iterable[Hit] = ()) -> None:
         self.hits = tuple(hits)
-        self.by_route: dict[str, list[Hit]] = {}
-        for hit in self.hits:
-            self.by_route.setdefault(hit.route, []).append(hit)
         self._limits: dict[tuple[float, float], dict[str, float]] = {}
+        self._last: dict[int, Sample] = {}
+
+    @cached_property
+    def by_route(self) -> dict[str, list[Hit]]:
+        return _group(self.hits)
 
     @property
     def requests(self) -> int:
         return len(self.hits)
 
-    @property
+    @cached_property
     def failed(self) -> int:
         """Answers 5xx."""
-        return sum(hit.failed for hit in self.hits)
+        return sum(map(_failed, self.hits))
 
-    @property
-    def failed_share(self) -> float:
-        return self.failed / len(self.hits) if self.hits else 0.0
-
-    @property
+    @cached_property
     def p95_seconds(self) -> float | None:
         """95th percentile of the time of answers that are no errors; None without any."""
         return _percentile(_times(self.hits), 0.95)
 
+    @cached_property
+    def newest(self) -> int:
+        """The second of the newest line; 0 without any."""
+        return max((hit.second for hit in self.hits), default=0)
+
     def last(self, seconds: int) -> Sample:
         """What came in the last `seconds` of it."""
-        newest = max((hit.second for hit in self.hits), default=0)
-        return Sample(hit for hit in self.hits if hit.second > newest - seconds)
+        if seconds not in self._last:
+            after = self.newest - seconds
+            self._last[seconds] = Sample(hit for hit in self.hits if hit.second > after)
+        return self._last[seconds]
 
     def limits(self, factor: float, seconds: float) -> dict[str, float]:
         """By route, from how many seconds on an answer is slow beside this release; only where there is enough."""
@@ -96,8 +102,12 @@ class Sample:
         return self._limits[factor, seconds]
 
 
+def _failed(hit: Hit) -> bool:
+    return hit.status >= 500
+
+
 def _times(hits: Iterable[Hit]) -> list[float]:
-    return [hit.seconds for hit in hits if hit.seconds is not None and not hit.failed]
+    return [hit.seconds for hit in hits if hit.seconds is not None and hit.status < 500]
 
 
 def _percentile(values: list[float], share: float) -> float | None:
@@ -245,6 +255,8 @@ def _worse(candidate: Sample, previous: Sample, rule: _Rule) -> _Excess | None:
 
     It must hold against the whole baseline and against its last minutes: what was sick already is no fault of the new.
     """
+    if sum(map(rule.event, candidate.hits)) < _LEAST_EVENTS:
+        return None
     before = [previous]
     recent = previous.last(5 * RECENT_SECONDS)
     if _LEAST_TIMES <= recent.requests < previous.requests:
@@ -330,10 +342,6 @@ def _request_reasons(evidence: Evidence, policy: Watch, burst_seconds: int) -> l
     return reasons
 
 
-def _failed(hit: Hit) -> bool:
-    return hit.status >= 500
-
-
 def _broken_route(candidate: Sample, previous: Sample, rule: _Rule) -> list[str]:
     """One route among many that broke; the previous release must have served it, or going back helps nobody."""
     for route, hits in candidate.by_route.items():
@@ -357,10 +365,12 @@ def _slower(candidate: Sample, previous: Sample, policy: Watch, least: int, burs
     limits = previous.limits(policy.slower_factor, policy.slower_seconds)
 
     def slow(hit: Hit) -> bool:
-        return hit.seconds is not None and not hit.failed and hit.seconds > limits[hit.route]
+        return hit.seconds is not None and hit.status < 500 and hit.seconds > limits.get(hit.route, math.inf)
 
-    comparable = Sample(hit for hit in candidate.hits if hit.route in limits and not hit.failed)
-    before = Sample(hit for hit in previous.hits if hit.route in limits and not hit.failed)
+    if sum(map(slow, candidate.hits)) < _LEAST_EVENTS:
+        return None
+    comparable = Sample(hit for hit in candidate.hits if hit.route in limits and hit.status < 500)
+    before = Sample(hit for hit in previous.hits if hit.route in limits and hit.status < 500)
     # Slower than the limit must be more than one in twenty: then the 95th percentile is beyond it.
     worse = _worse(comparable, before, _Rule(slow, 0.05, least, burst_seconds))
     if worse is None:
@@ -392,8 +402,8 @@ def _probe_reasons(evidence: Evidence, policy: Watch, burst_seconds: int) -> lis
     if worse:
         return [
             (
-                f"{worse.events} of {worse.requests} probes took far longer than before the switch: their 95th percentile "
-                f"is {candidate.p95_seconds or 0:.2f} s and was {previous.p95_seconds or 0:.2f} s"
+                f"{worse.events} of {worse.requests} probes took far longer than before the switch: their 95th "
+                f"percentile is {candidate.p95_seconds or 0:.2f} s and was {previous.p95_seconds or 0:.2f} s"
             )
         ]
     return []
@@ -498,8 +508,7 @@ class Watcher:
                 before.append(hit)
             else:
                 self._take(hit)
-        newest = before[-1].second if before else 0
-        self.baseline = Sample(hit for hit in before if hit.second > newest - BASELINE_SECONDS)
+        self.baseline = Sample(before).last(BASELINE_SECONDS)
         self._seen_candidate = True
         lines = journal_lines(self.runner, units_of_release(self.layout, self.previous))
         self.known = kinds(errors_in(lines), self.secrets)
