@@ -46,6 +46,7 @@ from ._units import one_off, unit_text
 
 if TYPE_CHECKING:
     from ._application import Application, Through
+    from ._prober import Prober
     from ._runtime import MigrationState
 
 GUNICORN_CONFIGURATION = Path("/etc/backstay/gunicorn.conf.py")
@@ -169,6 +170,9 @@ class Engine:
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = lambda line: None  # progress for people
     interrupted: Callable[[], bool] = lambda: False  # somebody waits for the lock: cut the settling short
+    aborted: Callable[[], bool] = lambda: False  # somebody asked to undo it: cut the watch short
+    prober: Prober | None = None
+    switched_at: float | None = None  # by the prober's clock
 
     def __post_init__(self) -> None:
         self.systemd = Systemd(self.runner)
@@ -488,6 +492,7 @@ class Engine:
                 transaction=transaction.id,
                 configuration_only=transaction.configuration_only,
                 override_promotion=transaction.request.override_promotion,
+                override_freeze=transaction.request.override_freeze,
             )
         return transaction.candidate
 
@@ -773,7 +778,8 @@ class Engine:
         )
         if release is None:
             return
-        application = self.application(release)
+        configured = self.layout.release_configuration(transaction.candidate).is_dir()
+        application = self.application(transaction.candidate if configured else None)
         facts = {
             "operation": transaction.operation,
             "release": transaction.candidate,
@@ -898,6 +904,7 @@ class Engine:
 
     def do_flip(self, transaction: Transaction) -> str:
         before = self.clock()
+        self.switched_at = self.prober.now() if self.prober else None
         self.storage.link(self.layout.active, self.layout.socket(transaction.candidate))
         return f"{(self.clock() - before) * 1000:.1f} ms"
 
@@ -1088,7 +1095,51 @@ class Engine:
         seconds = self.watch_seconds(transaction)
         if seconds == 0:
             return "nothing to compare with" if transaction.previous is None else "not asked for"
-        return "not watched yet"  # INTERIM: helper C's watch comes here
+        from ._watch import watch
+
+        policy = self.application(transaction.candidate).releases.watch
+        judgement = watch(
+            self.layout,
+            candidate=transaction.candidate,
+            previous=str(transaction.previous),
+            policy=policy,
+            prober=self.prober,
+            switched_at=self.switched_at,
+            runner=self.runner,
+            secrets=tuple(self.secrets().values()),
+            say=self.say,
+            sleep=self.sleep,
+            clock=self.clock,
+            should_stop=self.aborted,
+        )
+        self.ledger.append("watched", transaction.candidate, watch=judgement.to_dict())
+        if self.aborted():
+            return "cut short"
+        if not judgement.reverts(policy):
+            return f"{judgement.outcome}: {judgement.sentence}"
+        why = "is worse than" if judgement.outcome == "bad" else "could not be compared with"
+        raise self._candidate_failed(
+            transaction, f"{transaction.candidate} {why} {transaction.previous}: {judgement.sentence}"
+        )
+
+    def start_prober(self, transaction: Transaction) -> None:
+        """One visitor of our own through a release, from its first step to its last."""
+        if transaction.previous is None or not steps_of(transaction.operation, "watch"):
+            return
+        from ._prober import Prober
+
+        application = self.application()
+        self.prober = Prober(
+            front_door(application),
+            application.health.path,
+            interval_seconds=application.releases.watch.probe_interval_seconds,
+        )
+        self.prober.start()
+
+    def stop_prober(self) -> None:
+        if self.prober is not None:
+            self.prober.stop()
+        self.prober = self.switched_at = None
 
     def undo_watch(self, transaction: Transaction, reason: str) -> None:
         """Looking changed nothing."""
@@ -1115,6 +1166,8 @@ class Engine:
                 live_why=transaction.request.why,
                 run=transaction.request.run,
                 transaction=transaction.id,
+                before=transaction.previous,
+                probes=self.prober.summary().to_dict() if self.prober else None,
             )
         return f"{transaction.candidate} is live"
 

@@ -36,7 +36,7 @@ from typing import Any
 from ._engine import Engine, Request, Transaction
 from ._errors import BackstayError, Busy, InputError
 from ._plan import nothing_to_do, plan
-from ._steps import POINT_OF_NO_RETURN, ROLLBACKS, TITLES, Recovery, recovery, steps_of
+from ._steps import CLOSED, POINT_OF_NO_RETURN, ROLLBACKS, TITLES, Recovery, recovery, steps_of
 from ._version import PROTOCOL
 
 # After which phase the transaction waits for its client, and how that is called.
@@ -127,6 +127,8 @@ class Conductor:
                     self.emit({"event": "say", "line": failure.message})
                     continue
                 raise self._undone(failure) from unexpected
+        if should_abort():
+            raise self._undone(BackstayError("The transaction was aborted on request."))
         if steps:
             self._hooks(f"after_{name}")
 
@@ -275,7 +277,8 @@ def recover(engine: Engine, *, forward: bool = False, emit: Emit = lambda event:
         verb = "only its journal was left to put away"
     else:
         conductor.carry_out(found, reason)
-        verb = "finished" if found.direction == "forward" else "undone (additive migrations stay)"
+        stays = "the data are as they were" if transaction.operation in CLOSED else "additive migrations stay"
+        verb = "finished" if found.direction == "forward" else f"undone ({stays})"
     settled = engine.settle()
     live = engine.live()
     return {
@@ -328,6 +331,7 @@ class Service:
         self.inbox: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self.wake_read, self.wake_write = socket.socketpair()
         self.worker: threading.Thread | None = None
+        engine.aborted = self.abort.is_set
         engine.interrupted = lambda: bool(self.waiting)
         engine.say = lambda line: self._emit({"event": "say", "line": line})
 
@@ -465,7 +469,7 @@ class Service:
                 return
             self.settings = message
             self.abort.clear()
-            self.conductor.begin(request)
+            self.engine.start_prober(self.conductor.begin(request))
         except BaseException:
             self.lock.release()
             raise
@@ -574,6 +578,7 @@ class Service:
                 )
             elif state == "ended":
                 self.deadline = None
+                self.engine.stop_prober()
                 self.lock.release()
                 while self.waiting and self.state == "idle":
                     peer, message = self.waiting.pop(0)
