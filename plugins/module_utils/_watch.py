@@ -253,14 +253,12 @@ class _Rule:
 def _worse(candidate: Sample, previous: Sample, rule: _Rule) -> _Excess | None:
     """The excess by which the candidate is worse, in all that was seen or in the last minute; None when it is not.
 
-    It must hold against the whole baseline and against its last minutes: what was sick already is no fault of the new.
+    It must hold against the whole baseline, its last minutes and its last one: what was sick already is no new fault.
     """
     if sum(map(rule.event, candidate.hits)) < _LEAST_EVENTS:
         return None
-    before = [previous]
-    recent = previous.last(5 * RECENT_SECONDS)
-    if _LEAST_TIMES <= recent.requests < previous.requests:
-        before.append(recent)
+    recents = (previous.last(RECENT_SECONDS), previous.last(5 * RECENT_SECONDS))
+    before = [previous, *(each for each in recents if _LEAST_TIMES <= each.requests < previous.requests)]
     spans = [(candidate, 1)]
     last = candidate.last(RECENT_SECONDS)
     if last.requests < candidate.requests:
@@ -335,7 +333,8 @@ def _request_reasons(evidence: Evidence, policy: Watch, burst_seconds: int) -> l
             f"({_percent(previous.failed, previous.requests)}) before the switch"
         )
     else:
-        reasons += _broken_route(candidate, previous, replace(rule, share=min(0.5, max(0.2, 4 * policy.error_ratio))))
+        share = 0.5 if candidate.requests < least else min(0.5, max(0.2, 4 * policy.error_ratio))
+        reasons += _broken_route(candidate, previous, replace(rule, share=share))
     slow = _slower(candidate, previous, policy, least, burst_seconds)
     if slow:
         reasons.append(slow)

@@ -1,0 +1,158 @@
+"""How the watch ends, and what it does with what it cannot see."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils._access_log import Hit
+from ansible_collections.backstay.ops.plugins.module_utils._application import Watch
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
+from ansible_collections.backstay.ops.plugins.module_utils._watch import (
+    Evidence,
+    Judgement,
+    Sample,
+    judge_watch,
+    watch,
+)
+
+from .test_ground_truth import fails
+from .world import CANDIDATE, PREVIOUS, Scenario, World
+
+
+def hits(count: int, *, failed: int = 0, seconds: float = 0.1, route: str = "GET /", per_second: int = 5) -> list[Hit]:
+    """Evenly spread requests of many clients, the failed ones evenly among them."""
+    marked = {round(index * count / failed) for index in range(failed)} if failed else set()
+    return [
+        Hit(index // per_second, "", route, 500 if index in marked else 200, seconds, f"10.0.0.{index % 40}")
+        for index in range(count)
+    ]
+
+
+def judge(candidate: list[Hit], previous: list[Hit], **policy: Any) -> Judgement:
+    return judge_watch(Evidence(Sample(candidate), Sample(previous)), Watch(**policy))
+
+
+@pytest.mark.parametrize("inconclusive", ["keep", "revert"])
+def test_too_little_is_inconclusive_and_what_follows_is_declared(inconclusive: str, tmp_path: Path) -> None:
+    policy = {"inconclusive": inconclusive}
+    judgement = World(Scenario("few", rate=lambda at: 0.5, seconds=10.0, policy=policy), tmp_path).watch()
+    assert judgement.outcome == "inconclusive"
+    assert "least_requests is 50" in judgement.sentence
+    assert judgement.reverts(Watch(inconclusive=inconclusive)) == (inconclusive == "revert")
+
+
+def test_bad_is_always_taken_back_and_good_never() -> None:
+    for policy in (Watch(inconclusive="keep"), Watch(inconclusive="revert")):
+        assert Judgement("bad", ("x",)).reverts(policy)
+        assert not Judgement("good", ("x",)).reverts(policy)
+
+
+def test_a_burning_site_does_not_wait_for_the_end(tmp_path: Path) -> None:
+    judgement = World(Scenario("burning", fails(0.9), seconds=300.0), tmp_path).watch()
+    assert judgement.outcome == "bad"
+    assert judgement.seconds < 30
+
+
+def test_who_waits_is_told_every_ten_seconds_with_numbers(tmp_path: Path) -> None:
+    world = World(Scenario("told"), tmp_path)
+    world.watch()
+    assert 4 <= len(world.said) <= 6
+    assert all("of 60 s" in line and "requests" in line and "p95" in line for line in world.said)
+
+
+def test_a_person_may_end_it_early_and_gets_what_was_seen(tmp_path: Path) -> None:
+    world = World(Scenario("stopped"), tmp_path)
+    began = world.now
+    judgement = watch(
+        world.layout,
+        candidate=CANDIDATE,
+        previous=PREVIOUS,
+        policy=Watch(seconds=300.0),
+        runner=world.runner,
+        sleep=world.sleep,
+        clock=lambda: world.now,
+        should_stop=lambda: world.now - began > 20,
+    )
+    assert judgement.outcome == "good"
+    assert judgement.seconds < 25
+    assert judgement.numbers["candidate"]["requests"] > 50
+
+
+def test_what_cannot_be_read_is_said_and_condemns_nobody(tmp_path: Path) -> None:
+    def refuses(arguments: Sequence[str], **_options: Any) -> Completed:
+        raise BackstayError(f"{arguments[0]} is missing")
+
+    world = World(Scenario("blind"), tmp_path)
+    world.runner = refuses  # type: ignore[method-assign]  # the host that this world stands for lost its commands
+    world.log.unlink()
+    judgement = world.watch()
+    assert judgement.outcome == "good"  # the probes see enough
+    assert "journalctl is missing" in judgement.sentence
+    assert "systemctl is missing" in judgement.sentence
+
+
+def test_a_short_watch_ignores_no_more_than_it_must(tmp_path: Path) -> None:
+    judgement = World(Scenario("short", fails(0.5), seconds=5.0, rate=lambda at: 20), tmp_path).watch()
+    assert judgement.outcome == "bad"
+
+
+def test_what_the_ledger_keeps_is_json_and_small(tmp_path: Path) -> None:
+    kept = World(Scenario("kept", fails(0.3)), tmp_path).watch().to_dict()
+    assert json.loads(json.dumps(kept)) == kept
+    assert kept["outcome"] == "bad"
+    assert kept["numbers"]["candidate"]["failed"] > 0
+    assert len(json.dumps(kept)) < 8000
+
+
+# the rule alone
+
+
+def test_the_share_of_5xx_counts_above_the_one_before() -> None:
+    assert judge(hits(1000, failed=40), hits(5000)).outcome == "good"  # 4 %, and 5 % is the limit
+    assert judge(hits(1000, failed=80), hits(5000)).outcome == "bad"
+    assert judge(hits(1000, failed=80), hits(5000, failed=250)).outcome == "good"  # 3 % above
+    assert judge(hits(1000, failed=80), hits(5000), error_ratio=0.1).outcome == "good"
+
+
+def test_a_slower_percentile_must_exceed_both_limits() -> None:
+    fast, slow = hits(1000, seconds=0.1), hits(1000, seconds=0.4)
+    assert judge(slow, fast).outcome == "good"  # four times, but not half a second more
+    assert judge(slow, fast, slower_seconds=0.2).outcome == "bad"
+    assert judge(hits(1000, seconds=3.7), hits(1000, seconds=3.0)).outcome == "good"  # more, but not twice
+    assert judge(hits(1000, seconds=6.5), hits(1000, seconds=3.0)).outcome == "bad"
+
+
+def test_few_requests_condemn_only_when_most_fail() -> None:
+    few = hits(30, failed=10, per_second=1)
+    assert judge(few, hits(5000)).outcome == "inconclusive"
+    assert judge(hits(40, failed=38, per_second=1), hits(5000)).outcome == "bad"
+
+
+def test_a_recent_illness_of_the_release_before_excuses_the_new_one() -> None:
+    well = hits(15000)
+    since = well[-1].second + 1
+    ill = [replace_second(hit, hit.second + since) for hit in hits(600, failed=300)]
+    assert judge(hits(300, failed=150), [*well, *ill]).outcome == "good"
+    assert judge(hits(300, failed=150), well).outcome == "bad"
+
+
+def replace_second(hit: Hit, second: int) -> Hit:
+    return hit._replace(second=second)
+
+
+def test_a_restart_condemns_unless_it_was_so_before() -> None:
+    enough = Evidence(Sample(hits(100)), Sample(hits(100)), restarts={"worker": 1})
+    assert judge_watch(enough, Watch()).outcome == "bad"
+    assert "worker" in judge_watch(enough, Watch()).sentence
+    assert judge_watch(replace(enough, previous_restarts={"worker": 5}), Watch()).outcome == "good"
+
+
+def test_nothing_at_all_is_inconclusive() -> None:
+    assert judge_watch(Evidence(Sample(), Sample()), Watch()).outcome == "inconclusive"
