@@ -486,6 +486,7 @@ class Hooks:
     before_confirm: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
     after_confirm: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
     on_failure: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    on_review: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,8 @@ def _verbs_of_the_house(verb: _Verbs) -> None:
     freeze.add_argument("--why", required=True)
     freeze.add_argument("--by", default=_who())
     verb("thaw", _thaw, "end a freeze")
+    review = verb("review", _review, "sum up the day after a release, once it is over; a timer asks each hour")
+    review.add_argument("--now", action="store_true", help="although the day is not over")
     maintenance = verb(
         "maintenance", _maintenance, "answer 503 with the maintenance page, or open again", application=False
     )
@@ -186,7 +188,10 @@ def _status(options: argparse.Namespace) -> int:
             options.application = name
             worst = max(worst, _status(options))
         return worst
-    found = facts(_engine(options))
+    from ._review import watched
+
+    engine = _engine(options)
+    found = {**facts(engine), "watched": watched(engine)}
     code, sentence = verdict(found)
     _tell(options, {**found, "verdict": sentence, "exit_code": code}, status_text(found))
     return code
@@ -373,6 +378,22 @@ def _thaw(options: argparse.Namespace) -> int:
     changed = freezes.end(engine.layout, engine.storage)
     text = f"{engine.layout.name}: {'releases may be made again' if changed else 'there was no freeze'}."
     _tell(options, {"ok": True, "changed": changed}, text)
+    return 0
+
+
+def _review(options: argparse.Namespace) -> int:
+    from ._review import SECONDS, review
+    from ._service import Lock
+
+    engine = _engine(options)
+    engine.say = lambda line: _say(f"  {line}", sys.stderr)
+    lock = Lock(engine.layout.lock)
+    if not lock.take(wait_seconds=5.0):
+        raise BackstayError(
+            f"A transaction of {engine.layout.name} is under way: the review is made in the next hour.", exit_code=4
+        )
+    done = review(engine, after_seconds=0.0 if options.now else SECONDS)
+    _tell(options, {"ok": True, **done}, done["summary"] or done["message"])
     return 0
 
 

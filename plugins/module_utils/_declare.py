@@ -33,6 +33,9 @@ NO_HOME = "/nonexistent"
 NO_SHELLS = ("/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/usr/bin/false")
 
 
+_STARTED = (".socket", ".timer")
+
+
 @dataclass(frozen=True)
 class Directory:
     """A directory with its owner, group and mode."""
@@ -135,7 +138,7 @@ def desired(
     if allowed_signers is not None:
         check_allowed_signers(allowed_signers, origin="The list of allowed signers (backstay_allowed_signers)")
         files[layout.allowed_signers] = allowed_signers.strip().encode() + b"\n"
-    units = (layout.transaction_socket_unit, layout.recover_unit)
+    units = (layout.transaction_socket_unit, layout.recover_unit, layout.review_timer)
     return Desired(application, generation, tuple(directories), files, frozenset({layout.secrets_file}), units)
 
 
@@ -174,8 +177,10 @@ def plan(current: Current, wanted: Desired) -> Plan:
         files=tuple(path for path, content in wanted.files.items() if current.files.get(path) != content),
         data_link=current.generation is None,
         enable=tuple(unit for unit in wanted.units if unit not in current.enabled),
-        # The socket listens from now on; recovery runs at boot, and when a transaction died.
-        start=tuple(unit for unit in wanted.units if unit.endswith(".socket") and unit not in current.active),
+        # The socket listens and the timer counts from now on; recovery runs at boot, and when a transaction died.
+        start=tuple(
+            unit for unit in wanted.units if unit.endswith((".socket", ".timer")) and unit not in current.active
+        ),
         before=dict(current.files),
     )
 

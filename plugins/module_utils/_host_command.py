@@ -104,7 +104,33 @@ TimeoutStartSec=300
 WantedBy=multi-user.target
 """
 
+REVIEW_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=Sum up the day after a release of %i
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay review %i
+"""
+
+REVIEW_TIMER = """\
+# Written by backstay.
+[Unit]
+Description=Ask each hour whether the day after a release of %i is over
+
+[Timer]
+OnCalendar=hourly
+RandomizedDelaySec=300
+Persistent=yes
+
+[Install]
+WantedBy=timers.target
+"""
+
 UNIT_TEXTS = {
+    "backstay-review@.service": REVIEW_UNIT,
+    "backstay-review@.timer": REVIEW_TIMER,
     "backstay-transaction@.socket": SOCKET_UNIT,
     "backstay-transaction@.service": SERVICE_UNIT,
     "backstay-recover@.service": RECOVER_UNIT,

@@ -155,5 +155,9 @@ class Layout:
         return f"backstay-transaction@{self.name}.service"
 
     @property
+    def review_timer(self) -> str:
+        return f"backstay-review@{self.name}.timer"
+
+    @property
     def recover_unit(self) -> str:
         return f"backstay-recover@{self.name}.service"

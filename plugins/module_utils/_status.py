@@ -133,6 +133,12 @@ def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) 
         )
     target = found["rollback_target"]
     lines.append(f"  rollback {'goes to ' + target if target else 'has nothing to go to'}")
+    day = found.get("watched")
+    if day:
+        fresh = day["new_errors"]
+        told = f"{len(fresh)} kinds of error that {day['before']} did not have:" if fresh else "no new kinds of error"
+        lines.append(f"  watched  until {day['until']} beside {day['before']}; {told}")
+        lines += [f"    {kind['sentence'][:150]}" for kind in fresh[:5]]
     if found["freeze"]:
         freeze = found["freeze"]
         lines.append(f"  releases are frozen until {freeze['until']} by {freeze['by']}: {freeze['why']}")

@@ -87,8 +87,10 @@ def test_a_bare_host_gets_everything() -> None:
     planned = plan(BARE, wanted())
     assert planned.user
     assert planned.data_link
-    assert planned.start == (f"backstay-transaction@{NAME}.socket",), "recovery runs at boot, not now"
-    assert planned.enable == (f"backstay-transaction@{NAME}.socket", f"backstay-recover@{NAME}.service")
+    socket, recover = f"backstay-transaction@{NAME}.socket", f"backstay-recover@{NAME}.service"
+    timer = f"backstay-review@{NAME}.timer"
+    assert planned.start == (socket, timer), "recovery runs at boot, not now"
+    assert planned.enable == (socket, recover, timer)
     assert {path.name for path in planned.files} == {"application.json", "secrets.json"}
 
 
@@ -226,7 +228,8 @@ def test_units_are_asked_for_once_and_understood(tmp_path: Path) -> None:
     socket, recover = f"backstay-transaction@{NAME}.socket", f"backstay-recover@{NAME}.service"
     answer = (
         f"Id={socket}\nActiveState=active\nUnitFileState=enabled\n\n"
-        f"Id={recover}\nActiveState=inactive\nUnitFileState=\n"
+        f"Id={recover}\nActiveState=inactive\nUnitFileState=\n\n"
+        f"Id=backstay-review@{NAME}.timer\nActiveState=active\nUnitFileState=enabled\n"
     )
     systemd = Systemd(answer)
     planned = declaration(tmp_path, runner=systemd).plan()

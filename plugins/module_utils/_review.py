@@ -1,0 +1,123 @@
+"""The 24 hours after a release, in which people watch it: what `status` tells of them, and the summary at their end.
+
+An hourly timer asks whether they are over. The summary goes into the ledger, once, and to who released: by mail where
+they gave an address and the host can send, and to the application's own commands (`hooks.on_review`).
+"""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from ._engine import Engine
+from ._error_kinds import ErrorKind, closing_summary, kinds_since, new_kinds, units_of_release
+from ._errors import BackstayError
+from ._hooks import run_hooks
+from ._releases import Release
+from ._run import run
+
+SECONDS = 86400.0
+SENDMAIL = Path("/usr/sbin/sendmail")
+SHOWN = 5  # kinds of error in `status`
+
+
+def over_at(release: Release, seconds: float = SECONDS) -> str:
+    """When a release is no longer watched, UTC ISO 8601."""
+    end = datetime.datetime.fromisoformat(release.since) + datetime.timedelta(seconds=seconds)
+    return end.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def watched(engine: Engine) -> dict[str, Any] | None:
+    """What `status` tells of a release that is younger than a day; None for an older one and for the first."""
+    release = engine.history().get(engine.live())
+    if release is None or not release.data.get("before") or over_at(release) <= engine.now():
+        return None
+    fresh, _known = _errors(engine, release)
+    return {
+        "until": over_at(release),
+        "before": release.data["before"],
+        "watch": (release.data.get("watch") or {}).get("outcome", ""),
+        "new_errors": [{**kind.to_dict(), "sentence": kind.sentence} for kind in fresh],
+    }
+
+
+def _errors(engine: Engine, release: Release) -> tuple[tuple[ErrorKind, ...], int]:
+    """The kinds of error that the release before did not have, and how many others there are."""
+    secrets = tuple(engine.secrets().values())
+    before = kinds_since(engine.layout, str(release.data.get("before")), runner=engine.runner, secrets=secrets)
+    staged = str(release.data.get("staged_at") or release.since)
+    now = kinds_since(engine.layout, release.id, staged, engine.runner, secrets=secrets)
+    fresh = new_kinds(before, now)
+    return fresh, len(now) - len(fresh)
+
+
+def review(engine: Engine, *, after_seconds: float = SECONDS) -> dict[str, Any]:
+    """Write the closing summary of the live release when its day is over and there is none yet. The caller holds the
+    lock. Returns `changed`, a message, and the summary."""
+    name = engine.layout.name
+    release = engine.history().get(engine.live())
+    if release is None or release.data.get("reviewed") == release.since:
+        told = "nothing is live" if release is None else f"{release.id} was reviewed"
+        return {"changed": False, "message": f"{name}: {told}.", "summary": ""}
+    if over_at(release, after_seconds) > engine.now():
+        told = f"{release.id} is watched until {over_at(release, after_seconds)}"
+        return {"changed": False, "message": f"{name}: {told}.", "summary": ""}
+    data = release.data
+    fresh, known = _errors(engine, release)
+    summary = closing_summary(
+        name,
+        release.id,
+        data.get("before"),
+        by=str(data.get("live_by", "")),
+        why=str(data.get("live_why", "")),
+        since=release.since,
+        verdict="; ".join((data.get("watch") or {}).get("reasons", [])),
+        probes=data.get("probes"),
+        restarts=_restarts(engine, release.id),
+        fresh=fresh,
+        known=known,
+    )
+    told = deliver(engine, release, summary)
+    engine.ledger.append("reviewed", release.id, reviewed=release.since, summary=summary, delivered=told)
+    return {"changed": True, "message": f"{name}: the review of {release.id} went to {told}.", "summary": summary}
+
+
+def _restarts(engine: Engine, release: str) -> dict[str, int]:
+    found = {}
+    for unit in units_of_release(engine.layout, release):
+        count = int(engine.systemd.properties(unit, "NRestarts").get("NRestarts") or 0)
+        if count:
+            found[unit] = count
+    return found
+
+
+def deliver(engine: Engine, release: Release, summary: str) -> str:
+    """Send the summary; returns to whom. What cannot be delivered is told and stays in the ledger."""
+    told = ["the ledger"]
+    to = str(release.data.get("live_by", ""))
+    first = summary.splitlines()[0]
+    if "@" in to and "\n" not in to and SENDMAIL.exists():
+        text = f"To: {to}\nSubject: {first}\nContent-Type: text/plain; charset=utf-8\n\n{summary}\n"
+        sent = run([str(SENDMAIL), "-t", "-i"], stdin=text, timeout_seconds=60.0, check=False)
+        if sent.ok:
+            told.append(to)
+        else:
+            engine.say(f"the review could not be mailed to {to}: {' '.join(sent.last_lines(1)) or 'no reason given'}")
+    application = engine.application(release.id)
+    if application.hooks.on_review:
+        try:
+            run_hooks(
+                application,
+                "on_review",
+                release=release.id,
+                facts={"release": release.id, "by": to, "summary": summary},
+                runner=engine.runner,
+                secrets=tuple(engine.secrets().values()),
+                python=str(engine.layout.release(release.id) / "venv" / "bin" / "python"),
+                say=engine.say,
+            )
+            told.append("hooks.on_review")
+        except BackstayError as failed:
+            engine.say(failed.message)
+    return ", ".join(told)
