@@ -217,6 +217,7 @@ def test_a_killed_job_is_undone_by_the_host_and_the_next_one_works_and_its_page_
         ["ansible-vault", "view", str(vault)], cwd=CHECKOUT, capture_output=True, text=True, check=True
     ).stdout
     secrets = [PLANTED, *(str(value) for value in yaml.safe_load(opened)["backstay_secrets"][APPLICATION].values())]
+    secrets.append((inventory_of(at_1_0) / "signing_key").read_text().splitlines()[1])
     fresh = [path for path in (RUNNER / "artifacts").iterdir() if path.name not in recorded]
     assert len(fresh) == 5, "build, release and rollback, the last two with a look after them"
     files = [file for room in (*fresh, RUNNER / "report", job.directory) for file in room.rglob("*") if file.is_file()]
