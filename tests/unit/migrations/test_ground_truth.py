@@ -145,7 +145,7 @@ CASES = {
     "add_generated": Case(
         thing(
             "models.GeneratedField(expression=models.F('count') * 2, output_field=models.IntegerField(), "
-            "db_persist=False)"
+            "db_persist=PERSIST)"
         ),
         "additive",
         rebuilds=True,
@@ -316,12 +316,16 @@ class Happened:
     witness: dict[str, dict[str, str]]
 
 
-def find_out(project: Project) -> dict[str, Any]:
-    """Write the project, let the release before work in it, ask the agent, migrate, and see what happens."""
+def find_out(project: Project, *, persist: bool = False) -> dict[str, Any]:
+    """Write the project, let the release before work in it, ask the agent, migrate, and see what happens.
+
+    `persist`: PostgreSQL stores what it generates.
+    """
     newer = project.run("import django, json; print(json.dumps(django.VERSION >= (5, 1)))")
     for app, case in CASES.items():
         project.migration(app, "0001_initial", BASE.format(app=app))
         change = case.change.format(app=app).replace("CHECK=", "condition=" if newer else "check=")
+        change = change.replace("PERSIST", str(persist))
         project.migration(app, "0002_change", change, code=case.code.format(app=app))
     inserts = json.dumps({app: case.insert for app, case in CASES.items()})
     offline = project.agent("operations").only("operations")["migrations"]
