@@ -131,6 +131,9 @@ def _verbs_of_the_house(verb: _Verbs) -> None:
     freeze.add_argument("--why", required=True)
     freeze.add_argument("--by", default=_who())
     verb("thaw", _thaw, "end a freeze")
+    backfill = verb("backfill", _backfill, "change old rows a batch at a time, until none is left", application=False)
+    backfill.add_argument("application", metavar="APPLICATION")
+    backfill.add_argument("name", metavar="NAME")
     review = verb("review", _review, "sum up the day after a release, once it is over; a timer asks each hour")
     review.add_argument("--now", action="store_true", help="although the day is not over")
     maintenance = verb(
@@ -378,6 +381,17 @@ def _thaw(options: argparse.Namespace) -> int:
     changed = freezes.end(engine.layout, engine.storage)
     text = f"{engine.layout.name}: {'releases may be made again' if changed else 'there was no freeze'}."
     _tell(options, {"ok": True, "changed": changed}, text)
+    return 0
+
+
+def _backfill(options: argparse.Namespace) -> int:
+    from . import _backfill as backfills
+
+    engine = _engine(options)
+    say = (lambda line: None) if options.json else _say
+    batches = backfills.run(engine, options.name, say=say)
+    text = f"{engine.layout.name}: the backfill {options.name} is done, in {batches} batches."
+    _tell(options, {"ok": True, "batches": batches}, text)
     return 0
 
 

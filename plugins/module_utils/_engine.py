@@ -1202,9 +1202,22 @@ class Engine:
                 self.systemd.stop([unit])
             else:
                 cut_short += 1
+        self._start_backfills(live)
         self.take_ballast()
         told = [f"{len(missing)} started", f"{len(surplus) - cut_short} stopped"]
         return ", ".join(told + ([f"{cut_short} left for the next"] if cut_short else []))
+
+    def _start_backfills(self, live: str | None) -> None:
+        """What the live release declares and is not done; at boot too, and after a recovery."""
+        from . import _backfill
+
+        try:
+            declared = self.application(live).backfills if live else {}
+        except InputError:
+            return
+        names = _backfill.missing(self.layout, self.storage, declared)
+        if names:
+            _backfill.start(self, names)
 
     # a full disk must not stand between a person and a rollback
 

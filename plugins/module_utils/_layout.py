@@ -130,9 +130,8 @@ class Layout:
     def freeze(self) -> Path:
         return self.state / "freeze.json"
 
-    @property
-    def backfills(self) -> Path:
-        return self.state / "backfills.json"
+    def backfill(self, name: str) -> Path:
+        return self.state / f"backfill-{name}.json"
 
     @property
     def logs(self) -> Path:
