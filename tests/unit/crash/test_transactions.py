@@ -163,13 +163,18 @@ class World:
         lay(tree, self.root)
         return engine_on(self.layout, storage())
 
-    def sweep(self, work: Callable[[LossyStorage], None], *, thorough: bool, step: str = "") -> Sweep:
-        """Do `work` on a lossy disk beneath what lies here, and keep what a power cut leaves at each effect: each
-        distinct state once for each step."""
+    def sweep(
+        self, work: Callable[[LossyStorage], None], *, thorough: bool, step: str = "", share: float = 1.0
+    ) -> Sweep:
+        """Do `work` on a lossy disk beneath what lies here, and keep what a power cut leaves at each effect, or at a
+        share of them: each distinct state once for each step."""
+        chance = random.Random(SEED)
         found: dict[tuple[str, int], Survivor] = {}
         states: Counter[str] = Counter()
 
         def at(label: str) -> None:
+            if share < 1.0 and chance.random() > share:
+                return
             for survivor in storage.survivors(thorough=thorough):
                 where = step or storage.context
                 states[where] += 1
@@ -237,7 +242,7 @@ class World:
                 next_host.running = host.running
                 recover(next_engine)
 
-        swept = self.sweep(work, thorough=thorough)
+        swept = self.sweep(work, thorough=thorough, share=0.2)
         return (killed_in, swept) if killed_in else None
 
 
@@ -424,7 +429,7 @@ def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
     assert not faults, verdict(faults, checked)
 
 
-@pytest.mark.parametrize("name", SCENARIOS if ALL else OPERATIONS)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
     world: World, record_property: Tell, name: str
 ) -> None:
@@ -441,7 +446,7 @@ def test_a_kill_followed_by_a_power_cut_leaves_one_whole_release(
         states += swept.states.total()
         chosen = [
             Survivor(step, f"killed in {step}, then {each.label}", each.tree)
-            for each in chance.sample(swept.survivors, min(4 if ALL else 2, len(swept.survivors)))
+            for each in chance.sample(swept.survivors, min(3 if ALL else 2, len(swept.survivors)))
         ]
         checked += len(chosen)
         faults += faults_of(world, scenario, chosen)
