@@ -1,7 +1,7 @@
 """Backfills: old rows changed a batch at a time, after the release and outside of it.
 
-The application's command does one batch and says by its exit code whether there is more (75, EX_TEMPFAIL) or not (0), so
-it can be cut off and called again at any time. A unit of its own, `backstay-backfill-<app>-<name>`, calls it until it
+The application's command does one batch and says by its exit code whether there is more (75, EX_TEMPFAIL) or not (0),
+so it can be cut off and called again at any time. A unit of its own, `backstay-backfill-<app>-<name>`, calls it until it
 is done; settling starts that unit again where it is missing, at boot too. While a transaction is open no batch begins.
 """
 
@@ -26,18 +26,15 @@ BATCH_SECONDS = 600.0
 _POLITE = ("--property=Nice=10", "--property=CPUWeight=20", "--property=IOWeight=20")
 
 
-def states(layout: Layout, storage: Storage) -> dict[str, dict[str, Any]]:
-    """What is known of each backfill: batches, and `done_at` where nothing is left."""
-    content = storage.read(layout.backfills)
-    return {} if content is None else dict(json.loads(content))
+def state(layout: Layout, storage: Storage, name: str) -> dict[str, Any]:
+    """What is known of a backfill: how many batches it took, and `done_at` where nothing is left."""
+    content = storage.read(layout.backfill(name))
+    return {"batches": 0} if content is None else dict(json.loads(content))
 
 
 def missing(layout: Layout, storage: Storage, declared: Mapping[str, Any]) -> list[str]:
     """Those that are declared and not done."""
-    if not declared:
-        return []
-    known = states(layout, storage)
-    return [name for name in declared if not known.get(name, {}).get("done_at")]
+    return [name for name in declared if not state(layout, storage, name).get("done_at")]
 
 
 def unit(layout: Layout, name: str) -> str:
@@ -73,8 +70,7 @@ def run(engine: Engine, name: str, *, say: Callable[[str], None], sleep: Callabl
             known = ", ".join(application.backfills) or "none"
             raise InputError(f"{live or 'Nothing'} is live and has no backfill {name!r}; it has: {known}.")
         declared = application.backfills[name]
-        known_now = states(layout, storage)
-        mine = known_now.get(name, {"batches": 0})
+        mine = state(layout, storage, name)
         if mine.get("done_at"):
             return int(mine["batches"])
         python = str(layout.release(live) / "venv" / "bin" / "python")
@@ -107,9 +103,7 @@ def run(engine: Engine, name: str, *, say: Callable[[str], None], sleep: Callabl
             mine = {**mine, "batches": int(mine["batches"]) + 1, "release": live}
             if done.returncode == 0:
                 mine["done_at"] = engine.now()
-            storage.write(layout.backfills, canonical({**known_now, name: mine}) + b"\n", mode=0o600)
-            last = done.last_lines(1)
-            say(
-                f"{name}: batch {mine['batches']}{'; ' + redact(last[0], tuple(engine.secrets().values())) if last else ''}"
-            )
+            storage.write(layout.backfill(name), canonical(mine) + b"\n", mode=0o600)
+            last = [redact(line, tuple(engine.secrets().values()))[:200] for line in done.last_lines(1)]
+            say("; ".join([f"{name}: batch {mine['batches']}", *last]))
         sleep(declared.pause_seconds)

@@ -270,3 +270,49 @@ def test_hooks_run_around_the_phases_and_one_that_fails_undoes_the_release(stand
         standing.declare()
         standing.release(why="without hooks")
     standing.settled()
+
+
+def test_a_backfill_runs_after_the_release_in_batches_and_goes_on_when_it_was_killed(standing: Scene) -> None:
+    count = f"/var/log/{APPLICATION}/batches"
+    unit = f"backstay-backfill-{APPLICATION}-mend.service"
+    script = f'echo x >> {count}; [ "$(wc -l < {count})" -ge 12 ] || exit 75'
+    standing.lab.ssh("app1", f"rm -f {count} {STATE}/backfill-mend.json")
+    try:
+        standing.declare(backfills={"mend": {"command": ["sh", "-c", script], "pause_seconds": 0.5}})
+        standing.release(why="with a backfill")
+        standing.settled()
+        deadline = time.monotonic() + 30
+        while not standing.lab.ssh("app1", f"cat {count}", check=False).stdout and time.monotonic() < deadline:
+            time.sleep(0.2)
+        standing.lab.ssh("app1", f"systemctl kill --signal=KILL {unit}; systemctl stop {unit}", check=False)
+        done = int(standing.lab.ssh("app1", f"wc -l < {count}").stdout)
+        assert 0 < done < 12, done
+        standing.backstay("recover", APPLICATION)
+        deadline = time.monotonic() + 60
+        told = {"batches": 0}
+        while "done_at" not in told and time.monotonic() < deadline:
+            time.sleep(0.5)
+            told = json.loads(standing.lab.ssh("app1", f"cat {STATE}/backfill-mend.json", check=False).stdout or "{}")
+        assert "done_at" in told, standing.lab.ssh("app1", f"journalctl --no-pager -n 20 -u {unit}").stdout
+        assert int(standing.lab.ssh("app1", f"wc -l < {count}").stdout) == 12
+        assert standing.backstay("backfill", "--json", APPLICATION, "mend")["ok"]
+    finally:
+        standing.declare()
+        standing.release(why="without a backfill")
+    standing.settled()
+
+
+def test_the_day_after_a_release_is_watched_and_summed_up_for_who_released(at_1_1: Scene) -> None:
+    at_1_1.release(again=True, by="Grace", why="to be watched")
+    live = at_1_1.settled()["live"]
+    day = at_1_1.status()["watched"]
+    assert day["before"] < live["id"]
+    assert day["until"] > live["since"]
+    done = at_1_1.backstay("review", "--now", "--json", APPLICATION)
+    assert done["changed"]
+    assert f"{live['id']}: 24 hours after its release by Grace" in done["summary"]
+    assert "none of a new kind" in done["summary"]
+    assert "requests during the release, 0 failed" in done["summary"], done["summary"]
+    assert not at_1_1.backstay("review", "--now", "--json", APPLICATION)["changed"], "it is made once"
+    timers = at_1_1.lab.ssh("app1", "systemctl list-timers --all --no-legend").stdout
+    assert f"backstay-review@{APPLICATION}.timer" in timers
