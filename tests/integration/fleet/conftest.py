@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from fleet import Fleet
+from fleet import AUDITS, Fleet
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def staged() -> Iterator[Fleet]:
     stage.remove()
     stage.stage()
     stage.release("1.0.0", why="the first")
-    stage.manage("seed", "--audits", "300")
+    stage.manage("seed", "--audits", str(AUDITS))
     yield stage
     stage.remove()
 

@@ -10,12 +10,14 @@ from typing import Any
 
 from backstay_lab.database import ask_database, make_database
 from backstay_lab.layout import CHECKOUT
+from backstay_lab.load import LoadProcess
 from backstay_lab.scene import APPLICATION, Played, Scene
 
 LAB = "fleet"
 HOSTS = ("app1", "app2", "app3")
 CANARY, BUILDER, DATABASE = "app1", "app3", "db1"
 VERSIONS = ("1.0.0", "1.1.0")
+AUDITS = 300
 # A connection that was cut is given up after six seconds, so that tests need not wait for the twenty of ansible.cfg.
 IMPATIENT = "-o ControlMaster=auto -o ControlPersist=120s -o ServerAliveInterval=2 -o ServerAliveCountMax=3"
 
@@ -120,6 +122,12 @@ class Fleet(Scene):
             self.heal(host)
         if not self.play("recover", check=False).ok:
             self.release(VERSIONS[0], again=True, why="so that all hosts are on one release")
+
+    def visited(self, host: str) -> LoadProcess:
+        """Visitors of one host, for as many audits as there are."""
+        file = self.directory / "profile.json"
+        file.write_text(json.dumps({"ranges": {"id": [1, AUDITS], "page": [1, 5]}}), encoding="utf-8")
+        return self.load("--slow", "0", "--profile", str(file), host=host, rate=20.0)
 
     def ask(self, sql: str) -> list[str]:
         """Rows of the shared database."""
