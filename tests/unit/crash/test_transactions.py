@@ -164,16 +164,20 @@ class World:
         return engine_on(self.layout, storage())
 
     def sweep(
-        self, work: Callable[[LossyStorage], None], *, thorough: bool, step: str = "", share: float = 1.0
+        self,
+        work: Callable[[LossyStorage], None],
+        *,
+        thorough: bool,
+        step: str = "",
+        chance: random.Random | None = None,
     ) -> Sweep:
-        """Do `work` on a lossy disk beneath what lies here, and keep what a power cut leaves at each effect, or at a
-        share of them: each distinct state once for each step."""
-        chance = random.Random(SEED)
+        """Do `work` on a lossy disk beneath what lies here, and keep what a power cut leaves at each effect, or with
+        `chance` at a fifth of them: each distinct state once for each step."""
         found: dict[tuple[str, int], Survivor] = {}
         states: Counter[str] = Counter()
 
         def at(label: str) -> None:
-            if share < 1.0 and chance.random() > share:
+            if chance is not None and chance.random() > 0.2:
                 return
             for survivor in storage.survivors(thorough=thorough):
                 where = step or storage.context
@@ -242,7 +246,7 @@ class World:
                 next_host.running = host.running
                 recover(next_engine)
 
-        swept = self.sweep(work, thorough=thorough, share=0.2)
+        swept = self.sweep(work, thorough=thorough, chance=random.Random(point))
         return (killed_in, swept) if killed_in else None
 
 
