@@ -149,6 +149,13 @@ def _fraction(value: Any, at: _At) -> Any:
     return at.refuse(value, "a share from 0 to 1, such as 0.05, without quotes")
 
 
+def _factor(value: Any, at: _At) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and math.isfinite(value) and 1 <= value <= 1000:
+        return float(value)
+    return at.refuse(value, "a factor from 1 to 1000, without quotes")
+
+
 def _flag(value: Any, at: _At) -> Any:
     return value if isinstance(value, bool) else at.refuse(value, "true or false, without quotes")
 
@@ -445,7 +452,7 @@ class Watch:
     seconds: Annotated[float, _seconds(0, 86400)] = 300.0
     least_requests: Annotated[int, _whole(1, 1_000_000)] = 50
     error_ratio: Annotated[float, _fraction] = 0.05
-    slower_factor: Annotated[float, _seconds(1, 1000)] = 2.0
+    slower_factor: Annotated[float, _factor] = 2.0
     slower_seconds: Annotated[float, _seconds(0, 600)] = 0.5
     probe_interval_seconds: Annotated[float, _seconds(0.05, 3600)] = 0.5
     inconclusive: Annotated[Literal["keep", "revert"], _one_of("keep", "revert")] = "keep"
