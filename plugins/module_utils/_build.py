@@ -405,6 +405,8 @@ def _build(bench: Bench, now: Callable[[], float]) -> Built:
         if static is not None:
             shutil.copytree(static, bench.tree / "static", symlinks=True)
     checks = [_check(bench, words, prepared.environment) for words in application.runtime.checks]
+    with bench.step("migrations"):
+        verdicts = runtime.verdicts(bench, prepared)
     with bench.step("payload"):
         lock = _take_wheels(prepared.wheels, bench.tree / "wheels")
         facts = host_facts()
@@ -437,6 +439,7 @@ def _build(bench: Bench, now: Callable[[], float]) -> Built:
         },
         checks=checks,
     )
+    seen["migrations"] = verdicts
     beside = request.destination / f"{name}.attestation.json"
     beside.write_bytes(canonical(seen) + b"\n")
     beside.chmod(0o644)

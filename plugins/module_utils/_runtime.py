@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import math
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ._artifact import Manifest, host_facts, sha256_of, unpack_wheels
 from ._errors import BackstayError, InputError
+from ._migrations import judge
 from ._run import Completed, Runner
 from ._storage import Storage, canonical
 
@@ -122,6 +125,10 @@ class Runtime(Protocol):
 
     def assets(self, workshop: Workshop, prepared: Prepared) -> Path | None:
         """On the build host: the directory with the static files; None when the application has none."""
+
+    def verdicts(self, workshop: Workshop, prepared: Prepared) -> dict[str, Any] | None:
+        """On the build host: the verdict on each migration that the source knows, as `_migrations.Verdict` writes it,
+        without a database and so without sizes; None when the application has no database."""
 
 
 def runtime_of(application: Application) -> Runtime:
@@ -319,6 +326,36 @@ class DjangoRuntime:
         content = json.loads(manifest.read_text(encoding="utf-8"))
         manifest.write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
         return static
+
+    def verdicts(self, workshop: Workshop, prepared: Prepared) -> dict[str, Any] | None:
+        if not self.application.databases:
+            return None
+        room = workshop.room("migrations")
+        agent = room.parent / "agent.py"
+        agent.write_text(agent_source(), encoding="utf-8")
+        words = json.dumps({"databases": [self.application.databases[0].name]})
+        done = workshop.run(
+            [
+                str(prepared.environment / "bin" / "python"),
+                str(agent),
+                self.application.runtime.settings,
+                "operations",
+                words,
+            ],
+            cwd=room,
+            writable=[room.parent],
+            environment=prepared.environment,
+        )
+        _expect(done, "The migrations could not be judged")
+        # How long a table takes to rewrite is known where the table is.
+        return judge(self.parse_agent(done.stdout).facts, rebuild_seconds=math.inf).to_dict()
+
+
+def agent_source() -> str:
+    """The text of the agent, also where Ansible carries the library in an archive."""
+    from . import _django_agent
+
+    return inspect.getsource(_django_agent)
 
 
 def program(command: Sequence[str], environment: Path) -> list[str]:

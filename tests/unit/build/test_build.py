@@ -99,6 +99,9 @@ class PaperRuntime:
         (room.parent / "static/staticfiles.json").write_text("{}")
         return room.parent / "static"
 
+    def verdicts(self, workshop: Workshop, prepared: Prepared) -> dict[str, object] | None:
+        return {"format": 1, "verdict": "additive"}
+
 
 @pytest.fixture
 def paper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PaperRuntime:
@@ -162,9 +165,9 @@ def test_the_attestation_lies_beside_and_tells_who_when_with_what_and_how_checks
     attested = json.loads((tmp_path / "out/portal-1.1.0.attestation.json").read_bytes())
     assert attested == done.attestation
     assert attested["payload_sha256"] == artifact.sha256_of(tmp_path / "out/portal-1.1.0.tar")
+    assert attested["migrations"] == {"format": 1, "verdict": "additive"}
     assert attested["built_at"] == "2026-09-21T14:14:20Z"
     assert [(check["command"], check["ok"]) for check in attested["checks"]] == [("true", True)]
-    assert attested["migrations"] is None
 
 
 def test_a_failing_check_stops_the_build_with_its_last_lines(paper: PaperRuntime, tmp_path: Path) -> None:

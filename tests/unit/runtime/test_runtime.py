@@ -256,6 +256,40 @@ def test_a_missing_pip_names_the_package(tmp_path: Path) -> None:
         runtime.pip_program(tmp_path)
 
 
+class Paper:
+    """A workshop whose commands print what they are told to, and are remembered."""
+
+    def __init__(self, home: Path, output: str, *, code: int = 0) -> None:
+        self.home, self.output, self.code = home, output, code
+        self.asked: list[str] = []
+
+    def room(self, name: str) -> Path:
+        (self.home / name / "source").mkdir(parents=True)
+        return self.home / name / "source"
+
+    def run(self, arguments: Sequence[str], **_: Any) -> Completed:
+        self.asked = list(arguments)
+        compile(Path(arguments[1]).read_text(), arguments[1], "exec")
+        return Completed(tuple(arguments), self.code, self.output, "noise\nshop has two last migrations\n")
+
+
+def test_a_build_records_a_verdict_on_each_migration(application: Application, tmp_path: Path) -> None:
+    facts = {"name": "a.1", "engine": "sqlite", "operations": [{"kind": "x.Unknown", "state_only": False}]}
+    paper = Paper(tmp_path, json.dumps({"event": "operations", "migrations": [facts]}) + "\n")
+    prepared = runtime.Prepared(tmp_path / "wheels", tmp_path / "environment")
+    verdicts = runtime.runtime_of(application).verdicts(paper, prepared)  # type: ignore[arg-type]  # a part of one
+    assert verdicts is not None
+    assert [(each["name"], each["verdict"]) for each in verdicts["migrations"]] == [("a.1", "breaking")]
+    assert paper.asked[0] == f"{tmp_path}/environment/bin/python"
+    assert paper.asked[2:] == ["portal.settings", "operations", '{"databases": ["default"]}']
+
+
+def test_a_build_stops_where_the_migrations_cannot_be_read(application: Application, tmp_path: Path) -> None:
+    prepared = runtime.Prepared(tmp_path / "wheels", tmp_path / "environment")
+    with pytest.raises(BackstayError, match="could not be judged: shop has two last migrations"):
+        runtime.runtime_of(application).verdicts(Paper(tmp_path, "", code=2), prepared)  # type: ignore[arg-type]  # same
+
+
 def test_an_unknown_runtime_is_refused_by_name(application: Application) -> None:
     other = dataclasses.replace(application, runtime=dataclasses.replace(application.runtime, type="cobol"))
     with pytest.raises(InputError, match="the runtime 'cobol'"):
