@@ -313,7 +313,9 @@ def closing_summary(
             f"longest gap {probes.get('longest_gap_seconds', 0):g} s, p99 {probes.get('p99_seconds', 0):g} s"
         )
     again = {unit: count for unit, count in (restarts or {}).items() if count}
-    told = ", ".join(f"{unit} {count} times" for unit, count in sorted(again.items())[:4])
+    told = ", ".join(
+        f"{unit} {'once' if count == 1 else f'{count} times'}" for unit, count in sorted(again.items())[:4]
+    )
     lines.append(f"  restarts  {told or 'none'}")
     if not fresh:
         lines.append(f"  errors    none of a new kind{f'; {known} kinds that were known' if known else ''}")

@@ -21,12 +21,16 @@ MOST_SECONDS = 90_000.0
 
 
 class Probe(NamedTuple):
-    """One question: when it was asked (of the prober's clock), whether 200 came, which release said so, how long."""
+    """One question: when it was asked (of the prober's clock), whether 200 came, which release said so, how long.
+
+    `closed` is the maintenance page: a failure for a visitor, and no fault of a release.
+    """
 
     at: float
     ok: bool
     release: str
     seconds: float
+    closed: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Prober:
     def probe(self) -> Probe:
         """Ask once, now."""
         began = self._clock()
-        release, reason = "", ""
+        release, reason, closed = "", "", False
         try:
             answer = self._ask(
                 self._target,
@@ -127,11 +131,12 @@ class Prober:
                 body_bytes=4096,
             )
             release = answer.release_id or ""
+            closed = answer.status == 503 and not release
             if answer.status != 200:
                 reason = f"{answer.status} from {release or 'the front door'}"
         except BackstayError as refused:
             reason = refused.message
-        probe = Probe(began, not reason, release, self._clock() - began)
+        probe = Probe(began, not reason, release, self._clock() - began, closed)
         with self._lock:
             self._probes.append(probe)
             self._first_failure = self._first_failure or reason

@@ -583,6 +583,8 @@ class Watcher:
             return Sample(), Sample()
         hits: tuple[list[Hit], list[Hit]] = ([], [])
         for probe in self.prober.probes():
+            if probe.closed:
+                continue
             status = 200 if probe.ok else 503
             later = probe.at >= self.switched_at
             hits[later].append(Hit(int(probe.at), probe.release, "probe", status, probe.seconds, "probe"))

@@ -79,6 +79,16 @@ def test_what_failed_first_is_kept(status: int | None, reason: str) -> None:
     assert reason in prober.summary().first_failure
 
 
+def test_the_maintenance_page_is_a_failure_but_no_fault_of_a_release() -> None:
+    def closed(*_: Any, **__: Any) -> Answer:
+        return Answer(503, {"retry-after": "120"}, b"", 0.01, "x")
+
+    prober = Prober(TARGET, "/healthz/", ask=closed)
+    assert prober.probe().closed
+    assert prober.summary().failed == 1
+    assert not Prober(TARGET, "/healthz/", ask=Door(503)).probe().closed  # the application itself said so
+
+
 def test_it_stops_at_the_most_it_may_ask() -> None:
     door = Door()
     prober = Prober(TARGET, "/", interval_seconds=0.0, most=25, ask=door)

@@ -111,6 +111,13 @@ def test_what_the_ledger_keeps_is_json_and_small(tmp_path: Path) -> None:
     assert len(json.dumps(kept)) < 8000
 
 
+def test_a_closed_door_is_no_evidence_against_whoever_is_behind_it(tmp_path: Path) -> None:
+    scenario = Scenario("closed", rate=lambda at: 0.0, probe=lambda at: (0, 0.02) if at < 12 else (200, 0.02))
+    judgement = World(scenario, tmp_path).watch()
+    assert judgement.outcome == "good", judgement.sentence
+    assert judgement.numbers["probes"]["failed"] == 0
+
+
 # the rule alone
 
 

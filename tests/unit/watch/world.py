@@ -97,7 +97,10 @@ class Scenario:
     failed_unit: Callable[[float], bool] = lambda at: False
     journal_before: Sequence[tuple[float, str, str]] = ()  # when, process, line
     journal_after: Sequence[tuple[float, str, str]] = ()
-    probe: Callable[[float], tuple[int | None, float]] = lambda at: (200, 0.02)  # status, None: no answer; seconds
+    probe: Callable[[float], tuple[int | None, float]] = lambda at: (
+        200,
+        0.02,
+    )  # status, None: no answer, 0: closed; seconds
     rotate_at: float | None = None
     policy: dict[str, Any] = field(default_factory=dict)
     because: str = ""  # for bad ones: what the reasons must say
@@ -227,6 +230,8 @@ class World:
         self.now += seconds
         if status is None:
             raise BackstayError(f"no answer from {target.peer} within 5 s")
+        if status == 0:  # the maintenance page
+            return Answer(503, {"retry-after": "120"}, b"", seconds, target.peer)
         return Answer(status, {"x-release-id": self.release(self.now)}, b"", seconds, target.peer)
 
     def runner(self, arguments: Sequence[str], **_options: Any) -> Completed:
