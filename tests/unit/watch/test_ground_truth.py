@@ -113,8 +113,8 @@ GOOD = (
     Scenario("a handful of 5xx that were not there before", fails(0.012)),
     Scenario("a night with three visitors, one of whom meets a 500", fails(0.4), rate=lambda at: 0.05),
     Scenario("nobody comes", rate=lambda at: 0.0),
-    Scenario("visitors come five times as often", fails(0.004), fails(0.004), rate=lambda at: 4 if at < 0 else 20),
-    Scenario("visitors stay away", fails(0.01), fails(0.01), rate=lambda at: 8 if at < 0 else 0.5),
+    Scenario("visitors come five times as often", fails(0.004), fails(0.004), rate=lambda at: 3 if at < 0 else 15),
+    Scenario("visitors stay away", fails(0.01), fails(0.01), rate=lambda at: 6 if at < 0 else 0.5),
     Scenario("an impatient monitor", impatient, impatient),
     Scenario("an impatient monitor that comes with the release", impatient),
     Scenario("a storm of robots and 404", both(robots, fails(0.01)), fails(0.01)),
@@ -193,6 +193,7 @@ BAD = (
     Scenario(
         "a new error that visitors see",
         fails(0.04, kinds=("portal", "list", "detail")),
+        history_seconds=60,
         rate=lambda at: 40,
         journal_after=errors(FRESH, range(1, 60, 3)),
         because="KeyError",

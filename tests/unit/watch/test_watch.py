@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -40,7 +40,9 @@ def judge(candidate: list[Hit], previous: list[Hit], **policy: Any) -> Judgement
 
 
 @pytest.mark.parametrize("inconclusive", ["keep", "revert"])
-def test_too_little_is_inconclusive_and_what_follows_is_declared(inconclusive: str, tmp_path: Path) -> None:
+def test_too_little_is_inconclusive_and_what_follows_is_declared(
+    inconclusive: Literal["keep", "revert"], tmp_path: Path
+) -> None:
     policy = {"inconclusive": inconclusive}
     judgement = World(Scenario("few", rate=lambda at: 0.5, seconds=10.0, policy=policy), tmp_path).watch()
     assert judgement.outcome == "inconclusive"

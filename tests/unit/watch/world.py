@@ -41,13 +41,18 @@ def log_format() -> str:
 
 
 @cache
-def pieces() -> tuple[tuple[str, str], ...]:
-    return tuple((before, name) for before, name in re.findall(r"([^$]*)(?:\$([a-z0-9_]+))?", log_format()))
+def template() -> tuple[str, dict[str, str]]:
+    """The format for `%`, and every variable without a value."""
+    names = re.findall(r"\$([a-z0-9_]+)", log_format())
+    return re.sub(r"\$([a-z0-9_]+)", r"%(\1)s", log_format().replace("%", "%%")), dict.fromkeys(names, "")
 
 
 def nginx_line(**values: Any) -> str:
     """One line as nginx writes it; empty where a variable has no value."""
-    return "".join(before + (str(values.get(name, "")) if name else "") for before, name in pieces())
+    text, empty = template()
+    unknown = set(values) - set(empty)
+    assert not unknown, f"{TEMPLATE} has no ${unknown.pop()} in its log_format"
+    return text % {**empty, **values}
 
 
 @dataclass
@@ -89,9 +94,9 @@ class Scenario:
     name: str
     after: Behaviour = well
     before: Behaviour = well
-    rate: Callable[[float], float] = lambda at: 8.0
+    rate: Callable[[float], float] = lambda at: 6.0
     seconds: float = 60.0
-    history_seconds: int = 150
+    history_seconds: int = 100
     clients: int = 30
     restarts: Callable[[str, float], int] = lambda process, at: 0
     failed_unit: Callable[[float], bool] = lambda at: False
