@@ -211,6 +211,11 @@ class Engine:
         content = self.storage.read(self.layout.secrets_file)
         return {} if content is None else dict(json.loads(content)["values"])
 
+    def notes(self, release: str) -> str:
+        """What the changelog says about a release; empty where nobody wrote anything."""
+        known = self.history().get(release)
+        return str(known.data.get("notes") or "").strip() if known else ""
+
     def web_unit(self, release: str) -> str:
         return self.layout.unit(release, "web")
 
@@ -787,6 +792,7 @@ class Engine:
             "previous": transaction.previous or "",
             "transaction": transaction.id,
             "by": transaction.request.by,
+            "notes": self.notes(transaction.candidate)[:2000],
             "error": " ".join(error.split())[:400],
         }
         run_hooks(

@@ -68,6 +68,8 @@ def ask(
     result = {name: value for name, value in answer.items() if name not in ("event", "ok", "lines", "message")}
     result["changed"] = bool(answer.get("changed", True))
     result["backstay_lines"] = said or list(answer.get("lines", []))
+    if state in ("confirmed", "live") and answer.get("operation") in ("release", "maintenance"):
+        result["backstay_lines"] += [line for line in str(answer.get("notes") or "").splitlines() if line.strip()][:12]
     result["msg"] = answer.get("message") or f"{application}: {answer.get('release')} is {state}."
     result["diff"] = {
         "before": f"live: {answer.get('previous')}\n",

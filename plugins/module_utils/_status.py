@@ -45,6 +45,12 @@ def describe(release: Release, live: str | None, warm: str | None) -> dict[str, 
         "commit": data.get("commit", ""),
         "payload": data.get("payload", ""),
         "reason": data.get("reason", "") if release.state in ("failed", "withdrawn") else "",
+        "notes": data.get("notes", ""),
+        "overridden": {
+            gate: data[f"override_{gate}"] for gate in ("promotion", "freeze") if data.get(f"override_{gate}")
+        },
+        "verdict": (data.get("verdict") or {}).get("verdict", ""),
+        "probes": data.get("probes"),
         "configuration_only": bool(data.get("configuration_only")),
         "migrations": list(data.get("migrations_applied", [])),
     }

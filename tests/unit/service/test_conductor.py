@@ -57,6 +57,9 @@ class Engine:
     def drop_ballast(self) -> bool:
         return False
 
+    def notes(self, release: str) -> str:
+        return ""
+
     def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
         self.hooks.append(when)
         if when == self.failing_hook:
