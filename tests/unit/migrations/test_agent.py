@@ -134,6 +134,27 @@ def test_a_lock_that_somebody_else_holds_is_waited_for_as_long_as_allowed_and_sa
     assert shop.agent("migrate", lock_seconds=0.3).only("state")["pending"] == [], "the next attempt did not succeed"
 
 
+def test_a_migration_that_reads_before_it_writes_is_a_writer_from_the_start(shop: Project) -> None:
+    """Else SQLite tells it that the database is locked, however long it may wait, when somebody wrote in between."""
+    code = (
+        "import sqlite3\n"
+        "def fill(apps, editor):\n"
+        "    Thing = apps.get_model('shop', 'Thing')\n"
+        "    assert Thing.objects.count() == 3\n"
+        f"    other = sqlite3.connect({str(shop.database)!r}, timeout=0)\n"
+        "    try:\n"
+        "        other.execute(\"INSERT INTO shop_thing (label) VALUES ('between')\")\n"
+        "    except sqlite3.OperationalError as locked:\n"
+        "        assert 'locked' in str(locked)\n"
+        "    else:\n"
+        "        raise RuntimeError('somebody wrote between the reading and the writing')\n"
+        "    Thing.objects.update(label='z')\n"
+    )
+    shop.migration("shop", "0002_fill", "migrations.RunPython(fill),", code=code)
+    answer = shop.agent("migrate", lock_seconds=1, statement_seconds=60)
+    assert (answer.code, answer.only("state")["pending"]) == (0, []), answer.reason
+
+
 def test_a_statement_that_takes_too_long_is_stopped(shop: Project) -> None:
     shop.migration("shop", "0002_endless", ENDLESS)
     answer = shop.agent("migrate", statement_seconds=0.3)

@@ -180,8 +180,8 @@ def test_a_rewrite_above_the_limit_needs_maintenance_and_says_how_long_and_how_l
     assert found.verdict == "additive"
     assert found.rebuild_seconds == pytest.approx(13.8)
     assert found.needs_maintenance == (
-        "SQLite rewrites shop_thing (1,000,000 rows, 225.1 MiB) in about 13.8 s, and writers may wait no longer "
-        "than 10 s (releases.migrations.rebuild_seconds)"
+        "SQLite rewrites shop_thing (1,000,000 rows, 225.1 MiB) in about 13.8 s, while nobody can write, and "
+        "no more than 10 s is allowed (releases.migrations.rebuild_seconds)"
     )
     assert judge([migration(widened)], rebuild_seconds=20).needs_maintenance == ()
     twice = one(widened, widened)
@@ -189,6 +189,34 @@ def test_a_rewrite_above_the_limit_needs_maintenance_and_says_how_long_and_how_l
     indexed = operation("AddIndex", index="i", rebuild=False, rebuilds=[], indexes=[table])
     assert "SQLite indexes shop_thing" in one(indexed).reasons[-1]
     assert rebuild_estimate(None, None) == 0
+
+
+@pytest.mark.parametrize(
+    ("facts", "seconds"),
+    [
+        (altered({"type": "integer"}, {"type": "bigint"}), 13.8),
+        (altered({"type": "varchar(10)"}, {"type": "varchar(20)"}), 0),
+        (altered({"type": "varchar(10)"}, {"type": "text"}), 0),
+        (altered({"type": "numeric(8, 2)"}, {"type": "numeric(9, 2)"}), 0),
+        (altered({"type": "numeric(8, 2)"}, {"type": "numeric(9, 3)"}), 13.8),
+        (altered({"type": "text"}, {"type": "varchar(20)"}), 13.8),
+        (operation("AddIndex", index="i"), 6.7),
+        (operation("AddIndexConcurrently", index="i"), 0),
+    ],
+)
+def test_postgresql_rewrites_a_table_for_a_type_that_is_stored_in_another_way(
+    facts: dict[str, Any], seconds: float
+) -> None:
+    size = {"rows": 1_000_000, "bytes": 236_000_000}
+    found = one(facts | size, engine="postgresql", pending=True)
+    assert found.rebuild_seconds == pytest.approx(seconds)
+    if seconds > 10:
+        assert found.needs_maintenance
+    elif seconds:
+        assert found.reasons[-1] == (
+            "PostgreSQL indexes shop_thing (1,000,000 rows, 225.1 MiB) in about 6.7 s, while nobody can write"
+        )
+    assert one(facts | size | {"new_table": True}, engine="postgresql").rebuild_seconds == 0
 
 
 def test_what_another_host_has_applied_already_needs_no_maintenance_here_and_keeps_its_verdict() -> None:
