@@ -227,10 +227,10 @@ def _without_odd_client(hits: Sequence[Hit], event: _Event) -> list[Hit]:
     """Without what one client alone meets on a route that serves others well: its fault, or a robot's."""
     odd: set[tuple[str, str]] = set()
     for route, asked in _group(hits).items():
-        met = {hit.client for hit in asked if event(hit)}
+        met = Counter(hit.client for hit in asked if event(hit))
         others = Counter(hit.client for hit in asked if hit.client not in met)
-        if len(met) == 1 and len(others) >= 2 and sum(others.values()) >= _LEAST_EVENTS:
-            odd.add((route, met.pop()))
+        if len(met) == 1 and sum(met.values()) > 2 and len(others) >= 2 and sum(others.values()) >= _LEAST_EVENTS:
+            odd.add((route, next(iter(met))))
     return [hit for hit in hits if (hit.route, hit.client) not in odd] if odd else list(hits)
 
 
@@ -251,7 +251,7 @@ class _Rule:
 
 
 def _worse(candidate: Sample, previous: Sample, rule: _Rule) -> _Excess | None:
-    """The excess by which the candidate is worse, in all that was seen or in the last minute; None when it is not.
+    """The excess by which the candidate is worse, in all that was seen or lately; None when it is not.
 
     It must hold against the whole baseline, its last minutes and its last one: what was sick already is no new fault.
     """
@@ -259,10 +259,9 @@ def _worse(candidate: Sample, previous: Sample, rule: _Rule) -> _Excess | None:
         return None
     recents = (previous.last(RECENT_SECONDS), previous.last(5 * RECENT_SECONDS))
     before = [previous, *(each for each in recents if _LEAST_TIMES <= each.requests < previous.requests)]
-    spans = [(candidate, 1)]
-    last = candidate.last(RECENT_SECONDS)
-    if last.requests < candidate.requests:
-        spans.append((last, 2))
+    # What began lately is not lost among what was well before; there, more of it is asked for.
+    lately = [candidate.last(seconds) for seconds in (RECENT_SECONDS, RECENT_SECONDS // 3)]
+    spans = [(candidate, 1), *((span, 2) for span in lately if span.requests < candidate.requests)]
     for span, strict in spans:
         found = [_worse_than(span, each, rule, least_events=_LEAST_EVENTS * strict) for each in before]
         if all(found):
