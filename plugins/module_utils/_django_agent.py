@@ -175,7 +175,10 @@ def describe(databases: Sequence[str], known: Sequence[str]) -> list[dict[str, A
         leaves = executor.loader.graph.leaf_nodes()
         pending = {migration for migration, _unused in executor.migration_plan(leaves)}
         plan = [migration for migration, _unused in executor.migration_plan(leaves, clean_start=True)]
-        new = {each for each in plan if known and not _is_known(alias, each, known)}
+        unnamed = [each for each in plan if known and _name(alias, str(each)) not in known]
+        renamed = [each for each in unnamed if each not in pending and _replaces_known(alias, each, known)]
+        found += [_replacement(alias, each) for each in renamed]
+        new = set(unnamed) - set(renamed)
         if not pending and not new:
             continue
         survey = Survey(alias, _connection(alias), pending=pending)
@@ -185,10 +188,17 @@ def describe(databases: Sequence[str], known: Sequence[str]) -> list[dict[str, A
     return found
 
 
-def _is_known(alias: str, migration: Any, known: Sequence[str]) -> bool:
-    """Whether a release knows a migration, by its name or by those that it replaces."""
+def _replaces_known(alias: str, migration: Any, known: Sequence[str]) -> bool:
+    """Whether a migration stands, squashed, for some that a release knows."""
     names = [_name(alias, f"{app}.{name}") for app, name in migration.replaces]
-    return _name(alias, str(migration)) in known or (bool(names) and all(name in known for name in names))
+    return bool(names) and all(name in known for name in names)
+
+
+def _replacement(alias: str, migration: Any) -> dict[str, Any]:
+    """The facts of a migration that does nothing, because what it stands for was applied."""
+    name, engine = _name(alias, str(migration)), _connection(alias).vendor
+    common = {"name": name, "database": alias, "engine": engine, "after": [], "operations": []}
+    return common | {"atomic": True, "pending": False}
 
 
 def _told_last(plan: Sequence[Any], told: Collection[Any]) -> Sequence[Any]:

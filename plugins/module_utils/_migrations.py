@@ -318,7 +318,8 @@ def _add_field(op: Facts, _engine: str) -> Finding:
             op,
         )
     how = "may be NULL" if new["null"] and not new["db_default"] else "gets its default from the database"
-    return _harmless(f"adds {op['table']}.{column}, which {how}")
+    held = f"; where it refers to a row of {new['refers_to']}, the release before cannot delete that row"
+    return _harmless(f"adds {op['table']}.{column}, which {how}{held if new['refers_to'] else ''}")
 
 
 def _remove_field(op: Facts, _engine: str) -> Finding:

@@ -155,6 +155,21 @@ def test_a_migration_that_reads_before_it_writes_is_a_writer_from_the_start(shop
     assert (answer.code, answer.only("state")["pending"]) == (0, []), answer.reason
 
 
+def test_a_squashed_migration_is_nothing_new_to_a_release_that_knows_what_it_stands_for(shop: Project) -> None:
+    shop.migration("shop", "0002_price", NULL.format("price"))
+    known = shop.agent("migrate").only("state")["known"]
+    shop.forget("shop", "0001_initial")
+    shop.forget("shop", "0002_price")
+    shop.migration("shop", "0001_squashed", THING + NULL.format("price"), after=[])
+    path = shop.home / "shop" / "migrations" / "0001_squashed.py"
+    replaces = "    replaces = [('shop', '0001_initial'), ('shop', '0002_price')]\n"
+    path.write_text(path.read_text().replace("    atomic", replaces + "    atomic"))
+    (told,) = shop.agent("describe", known=known).only("describe")["migrations"]
+    assert (told["name"], told["operations"], told["pending"]) == ("shop.0001_squashed", [], False)
+    (found,) = judge([told], rebuild_seconds=10).migrations
+    assert (found.verdict, found.undo) == ("additive", "none")
+
+
 def test_a_statement_that_takes_too_long_is_stopped(shop: Project) -> None:
     shop.migration("shop", "0002_endless", ENDLESS)
     answer = shop.agent("migrate", statement_seconds=0.3)

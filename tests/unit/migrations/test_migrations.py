@@ -125,6 +125,13 @@ def test_nulls_that_get_a_value_cannot_be_told_apart_afterwards() -> None:
     assert undo == ["reverse", "irreversible", "irreversible"]
 
 
+def test_a_new_reference_says_that_the_release_before_cannot_delete_what_it_refers_to() -> None:
+    new = COLUMN | {"column": "owner_id", "null": True, "refers_to": "shop_owner"}
+    (reason,) = one(operation("AddField", field="owner", new=new)).reasons
+    assert reason.startswith("adds shop_thing.owner_id, which may be NULL; where it refers to a row of shop_owner, ")
+    assert reason.endswith("the release before cannot delete that row")
+
+
 def test_what_nobody_knows_breaks() -> None:
     for facts in (operation("somebody.operations.Clever"), operation("AddField", unreadable="KeyError: 'x'")):
         found = one(facts)
