@@ -279,6 +279,7 @@ def test_a_build_records_a_verdict_on_each_migration(application: Application, t
     prepared = runtime.Prepared(tmp_path / "wheels", tmp_path / "environment")
     verdicts = runtime.runtime_of(application).verdicts(paper, prepared)  # type: ignore[arg-type]  # a part of one
     assert verdicts is not None
+    assert sorted(verdicts) == ["format", "migrations"]
     assert [(each["name"], each["verdict"]) for each in verdicts["migrations"]] == [("a.1", "breaking")]
     assert paper.asked[0] == f"{tmp_path}/environment/bin/python"
     assert paper.asked[2:] == ["portal.settings", "operations", '{"databases": ["default"]}']
