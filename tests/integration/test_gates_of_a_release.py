@@ -153,7 +153,7 @@ def put_back(scene: Scene) -> None:
 @pytest.fixture(scope="module")
 def failing(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A version whose second migration raises; built from a directory."""
-    version = "1.1.9"
+    version = "1.1.8"
     tree = tmp_path_factory.mktemp("failing") / "portal"
     repository = CHECKOUT / ".lab" / "portal.git"
     subprocess.run(["git", "clone", "--quiet", "--branch", "v1.1.0", str(repository), str(tree)], check=True)
