@@ -389,7 +389,8 @@ def _recovered(host: str, phases: Sequence[Phase]) -> Row:
         return Row(host, None, "failed", bad.why if bad else "it was not asked")
     confirmed = seen(done.said).confirmed if "fleet" in done.said else None
     runs = None if confirmed is None else confirmed.same_as
-    did = "; ".join(map(str, done.said.get("did") or [])) or str(done.said.get("message") or "nothing to do")
+    message = str(done.said.get("message") or "nothing to do")
+    did = "; ".join(map(str, done.said.get("did") or [])) or message.rpartition(": ")[2]
     return Row(host, str(done.said.get("live") or ""), did, "", runs or ("", ""), good=True)
 
 

@@ -26,7 +26,8 @@ SHARED: dict[str, Any] = {
     "network": True,
     "media": None,
     "databases": [{"name": "default", "engine": "postgresql", "url_key": "DATABASE_URL"}],
-    "processes": {"scheduler": {"singleton": False}},
+    "processes": {"web": {"workers": 1}, "scheduler": {"singleton": False}},
+    "health": {"deadline_seconds": 60},  # three candidates start on the same two cores
     "environment": {
         "values": {"PORTAL_PHOTOS": "false"},
         "required": ["SECRET_KEY", "ALLOWED_HOSTS", "DATABASE_URL"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,6 +24,11 @@ def told(output: str) -> dict[str, str]:
         if host in HOSTS:
             rows.setdefault(host, " ".join(rest.split()))
     return rows
+
+
+def declared(fleet: Fleet) -> Callable[[str], str]:
+    """The application's file on a host, as the next release would take it."""
+    return lambda host: str(fleet.status(host)["fleet"]["declared"])
 
 
 def flat(output: str) -> str:
@@ -71,7 +77,7 @@ def when(fleet: Fleet, host: str, step: str, state: str = "begin") -> str:
 
 
 def test_a_host_that_is_not_there_stops_the_release_before_anything_is_touched(changed: Fleet) -> None:
-    before = changed.ids()
+    before, was = changed.ids(), changed.each(declared(changed))
     changed.lab.cut(LOST)
     played = changed.release(check=False)
     changed.heal(LOST)
@@ -80,7 +86,7 @@ def test_a_host_that_is_not_there_stops_the_release_before_anything_is_touched(c
     assert rows[LOST].startswith("? unreachable: before anything was touched"), played.output
     assert all("untouched" in rows[host] for host in REACHED), rows
     assert changed.ids() == before
-    assert not any(changed.status(host)["configuration_changed"] for host in HOSTS), "it was declared on some"
+    assert changed.each(declared(changed)) == was, "it was declared on some"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("override", "reason"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
 def test_what_belongs_to_one_host_is_refused_on_three(fleet: Fleet, override: dict[str, Any], reason: str) -> None:
-    before = fleet.ids()
+    before, was = fleet.ids(), fleet.each(declared(fleet))
     fleet.declare(**override)
     try:
         played = [fleet.play("site", "--limit", "app_servers", check=False), fleet.release("1.1.0", check=False)]
@@ -200,4 +206,4 @@ def test_what_belongs_to_one_host_is_refused_on_three(fleet: Fleet, override: di
         assert reason in flat(refused.output), refused.output
         assert "(app1, app2, app3)" in flat(refused.output), refused.output
     assert fleet.ids() == before
-    assert not any(fleet.status(host)["configuration_changed"] for host in HOSTS)
+    assert fleet.each(declared(fleet)) == was
