@@ -2,7 +2,8 @@
 
 The application's command does one batch and says by its exit code whether there is more (75, EX_TEMPFAIL) or not (0),
 so it can be cut off and called again at any time. A unit of its own, `backstay-backfill-<app>-<name>`, calls it until
-nothing is left; settling starts that unit where it is missing, at boot too. No batch begins while a transaction is open.
+nothing is left; settling starts that unit where it is missing, at boot too. While a transaction is open no batch
+begins.
 """
 
 from __future__ import annotations

@@ -652,7 +652,10 @@ class Engine:
     def do_judge(self, transaction: Transaction) -> str:
         """Ask what the pending migrations would do to the release that serves, and refuse what it cannot live with."""
         candidate = transaction.candidate
-        state = self.migrations(candidate, "describe")
+        previous = self.history().get(transaction.previous)
+        # Also those that another host of this database, or an earlier attempt, has applied since the release before.
+        known = tuple(previous.data.get("migrations_known", ())) if previous else ()
+        state = self.migrations(candidate, "describe", known=known)
         limit = self.application(candidate).releases.migrations.rebuild_seconds
         verdict = judge(state.facts, rebuild_seconds=limit)
         # What a release knows, and what it did, decide later what a rollback needs.
@@ -717,7 +720,9 @@ class Engine:
     def _migration_unit(self, release: str) -> str:
         return self.layout.unit(release, "migrate")
 
-    def migrations(self, release: str, action: str, *, reverse: Sequence[str] = ()) -> MigrationState:
+    def migrations(
+        self, release: str, action: str, *, reverse: Sequence[str] = (), known: Sequence[str] = ()
+    ) -> MigrationState:
         """Ask about (`state`, `describe`), make (`migrate`) or take back (`reverse`) migrations, in the environment and
         sandbox of a release.
 
@@ -727,7 +732,7 @@ class Engine:
 
         application = self.application(release)
         runtime = runtime_of(application)
-        command = runtime.agent_command(self.layout.release(release), action, reverse=reverse)
+        command = runtime.agent_command(self.layout.release(release), action, reverse=reverse, known=known)
         seconds = application.releases.migrations.seconds
 
         def progress(line: str) -> None:
@@ -763,7 +768,7 @@ class Engine:
                 else "no reason was printed"
             )
             raise BackstayError(
-                f"The migrations of {release} {what}: {reason}; mend it and release again.",
+                f"The migrations of {release} {what}: {reason}; what served before serves on; mend it and release again.",
                 lines=last,
             )
         return runtime.parse_agent(done.stdout)
