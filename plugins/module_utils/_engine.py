@@ -768,7 +768,7 @@ class Engine:
                 else "no reason was printed"
             )
             raise BackstayError(
-                f"The migrations of {release} {what}: {reason}; what served before serves on; mend it and release again.",
+                f"The migrations of {release} {what}: {reason}; what served before serves on; mend it, release again.",
                 lines=last,
             )
         return runtime.parse_agent(done.stdout)
