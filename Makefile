@@ -45,6 +45,7 @@ bench: hosts  ## Measure release and rollback against the usual way; prints seco
 
 docs: setup  ## Write the tables of the roles' READMEs and the pages of the modules (.cache/docs)
 	@.venv/bin/python tools/readme_tables.py
+	@.venv/bin/python tools/application_keys.py
 	@rm -rf .cache/docs && mkdir -p .cache/docs
 	@antsibull-docs collection --use-current --squash-hierarchy --fail-on-error --dest-dir .cache/docs backstay.ops
 

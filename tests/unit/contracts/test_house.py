@@ -84,7 +84,7 @@ def test_the_controller_lock_is_part_of_the_development_lock() -> None:
 
 def test_help_names_each_target_on_a_line_of_its_own() -> None:
     text = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    wanted = ["setup", "demo", "demo-down", "test", "test-unit", "test-full", "lint", "bench", "docs", "clean"]
+    wanted = ["setup", "demo", "demo-down", "test", "test-unit", "test-full", "chaos", "lint", "bench", "docs", "clean"]
     assert re.findall(r"^  make ([a-z-]+) +\S", text, re.MULTILINE) == wanted
 
 
