@@ -230,16 +230,19 @@ def test_a_refused_release_fails_the_job_and_the_page_says_why(at_1_0: Scene, jo
     before = at_1_0.status()
     code, said = job.run("Release", VERSION="1.3.0")
     assert code == 1, said
-    assert at_1_0.settled()["live"] == before["live"]
+    status = at_1_0.settled()
+    assert status["live"] == before["live"]
+    why = status["last_failed"]["reason"].partition(";")[0]
+    assert why.startswith(status["last_failed"]["id"]), "such as: 0007-1.3.0 died while it was starting"
     page = job.page.read_text()
     assert "## Release audit-portal 1.3.0: failed" in page
-    assert page.count("died while it was starting") == 1, page
+    assert page.count(why) == 1, page
     assert "Worker failed to boot" in page, "the candidate's last lines"
     assert f"Nothing has to be rolled back: {before['live']['id']} serves." in page
-    assert "::error title=backstay release::app1: " in said
+    assert f"::error title=backstay release::app1: {why}" in said
     failure = report("release").find(".//failure")
     assert failure is not None
-    assert "died while it was starting" in str(failure.get("message"))
+    assert why in str(failure.get("message"))
 
 
 def test_a_job_cancelled_while_it_prepares_undoes_it_before_it_ends(at_1_0: Scene, job: Job) -> None:
