@@ -9,9 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from backstay_lab.scene import APPLICATION
 from fleet import CANARY, HOSTS, SHARED, Fleet
 
 LOST = "app3"  # neither the canary nor the first of the inventory
+STATE = f"/var/lib/backstay/{APPLICATION}"
 REACHED = tuple(host for host in HOSTS if host != LOST)
 
 
@@ -63,16 +65,23 @@ def test_three_hosts_release_together_canaries_first_and_migrate_once(fleet: Fle
     assert all(row.endswith("released") for row in rows.values()), rows
     applied = {host: status["releases"][-1]["migrations"] for host, status in statuses.items()}
     assert [bool(names) for names in applied.values()].count(True) == 1, f"each migration runs once: {applied}"
+    plans = [fleet.backstay("rollback", "--plan", "--json", APPLICATION, host=host) for host in HOSTS]
+    assert len({(plan["operation"], *plan["lines"]) for plan in plans}) == 1, "each knows what the migrations need"
+    assert not any("no verdict" in line for plan in plans for line in plan["lines"]), plans
     flips = {host: when(fleet, host, "flip") for host in HOSTS}
     assert min(flips.values()) == flips[CANARY], flips
     assert when(fleet, CANARY, "verify", "done") < min(flips[host] for host in HOSTS if host != CANARY), flips
 
 
+def journal(fleet: Fleet, host: str) -> str:
+    """The journal of the newest transaction that a host has ended."""
+    name = f"{STATE}/journal.d"
+    return fleet.lab.exec(host, "sh", "-c", f"cat {name}/$(ls -t {name} | head -n 1)").stdout
+
+
 def when(fleet: Fleet, host: str, step: str, state: str = "begin") -> str:
-    """When the newest transaction of a host came to a step, from its journal."""
-    name = "/var/lib/backstay/audit-portal/journal.d"
-    text = fleet.lab.exec(host, "sh", "-c", f"cat {name}/$(ls -t {name} | head -n 1)").stdout
-    records = [json.loads(line) for line in text.splitlines()]
+    """When the newest transaction of a host came to a step."""
+    records = [json.loads(line) for line in journal(fleet, host).splitlines()]
     return next(str(record["time"]) for record in records if (record["step"], record["state"]) == (step, state))
 
 
@@ -114,11 +123,6 @@ def test_a_host_lost_before_anybody_confirmed_takes_all_back(changed: Fleet, tas
     assert set(told(recovered.output)) == set(HOSTS), recovered.output
 
 
-def journal(fleet: Fleet, host: str) -> str:
-    name = "/var/lib/backstay/audit-portal/journal.d"
-    return fleet.lab.exec(host, "sh", "-c", f"cat {name}/$(ls -t {name} | head -n 1)").stdout
-
-
 def test_a_host_lost_when_the_others_confirm_goes_forward_with_recover(changed: Fleet) -> None:
     before = changed.runs()
     played = changed.struck("release", "Confirm it", LOST)
@@ -134,11 +138,13 @@ def test_a_host_lost_when_the_others_confirm_goes_forward_with_recover(changed: 
     assert changed.runs() == after
 
 
-def test_a_host_whose_dead_man_switch_was_faster_is_released_to_again_by_recover(changed: Fleet) -> None:
+def test_a_host_that_went_back_by_itself_meanwhile_is_released_to_again_by_recover(changed: Fleet) -> None:
     before = changed.runs()
-    played = changed.struck("release", "Confirm it", LOST, confirm_seconds=5)
+    played = changed.struck("release", "Confirm it", LOST)
     confirmed_by_the_others(changed, played, before)
-    deadline = time.monotonic() + 60
+    # As at its deadline, and without waiting for it: whoever is alone goes back.
+    changed.lab.exec(LOST, "systemctl", "kill", "--signal=KILL", f"backstay-transaction@{APPLICATION}.service")
+    deadline = time.monotonic() + 90
     while changed.lab.exec(LOST, "test", "-e", f"{STATE}/journal.jsonl", check=False).ok:
         assert time.monotonic() < deadline, "it never flipped back"
         time.sleep(0.3)
@@ -149,9 +155,6 @@ def test_a_host_whose_dead_man_switch_was_faster_is_released_to_again_by_recover
     after = changed.runs()
     assert len(set(after.values())) == 1, after
     assert after[LOST] != before[LOST]
-
-
-STATE = "/var/lib/backstay/audit-portal"
 
 
 def confirmed_by_the_others(fleet: Fleet, played: Any, before: dict[str, tuple[str, str]]) -> None:
