@@ -170,14 +170,15 @@ def verify(
     done = _ask(["verify", "-f", str(allowed_signers), "-I", name, "-n", namespace], text, signature, runner)
     if done is None or not done.ok:
         said = "" if done is None else done.stderr + done.stdout
-        if "incorrect signature" in said or "invalid" in said:
-            raise GateRefused(f"{_capital(what)} was altered since {name} signed it: {remedy}.")
         if "namespace does not match" in said:
             raise GateRefused(f"{_capital(what)} has a signature of {name} that was made for something else: {remedy}.")
-        raise GateRefused(
-            f"{_capital(what)} is signed by {name}, who may not sign it{_reason(said)}: {remedy}, or let them in the "
-            "inventory's allowed_signers and run playbooks/site.yml."
-        )
+        why = _reason(said)
+        if why:
+            raise GateRefused(
+                f"{_capital(what)} is signed by {name}, who may not sign it{why}: {remedy}, or let them in the "
+                "inventory's allowed_signers and run playbooks/site.yml."
+            )
+        raise GateRefused(f"{_capital(what)} was altered since {name} signed it: {remedy}.")
     return name
 
 
