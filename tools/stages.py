@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
+SEVERAL_HOSTS = ("tests/integration/fleet", "tests/integration/test_migrations_on_postgresql.py")
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for room in ("tools", "lab") for path in (ROOT / room).glob("*.py"))
 
 
@@ -72,7 +73,15 @@ STAGES: dict[str, tuple[Step, ...]] = {
         ),
     ),
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
-    "integration": (Step("pytest tests/integration", (*PYTEST, "-v", "tests/integration"), loud=True),),
+    # Several hosts spend their time waiting for one another, so one host is tested beside them.
+    "integration": (
+        Step("pytest, several hosts", (*PYTEST, "-v", *SEVERAL_HOSTS)),
+        Step(
+            "pytest tests/integration",
+            (*PYTEST, "-v", "tests/integration", *(f"--ignore={path}" for path in SEVERAL_HOSTS)),
+            loud=True,
+        ),
+    ),
 }
 
 
