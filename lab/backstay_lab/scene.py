@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -11,7 +12,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +87,20 @@ class Scene:
         kind = ["--release", release, "--image", image, *small]
         self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "up", *hosts, *kind])
         self._command([str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "ca"])
-        self._command([sys.executable, str(CHECKOUT / "tools" / "make_secrets.py"), self.inventory])
-        self._command(
-            [sys.executable, str(CHECKOUT / "examples" / "make_repository.py"), str(CHECKOUT / ".lab" / "portal.git")]
-        )
+        with self._alone():
+            self._command([sys.executable, str(CHECKOUT / "tools" / "make_secrets.py"), self.inventory])
+            repository = str(CHECKOUT / ".lab" / "portal.git")
+            self._command([sys.executable, str(CHECKOUT / "examples" / "make_repository.py"), repository])
         if not (self.directory / "inventory").is_dir():
             self.declare()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """What all labs of this checkout share is made by one at a time."""
+        (CHECKOUT / ".lab").mkdir(exist_ok=True)
+        with (CHECKOUT / ".lab" / "shared.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _command(self, arguments: Sequence[str]) -> str:
         done = subprocess.run(arguments, cwd=CHECKOUT, capture_output=True, text=True, check=False)
@@ -174,7 +184,8 @@ class Scene:
 
     def build(self, version: str) -> Played:
         """Build a version unless its artifact is there; artifacts are shared by the labs of this checkout."""
-        return self.play("build", version=version)
+        with self._alone():
+            return self.play("build", version=version)
 
     def release(self, version: str | None = None, *, check: bool = True, **extra: Any) -> Played:
         given = {"version": version, **extra} if version else extra

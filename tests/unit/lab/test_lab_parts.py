@@ -67,7 +67,7 @@ def test_the_recipe_is_the_tag(tmp_path: Path) -> None:
 def test_unknown_images_are_refused_with_the_known_ones() -> None:
     with pytest.raises(LabError, match="choose one of bookworm, trixie"):
         load_recipe("sid", "bare")
-    with pytest.raises(LabError, match="choose one of bare, prepared"):
+    with pytest.raises(LabError, match="choose one of bare, database, prepared"):
         load_recipe("trixie", "full")
 
 
