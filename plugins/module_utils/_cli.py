@@ -103,6 +103,9 @@ def _verbs_of_releases(verb: _Verbs) -> None:
         "--maintenance", action="store_true", help="close the door meanwhile, for migrations that break what is live"
     )
     release.add_argument("--override-freeze", default="", metavar="REASON", help="although releases are frozen")
+    release.add_argument(
+        "--override-promotion", default="", metavar="REASON", help="although the stage before did not prove it"
+    )
     release.add_argument("--again", action="store_true", help="also when this very release is live already")
     rollback = verb("rollback", _rollback, "go back to the release before, at once")
     rollback.add_argument("--to", metavar="RELEASE", help="a release id or a version instead of the one before")
@@ -248,6 +251,7 @@ def _release(options: argparse.Namespace) -> int:
         "again": options.again,
         "strategy": "maintenance" if options.maintenance else "live",
         "override_freeze": options.override_freeze,
+        "override_promotion": options.override_promotion,
     }
     if options.payload:
         request["payload"] = _take_payload(layout, options.payload)
@@ -263,16 +267,22 @@ def _release(options: argparse.Namespace) -> int:
 
 
 def _take_payload(layout: Layout, name: str) -> str:
-    """Put a payload where transactions look for it; returns its digest."""
+    """Put a payload, and what vouches for it, where transactions look for them; returns its digest."""
     import shutil
     from pathlib import Path
 
-    from ._artifact import sha256_of
+    from ._artifact import read_manifest, sha256_of
+    from ._attestation import place, proofs_beside
+    from ._storage import Storage
 
     source = Path(name)
     if not source.is_file():
         raise InputError(f"There is no payload {name}: give the .tar that build.yml made.")
     digest = sha256_of(source)
+    proofs = proofs_beside(source)
+    if proofs:  # without any, those that lie on the host already count
+        version = read_manifest(source).version
+        place(layout, proofs, application=layout.name, version=version, payload=digest, storage=Storage())
     target = layout.payload(digest)
     if not target.exists():
         temporary = target.with_suffix(".new")
