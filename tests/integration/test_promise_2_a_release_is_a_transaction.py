@@ -135,3 +135,59 @@ def test_a_host_killed_in_the_middle_of_a_release_comes_back_on_one_whole_releas
     assert not played.ok
     assert after["live"]["id"] == before["live"]["id"]
     assert "died" in after["last_failed"]["reason"], after["last_failed"]
+
+
+@pytest.mark.parametrize("protocol", [PROTOCOL - 1, PROTOCOL + 1], ids=["older", "newer"])
+def test_an_older_or_newer_backstay_on_the_host_is_refused_before_anything_is_declared(
+    standing: Scene, protocol: int
+) -> None:
+    version = "/usr/lib/backstay/current/backstay/_version.py"
+    declared = f"/etc/backstay/{APPLICATION}/application.json"
+    before = standing.lab.ssh("app1", f"sha256sum {declared} {STATE}/ledger.jsonl").stdout
+    standing.lab.ssh("app1", f"sed -i.kept 's/^PROTOCOL = .*/PROTOCOL = {protocol}/' {version}")
+    try:
+        standing.declare(environment={"values": {"PORTAL_BANNER": "of another time"}})
+        refused = standing.release(check=False)
+        told = " ".join(refused.output.split())
+        assert not refused.ok
+        assert f"speaks protocol {protocol} and this collection {PROTOCOL}" in told, refused.output
+        assert "site.yml" in told, refused.output
+        assert standing.lab.ssh("app1", f"sha256sum {declared} {STATE}/ledger.jsonl").stdout == before
+        assert standing.get("/").status == 200
+    finally:
+        standing.lab.ssh("app1", f"mv {version}.kept {version}")
+        standing.declare()
+    standing.release(again=True, why="of one protocol again")
+    standing.settled()
+
+
+@pytest.mark.parametrize("offset", ["-10m", "+10m"])
+def test_a_clock_that_is_ten_minutes_off_misleads_nobody(standing: Scene, offset: str) -> None:
+    """Only the service's own clock: a host has no way to set the machine's."""
+    standing.lab.ssh("app1", "apt-get install -q -y libfaketime >/dev/null", timeout_seconds=300.0)
+    library = standing.lab.ssh("app1", "ls /usr/lib/*/faketime/libfaketimeMT.so.1").stdout.strip()
+    directory = f"/run/systemd/system/backstay-transaction@{APPLICATION}.service.d"
+    settings = f"LD_PRELOAD={library} FAKETIME={offset} DONT_FAKE_MONOTONIC=1"
+    before = standing.status()["live"]["id"]
+    standing.lab.ssh(
+        "app1",
+        f"mkdir -p {directory} && printf '[Service]\\nEnvironment={settings}\\n' > {directory}/clock.conf "
+        f"&& systemctl daemon-reload && systemctl stop backstay-transaction@{APPLICATION}.service",
+    )
+    try:
+        with standing.load(rate=40.0) as load:
+            released = standing.backstay("release", "--json", "--again", APPLICATION)
+            standing.settled()
+            back = standing.backstay("rollback", "--json", APPLICATION)
+            standing.settled()
+            result = load.stop()
+    finally:
+        standing.lab.ssh("app1", f"rm -rf {directory} && systemctl daemon-reload")
+        standing.lab.ssh("app1", f"systemctl stop backstay-transaction@{APPLICATION}.service")
+    assert result.failed == 0, result.failures
+    assert released["live"] != before
+    assert back["live"] == before
+    assert standing.backstay("history", "--verify", "--json", APPLICATION)["ledger"] == "sound"
+    after = standing.backstay("release", "--json", "--again", APPLICATION)
+    assert after["previous"] == before
+    assert standing.settled()["live"]["id"] == after["release"]
