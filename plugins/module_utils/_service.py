@@ -476,7 +476,7 @@ class Service:
             raise
         self._start(peer, "prepare")
 
-    def _start(self, peer: _Peer, command: str) -> None:
+    def _start(self, peer: _Peer | None, command: str) -> None:
         self.state = "working"
         self.deadline = None
         self.follower = peer
@@ -569,6 +569,10 @@ class Service:
                 self.follower.close()
                 self.follower = None
             self.state = "idle" if state == "ended" else state
+            if self.state in WAITING and self.abort.is_set():
+                # It was asked for while the last step of the phase was at work.
+                self._start(None, "abort")
+                continue
             if state == "prepared":
                 self.deadline = time.monotonic() + float(
                     self.settings.get("prepare_seconds") or DEFAULT_PREPARE_SECONDS
