@@ -24,6 +24,7 @@ FAULTS = '''"""Faults on request, for tests."""
 
 import os
 import random
+import signal
 import time
 
 FAULT = os.environ.get("PORTAL_FAULT", "")
@@ -38,9 +39,11 @@ class FaultMiddleware:
         if FAULT == "posts" and request.method == "POST" and random.random() < 0.4:
             raise LookupError(f"no price for finding {random.randint(1, 10**6)}")
         if FAULT == "slow" and request.path == "/":
-            time.sleep(3.0)
+            time.sleep(1.5)
         if FAULT == "leak":
-            hoard.append(bytearray(os.urandom(1 << 20)) * 12)
+            hoard.append(bytearray(os.urandom(1 << 20)) * 4)
+            if len(hoard) > 25:
+                os.kill(os.getppid(), signal.SIGKILL)  # what the kernel does when memory is short
         return self.get_response(request)
 '''
 
@@ -117,7 +120,7 @@ def release_watched(scene: Scene, fault: str, **watch: Any) -> Played:
     ("fault", "rate", "reason"),
     [
         ("posts", RATE, "POST /audits/#/findings/"),
-        ("slow", 8.0, "at GET / the 95th percentile"),  # slow, and not so busy that nobody gets in
+        ("slow", 6.0, "at GET / the 95th percentile"),  # slow, and not so busy that nobody gets in
         ("leak", RATE, "the process web ended and was restarted"),
     ],
 )
