@@ -18,8 +18,8 @@ HOSTS = ("app1", "app2", "app3")
 CANARY, BUILDER, DATABASE = "app1", "app3", "db1"
 VERSIONS = ("1.0.0", "1.1.0")
 AUDITS = 300
-# A connection that was cut is given up after six seconds, so that tests need not wait for the twenty of ansible.cfg.
-IMPATIENT = "-o ControlMaster=auto -o ControlPersist=120s -o ServerAliveInterval=2 -o ServerAliveCountMax=3"
+# A connection that was cut is given up after ten seconds, so that tests need not wait for the minute of ansible.cfg.
+IMPATIENT = "-o ControlMaster=auto -o ControlPersist=120s -o ServerAliveInterval=2 -o ServerAliveCountMax=5"
 
 # Everything that a host would have for itself is left out: the file of a database, photographs, a singleton.
 SHARED: dict[str, Any] = {
@@ -99,7 +99,7 @@ class Fleet(Scene):
         environment: Mapping[str, str] | None = None,
         **extra: Any,
     ) -> Played:
-        given = {"ANSIBLE_SSH_ARGS": IMPATIENT, "ANSIBLE_TIMEOUT": "4", **(environment or {})}
+        given = {"ANSIBLE_SSH_ARGS": IMPATIENT, "ANSIBLE_TIMEOUT": "6", **(environment or {})}
         extra.setdefault("backstay_build_hosts", BUILDER)
         return super().play(playbook, "-e", f"@{self.secrets}", *arguments, check=check, environment=given, **extra)
 
@@ -142,6 +142,9 @@ class Fleet(Scene):
         confirmed = status["fleet"]["confirmed"]
         assert status["live"]["id"] == confirmed["release"], status
         return confirmed["payload"], confirmed["configuration"]
+
+    def each(self, what: Callable[[str], Any]) -> dict[str, Any]:
+        return {host: what(host) for host in HOSTS}
 
     def ids(self) -> dict[str, list[str]]:
         """Every release that each host's ledger knows."""
