@@ -167,7 +167,7 @@ def test_a_clock_that_is_ten_minutes_off_misleads_nobody(standing: Scene, offset
     standing.lab.ssh("app1", "apt-get install -q -y libfaketime >/dev/null", timeout_seconds=300.0)
     library = standing.lab.ssh("app1", "ls /usr/lib/*/faketime/libfaketimeMT.so.1").stdout.strip()
     directory = f"/run/systemd/system/backstay-transaction@{APPLICATION}.service.d"
-    settings = f"LD_PRELOAD={library} FAKETIME={offset} DONT_FAKE_MONOTONIC=1"
+    settings = f"LD_PRELOAD={library} FAKETIME={offset} DONT_FAKE_MONOTONIC=1 FAKETIME_ONLY_CMDS=python3"
     before = standing.status()["live"]["id"]
     standing.lab.ssh(
         "app1",
