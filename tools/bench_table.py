@@ -1,6 +1,8 @@
 """Put the summary that `make bench` wrote last (.lab/bench.md) into docs/bench.md, as it is.
 
     python tools/bench_table.py
+
+Every figure of that page comes from there; nothing is typed by hand.
 """
 
 from __future__ import annotations

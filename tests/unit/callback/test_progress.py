@@ -61,7 +61,9 @@ def play(directory: Path, *options: str) -> tuple[int, str]:
     (directory / "roles/steps/tasks/main.yml").write_text("- name: Take the steps\n  report_steps:\n")
     (directory / "roles/steps/library").mkdir()
     (directory / "roles/steps/library/report_steps.py").write_text(MODULE)
-    (directory / "ansible.cfg").write_text("[defaults]\nstdout_callback = backstay.ops.progress\n[connection]\npipelining = true\n")
+    (directory / "ansible.cfg").write_text(
+        "[defaults]\nstdout_callback = backstay.ops.progress\n[connection]\npipelining = true\n"
+    )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     done = subprocess.run(
         [
