@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 PROBE_AGENT = "backstay-probe/"
-_OURS = ("backstay-probe/", "backstay-health")
+OURS = "ours"  # the route of our own questions: they tell who was in front, and count for nothing else
+_OUR_AGENTS = ("backstay-probe/", "backstay-health")
 TAIL_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 18
 _LINE_BYTES = 1 << 16
@@ -46,14 +47,14 @@ def route_of(method: str, path: str) -> str:
 
 
 def parse_hit(line: bytes, times: dict[bytes, int] | None = None) -> Hit | None:
-    """A line of the log; None for what nginx answered itself, for our own questions, and for what is no such line.
+    """A line of the log; None for what nginx answered itself, and for what is no such line.
 
     `times` remembers what the last stamp meant: thousands of lines share one.
     """
     try:
         row = json.loads(line)
         agent = row["user_agent"]
-        if not row["upstream_addr"] or row["upstream_addr"] == "-" or agent.startswith(_OURS):
+        if not row["upstream_addr"] or row["upstream_addr"] == "-":
             return None
         stamp = row["time"]
         second = None if times is None else times.get(stamp)
@@ -66,7 +67,7 @@ def parse_hit(line: bytes, times: dict[bytes, int] | None = None) -> Hit | None:
         return Hit(
             second,
             row["release"],
-            route_of(row["method"], row["uri"]),
+            OURS if agent.startswith(_OUR_AGENTS) else route_of(row["method"], row["uri"]),
             status,
             None if status == _UPGRADED else _seconds(row["upstream_seconds"]),
             row["remote_addr"],

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ._access_log import Follower, Hit, access_log
+from ._access_log import OURS, Follower, Hit, access_log
 from ._environment import redact
 from ._layout import Layout
 from ._run import Runner, run
@@ -172,7 +172,11 @@ def _error_of_record(line: Line, row: Mapping[str, Any]) -> _Found | None:
 
 def errors_of(hits: Iterable[Hit]) -> list[_Found]:
     """5xx answers of the front door, by status and route."""
-    return [_Found(hit.second, "front door", str(hit.status), hit.route, "") for hit in hits if hit.failed]
+    return [
+        _Found(hit.second, "front door", str(hit.status), hit.route, "")
+        for hit in hits
+        if hit.failed and hit.route != OURS
+    ]
 
 
 def kinds(found: Iterable[_Found], secrets: Sequence[str] = ()) -> tuple[ErrorKind, ...]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._access_log import Follower, Hit, access_log
+from ._access_log import OURS, Follower, Hit, access_log
 from ._error_kinds import (
     ErrorKind,
     errors_in,
@@ -491,7 +491,7 @@ class Watcher:
         self.dead: tuple[str, ...] = ()
         self.notes: dict[str, str] = {}
         self._restarted_before: dict[str, int] = {}
-        self._seen_candidate = False
+        self._front = ""
         self._grace_until: int | None = None
         self.grace_seconds = 0
 
@@ -500,14 +500,14 @@ class Watcher:
         self.grace_seconds = int(min(3.0, seconds / 10))
         before: deque[Hit] = deque(maxlen=MOST_HITS)
         for hit in self.follower.past():
-            # The first line of the candidate marks the switch; what names nobody belongs to whoever was in front.
-            self._seen_candidate = self._seen_candidate or hit.release == self.candidate
-            if hit.release == self.previous or (not hit.release and not self._seen_candidate):
-                before.append(hit)
+            if self._whose(hit) == self.previous:
+                if hit.route != OURS:
+                    before.append(hit)
             else:
                 self._take(hit)
+        # From here on the candidate is in front, whatever came in late.
+        self._front = self.candidate
         self.baseline = Sample(before).last(BASELINE_SECONDS)
-        self._seen_candidate = True
         lines = journal_lines(self.runner, units_of_release(self.layout, self.previous))
         self.known = kinds(errors_in(lines), self.secrets)
         told = restarts_in(lines)
@@ -519,8 +519,14 @@ class Watcher:
         if self.prober is not None and self.switched_at is None:
             self.switched_at = self.prober.now()
 
+    def _whose(self, hit: Hit) -> str:
+        """Which release a line is of; one that names none is of whoever was named last: our probes see to that."""
+        if hit.release:
+            self._front = hit.release
+        return hit.release or self._front
+
     def _take(self, hit: Hit) -> None:
-        if hit.release not in (self.candidate, ""):
+        if hit.route == OURS or (hit.release or self._front) != self.candidate:
             return
         if self._grace_until is None:
             self._grace_until = hit.second + self.grace_seconds

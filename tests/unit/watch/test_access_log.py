@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils._access_log import Follower, parse_hit, route_of
+from ansible_collections.backstay.ops.plugins.module_utils._access_log import OURS, Follower, parse_hit, route_of
 
 from .world import nginx_line
 
@@ -63,12 +63,17 @@ def test_times_of_several_attempts_are_added(text: str, seconds: float | None) -
         "{}",
         '{"time":3,"upstream_addr":"x","user_agent":"y"}',
         line(upstream_addr=""),  # nginx answered itself
-        line(http_user_agent="backstay-probe/1.0"),
-        line(http_user_agent="backstay-health"),
     ],
 )
 def test_what_says_nothing_about_the_application_is_left_out(text: str) -> None:
     assert parse_hit(text.encode()) is None
+
+
+@pytest.mark.parametrize("agent", ["backstay-probe/1.0", "backstay-health"])
+def test_our_own_questions_are_told_from_those_of_visitors(agent: str) -> None:
+    hit = parse_hit(line(http_user_agent=agent).encode())
+    assert hit is not None
+    assert (hit.route, hit.release) == (OURS, "0001-1.0.0")
 
 
 def test_a_connection_that_lasts_says_nothing_about_speed() -> None:

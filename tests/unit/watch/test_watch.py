@@ -23,7 +23,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._watch import (
 )
 
 from .test_ground_truth import fails
-from .world import CANDIDATE, PREVIOUS, Scenario, World
+from .world import CANDIDATE, PREVIOUS, Scenario, Visit, World
 
 
 def hits(count: int, *, failed: int = 0, seconds: float = 0.1, route: str = "GET /", per_second: int = 5) -> list[Hit]:
@@ -118,6 +118,27 @@ def test_a_closed_door_is_no_evidence_against_whoever_is_behind_it(tmp_path: Pat
     judgement = World(scenario, tmp_path).watch()
     assert judgement.outcome == "good", judgement.sentence
     assert judgement.numbers["probes"]["failed"] == 0
+
+
+def test_what_names_no_release_is_of_whoever_was_in_front(tmp_path: Path) -> None:
+    """A candidate that failed before, and this one's first failures, are no illness of the release before."""
+    world = World(Scenario("nobody", fails(1.0, status=502)), tmp_path)
+    lines = world.log.read_text(encoding="utf-8").splitlines(keepends=True)
+    failed = World(Scenario("failed", fails(1.0, status=502)), tmp_path / "other")
+    failed.sleep(20.0)
+    told = failed.log.read_text(encoding="utf-8")
+    attempt = [line for line in told.splitlines(keepends=True)[-100:] if '"status":502' in line]
+    marker = world.line(Visit(-50.0, "GET", "/healthz/", "127.0.0.1", "health"), "0001-9.9.9", "backstay-health")
+    back = world.line(Visit(-30.0, "GET", "/healthz/", "127.0.0.1", "health"), PREVIOUS, "backstay-probe/1")
+    world.log.write_text("".join([*lines[:200], marker + "\n", *attempt, back + "\n", *lines[200:]]), encoding="utf-8")
+    world.file.close()
+    world.file = world.log.open("a", encoding="utf-8")
+    world.sleep(10.0)  # between the switch and the watch
+    judgement = world.watch()
+    failed.file.close()
+    assert len(attempt) > 50
+    assert judgement.outcome == "bad", judgement.sentence
+    assert judgement.numbers["previous"]["failed"] == 0, judgement.numbers
 
 
 # the rule alone
