@@ -111,7 +111,7 @@ class HttpCheck:
         parts += [f"{path} = {json.dumps(value)}" for path, value in self.json_equals]
         parts += [f"release {self.release_id}"] if self.release_id else []
         parts += [f"the release {self.release_link} points to"] if self.release_link else []
-        parts += [f"within {self.latency_seconds:g} s"] if self.latency_seconds else []
+        parts += [f"within {self.latency_seconds:.3g} s"] if self.latency_seconds else []
         return ", ".join(parts)
 
     def look(self, adapters: Adapters) -> Seen:

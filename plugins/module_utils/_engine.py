@@ -13,7 +13,7 @@ import pwd
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +102,7 @@ class Transaction:
     request: Request
     began: str
     configuration_only: bool = False
+    signed_by: str = ""  # who vouches for having built the payload; empty for a configuration release
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
@@ -113,7 +114,7 @@ class Transaction:
                 f"The open transaction has format {data['format']} and this backstay knows {FORMAT}: "
                 "update the host's command with playbooks/site.yml."
             )
-        fields = {name: data[name] for name in cls.__dataclass_fields__}
+        fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         return cls(**{**fields, "request": Request(**fields["request"])})
 
 
@@ -304,7 +305,7 @@ class Engine:
             stamp,
             only,
         )
-        self._check_payload(transaction)
+        transaction = replace(transaction, signed_by=self._check_payload(transaction))
         self._check_promotion(transaction, application)
         self._check_room(transaction, application, history)
         return transaction
@@ -371,7 +372,8 @@ class Engine:
             return version, str(current.data["payload"]), True
         return check_version(request.version or ""), request.payload, False
 
-    def _check_payload(self, transaction: Transaction) -> None:
+    def _check_payload(self, transaction: Transaction) -> str:
+        """Who vouches for the payload of a release. Raises InputError or GateRefused for one that may not run here."""
         from ._artifact import host_facts, verify
         from ._attestation import ATTESTATION_NAME, check_attestation
 
@@ -381,8 +383,9 @@ class Engine:
                 f"The payload {transaction.payload[:12]} of {transaction.version} is not on this host ({path}): "
                 f"send it first."
             )
+        signer = ""
         if not transaction.configuration_only:  # what is live was vouched for when it came
-            check_attestation(
+            signer = check_attestation(
                 *self._proof(transaction, ATTESTATION_NAME),
                 self.layout.allowed_signers,
                 application=transaction.application,
@@ -405,6 +408,7 @@ class Engine:
                 f"{transaction.version} was "
                 "asked for: send the right payload."
             )
+        return signer
 
     def _proof(self, transaction: Transaction, name: str) -> tuple[bytes | None, bytes | None]:
         """What lies beside the payload to vouch for it, and its signature."""
@@ -498,6 +502,7 @@ class Engine:
                 configuration_only=transaction.configuration_only,
                 override_promotion=transaction.request.override_promotion,
                 override_freeze=transaction.request.override_freeze,
+                signed_by=transaction.signed_by,
             )
         return transaction.candidate
 

@@ -573,7 +573,8 @@ class Service:
                 # It was asked for while the last step of the phase was at work.
                 self._start(None, "abort")
                 continue
-            if state == "prepared":
+            waits_for_others = state == "closed" and not steps_of(self._operation(), "close")
+            if state == "prepared" or waits_for_others:
                 self.deadline = time.monotonic() + float(
                     self.settings.get("prepare_seconds") or DEFAULT_PREPARE_SECONDS
                 )
@@ -591,6 +592,10 @@ class Service:
                 for peer, _unused in self.waiting:
                     _answer_error(peer, Busy(self._busy()))
                 self.waiting.clear()
+
+    def _operation(self) -> str:
+        transaction = self.conductor.transaction
+        return transaction.operation if transaction else "release"
 
     def _expire(self) -> None:
         """The dead-man switch: nobody flipped, or nobody confirmed, in time."""

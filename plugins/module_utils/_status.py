@@ -44,6 +44,7 @@ def describe(release: Release, live: str | None, warm: str | None) -> dict[str, 
         "why": data.get("live_why") or data.get("why", ""),
         "commit": data.get("commit", ""),
         "payload": data.get("payload", ""),
+        "signed_by": data.get("signed_by", ""),
         "reason": data.get("reason", "") if release.state in ("failed", "withdrawn") else "",
         "notes": data.get("notes", ""),
         "overridden": {
