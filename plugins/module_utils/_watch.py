@@ -223,14 +223,20 @@ def _without_burst(hits: Sequence[Hit], event: _Event, seconds: int) -> list[Hit
     return [hit for hit in hits if not worst <= hit.second < worst + seconds]
 
 
-def _without_odd_client(hits: Sequence[Hit], event: _Event) -> list[Hit]:
-    """Without what one client alone meets on a route that serves others well: its fault, or a robot's."""
+def _without_odd_client(hits: Sequence[Hit], event: _Event, previous: Mapping[str, list[Hit]]) -> list[Hit]:
+    """Without what one client alone meets: on a route that serves others well, or that this client never asked the
+    release before while others are about. It is that client's fault, or a robot's."""
     odd: set[tuple[str, str]] = set()
+    clients = {hit.client for hit in hits}
     for route, asked in _group(hits).items():
         met = Counter(hit.client for hit in asked if event(hit))
-        others = Counter(hit.client for hit in asked if hit.client not in met)
-        if len(met) == 1 and sum(met.values()) > 2 and len(others) >= 2 and sum(others.values()) >= _LEAST_EVENTS:
-            odd.add((route, next(iter(met))))
+        if len(met) != 1 or sum(met.values()) < 3:
+            continue
+        client = next(iter(met))
+        others = Counter(hit.client for hit in asked if hit.client != client)
+        well = len(others) >= 2 and sum(others.values()) >= _LEAST_EVENTS
+        if well or (len(clients) > 3 and all(hit.client != client for hit in previous.get(route, ()))):
+            odd.add((route, client))
     return [hit for hit in hits if (hit.route, hit.client) not in odd] if odd else list(hits)
 
 
@@ -270,7 +276,7 @@ def _worse(candidate: Sample, previous: Sample, rule: _Rule) -> _Excess | None:
 
 
 def _worse_than(candidate: Sample, previous: Sample, rule: _Rule, *, least_events: int) -> _Excess | None:
-    hits = _without_odd_client(candidate.hits, rule.event)
+    hits = _without_odd_client(candidate.hits, rule.event, previous.by_route)
     hits = _without_burst(hits, rule.event, rule.burst_seconds)
     few = candidate.requests < rule.least
     if not hits or sum(map(rule.event, hits)) < least_events * (2 if few else 1):
