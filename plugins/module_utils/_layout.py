@@ -86,6 +86,11 @@ class Layout:
     def control_socket(self) -> Path:
         return self.root / "run" / "backstay" / f"{self.name}.sock"
 
+    @property
+    def seen_errors(self) -> Path:
+        """The kinds of error that `status` found last; gone with a reboot."""
+        return self.root / "run" / "backstay" / f"{self.name}.errors.json"
+
     # /var: what happened
     @property
     def state(self) -> Path:

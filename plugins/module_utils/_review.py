@@ -6,7 +6,10 @@ they gave an address and the host can send, and to the application's own command
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from ._run import run
 
 SECONDS = 86400.0
 SENDMAIL = Path("/usr/sbin/sendmail")
-SHOWN = 5  # kinds of error in `status`
+RECENT_SECONDS = 60.0
 
 
 def over_at(release: Release, seconds: float = SECONDS) -> str:
@@ -33,13 +36,31 @@ def watched(engine: Engine) -> dict[str, Any] | None:
     release = engine.history().get(engine.live())
     if release is None or not release.data.get("before") or over_at(release) <= engine.now():
         return None
-    fresh, _known = _errors(engine, release)
     return {
         "until": over_at(release),
         "before": release.data["before"],
         "watch": (release.data.get("watch") or {}).get("outcome", ""),
-        "new_errors": [{**kind.to_dict(), "sentence": kind.sentence} for kind in fresh],
+        "new_errors": _recent_errors(engine, release),
     }
+
+
+def _recent_errors(engine: Engine, release: Release) -> list[dict[str, Any]]:
+    """The new kinds of error, looked for at most once a minute: reading journal and log takes seconds where many come,
+    and whoever asks again and again must not wait for it each time."""
+    path = engine.layout.seen_errors
+    try:
+        seen = json.loads(engine.storage.read(path) or b"")
+        age = time.time() - float(seen["at"])
+        if seen["release"] == release.id and 0 <= age < RECENT_SECONDS:
+            return list(seen["errors"])
+    except (ValueError, KeyError, TypeError):
+        pass
+    fresh, _known = _errors(engine, release)
+    errors = [{**kind.to_dict(), "sentence": kind.sentence} for kind in fresh]
+    found = {"at": time.time(), "release": release.id, "errors": errors}
+    with contextlib.suppress(BackstayError):  # a full or missing /run costs speed alone
+        engine.storage.write(path, json.dumps(found).encode(), mode=0o600)
+    return errors
 
 
 def _errors(engine: Engine, release: Release) -> tuple[tuple[ErrorKind, ...], int]:
