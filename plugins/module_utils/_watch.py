@@ -235,7 +235,7 @@ def _without_odd_client(hits: Sequence[Hit], event: _Event, previous: Mapping[st
         client = next(iter(met))
         others = Counter(hit.client for hit in asked if hit.client != client)
         well = len(others) >= 2 and sum(others.values()) >= _LEAST_EVENTS
-        if well or (len(clients) > 3 and all(hit.client != client for hit in previous.get(route, ()))):
+        if well or ((others or len(clients) > 3) and all(hit.client != client for hit in previous.get(route, ()))):
             odd.add((route, client))
     return [hit for hit in hits if (hit.route, hit.client) not in odd] if odd else list(hits)
 
