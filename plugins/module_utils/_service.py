@@ -42,7 +42,7 @@ from ._version import PROTOCOL
 # After which phase the transaction waits for its client, and how that is called.
 REACHED = {"prepare": "prepared", "close": "closed", "flip": "flipped", "watch": "watched"}
 WAITING = tuple(REACHED.values())
-# What a client may ask for, and in which states. A person may end the watch by confirming.
+# What a client may ask for, and in which states.
 _FROM = {
     "close": ("prepared",),
     "flip": ("prepared", "closed"),
