@@ -455,7 +455,7 @@ def wider(old: str, new: str) -> bool:
         return _WHOLE_NUMBERS.index(new_base) >= _WHOLE_NUMBERS.index(old_base)
     if old_base in _TEXTS and new_base in _TEXTS:
         return not new_limits or (bool(old_limits) and new_limits >= old_limits)
-    if old_base == new_base in ("numeric", "decimal"):
+    if old_base == new_base and new_base in ("numeric", "decimal"):
         if not new_limits:
             return True
         if len(old_limits) != 2 or len(new_limits) != 2:

@@ -40,12 +40,24 @@ class FaultMiddleware:
             raise LookupError(f"no price for finding {random.randint(1, 10**6)}")
         if FAULT == "slow" and request.path == "/":
             time.sleep(2.5)
+        if FAULT == "descriptors":
+            hoard.extend(open("/dev/null") for _ in range(40))
         if FAULT == "leak":
             hoard.append(bytearray(os.urandom(1 << 20)) * 4)
             if len(hoard) > 25:
                 os.kill(os.getppid(), signal.SIGKILL)  # what the kernel does when memory is short
         return self.get_response(request)
 '''
+
+
+AT_START = """
+if os.environ.get("PORTAL_FAULT") == "id":
+    RELEASE_ID = "0001-0.0.1"
+if os.environ.get("PORTAL_FAULT") == "start":
+    import time
+
+    time.sleep(8)
+"""
 
 
 def folded(text: str) -> str:
@@ -102,7 +114,8 @@ def break_on_request(tree: Path) -> None:
     health = '    "portal.middleware.HealthMiddleware",'
     text = settings.read_text(encoding="utf-8")
     assert health in text
-    settings.write_text(text.replace(health, f'{health}\n    "portal.faults.FaultMiddleware",'), encoding="utf-8")
+    text = text.replace(health, f'{health}\n    "portal.faults.FaultMiddleware",')
+    settings.write_text(text + AT_START, encoding="utf-8")
 
 
 def release_watched(scene: Scene, fault: str, **watch: Any) -> Played:
@@ -122,6 +135,7 @@ def release_watched(scene: Scene, fault: str, **watch: Any) -> Played:
         ("posts", RATE, "POST /audits/#/findings/"),
         ("leak", RATE, "the process web ended and was restarted"),
         ("slow", 6.0, "at GET / the 95th percentile"),  # slow, and not so busy that nobody gets in
+        ("descriptors", RATE, "failed"),
     ],
 )
 def test_a_release_that_fails_after_the_switch_goes_back_by_itself_and_says_why(
@@ -208,3 +222,22 @@ def test_too_little_is_inconclusive_and_does_what_is_declared(faulty: Scene, cho
         assert after["live"]["id"] == before
         assert "too little was seen" in folded(played.output), played.output
         assert "too little was seen" in after["last_failed"]["reason"]
+
+
+def test_a_release_that_answers_well_under_another_name_is_refused(faulty: Scene) -> None:
+    before = faulty.settled()["live"]["id"]
+    refused = release_watched(faulty, "id", seconds=0)
+    assert not refused.ok
+    assert "0001-0.0.1" in folded(refused.output), refused.output
+    assert faulty.settled()["live"]["id"] == before
+    assert faulty.get("/").release == before
+
+
+def test_a_release_that_starts_slowly_is_waited_for_and_nobody_notices(faulty: Scene) -> None:
+    before = faulty.settled()["live"]["id"]
+    with faulty.load(rate=RATE) as load:
+        played = release_watched(faulty, "start", seconds=0)
+        result = load.stop()
+    assert played.ok, played.output
+    assert faulty.settled()["live"]["id"] != before
+    assert result.failed == 0, result.failures
