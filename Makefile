@@ -25,14 +25,14 @@ demo: hosts  ## Boot two real hosts, release the example under load, roll back; 
 demo-down:  ## Remove what `make demo` made, and nothing else
 	@python3 lab/demo.py down
 
-test: hosts-tests  ## The whole suite: lint, unit, sanity, molecule, integration; stops at the first failure
-	@$(STAGES) lint unit sanity molecule integration
+test: hosts-tests  ## The whole suite: lint, unit, models, sanity, molecule, integration; stops at the first failure
+	@$(STAGES) lint unit models sanity molecule integration
 
 test-unit: setup  ## The inner loop: tests that need no host
 	@$(STAGES) unit
 
 test-full: hosts-tests  ## The whole suite, then the matrix: the other Debian, the other ansible-core
-	@$(STAGES) lint unit sanity molecule matrix integration
+	@$(STAGES) lint unit models sanity molecule matrix integration
 
 chaos: hosts-tests  ## Everything that can die, at every step, under load; every power cut (under 40 minutes)
 	@BACKSTAY_ALL=1 .venv/bin/python -m pytest -q -s tests/unit/crash tests/chaos

@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
 SEVERAL_HOSTS = ("tests/integration/fleet", "tests/integration/test_migrations_on_postgresql.py")
+# Needs no host either, and takes longer than an inner loop may: every power cut, every kind of migration.
+MODELS = ("tests/unit/crash", "tests/unit/migrations")
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for room in ("tools", "lab") for path in (ROOT / room).glob("*.py"))
 
 
@@ -60,7 +62,14 @@ STAGES: dict[str, tuple[Step, ...]] = {
         Step("antsibull-changelog", ("antsibull-changelog", "lint")),
         Step("contracts", (*PYTEST, "-q", "tests/unit/contracts")),
     ),
-    "unit": (Step("pytest tests/unit", (*PYTEST, "-q", "-n", "2", "tests/unit"), loud=True),),
+    "unit": (
+        Step(
+            "pytest tests/unit",
+            (*PYTEST, "-q", "-n", "2", "tests/unit", *(f"--ignore={path}" for path in MODELS)),
+            loud=True,
+        ),
+    ),
+    "models": (Step("pytest, models", (*PYTEST, "-q", "-n", "2", *MODELS), loud=True),),
     "sanity": (Step("ansible-test sanity", ("tools/sanity",), loud=True),),
     "molecule": (
         # Molecule remembers hosts that somebody else may have removed: forget them, then make them.
