@@ -31,8 +31,8 @@ test: hosts-tests  ## The whole suite: lint, unit, models, sanity, molecule, int
 test-unit: setup  ## The inner loop: tests that need no host
 	@$(STAGES) unit
 
-test-full: hosts-tests  ## The whole suite, then the matrix: the other Debian, the other ansible-core
-	@$(STAGES) lint unit models sanity molecule matrix integration
+test-full: hosts-tests  ## The whole suite, what takes long, and the matrix: the other Debian, the other ansible-core
+	@$(STAGES) lint unit models sanity molecule matrix integration long
 
 chaos: hosts-tests  ## Everything that can die, at every step, under load; every power cut (under 40 minutes)
 	@BACKSTAY_ALL=1 .venv/bin/python -m pytest -q -s tests/unit/crash tests/chaos

@@ -84,13 +84,14 @@ STAGES: dict[str, tuple[Step, ...]] = {
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
     # Several hosts spend their time waiting for one another, so one host is tested beside them.
     "integration": (
-        Step("pytest, several hosts", (*PYTEST, "-v", *SEVERAL_HOSTS)),
+        Step("pytest, several hosts", (*PYTEST, "-v", "-m", "not long", *SEVERAL_HOSTS)),
         Step(
             "pytest tests/integration",
-            (*PYTEST, "-v", "tests/integration", *(f"--ignore={path}" for path in SEVERAL_HOSTS)),
+            (*PYTEST, "-v", "-m", "not long", "tests/integration", *(f"--ignore={path}" for path in SEVERAL_HOSTS)),
             loud=True,
         ),
     ),
+    "long": (Step("pytest, what takes long", (*PYTEST, "-v", "-m", "long", "tests/integration"), loud=True),),
 }
 
 

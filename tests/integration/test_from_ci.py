@@ -226,6 +226,7 @@ def test_a_killed_job_is_undone_by_the_host_and_the_next_one_works_and_its_page_
     assert leaked == []
 
 
+@pytest.mark.long
 def test_a_refused_release_fails_the_job_and_the_page_says_why(at_1_0: Scene, job: Job) -> None:
     before = at_1_0.status()
     code, said = job.run("Release", VERSION="1.3.0")
@@ -263,6 +264,7 @@ def test_a_job_cancelled_while_it_prepares_undoes_it_before_it_ends(at_1_0: Scen
     assert report("release").get("errors") == "1"
 
 
+@pytest.mark.long
 def test_a_job_killed_after_the_flip_is_undone_by_the_step_after_it(at_1_0: Scene, job: Job) -> None:
     before = at_1_0.status()
     with at_1_0.load(rate=20.0) as load:

@@ -133,9 +133,10 @@ def release_watched(scene: Scene, fault: str, **watch: Any) -> Played:
     ("fault", "rate", "reason"),
     [
         ("posts", RATE, "POST /audits/#/findings/"),
-        ("leak", RATE, "the process web ended and was restarted"),
-        ("slow", 6.0, "at GET / the 95th percentile"),  # slow, and not so busy that nobody gets in
-        ("descriptors", RATE, "failed"),
+        pytest.param("leak", RATE, "the process web ended and was restarted", marks=pytest.mark.long),
+        # slow, and not so busy that nobody gets in
+        pytest.param("slow", 6.0, "at GET / the 95th percentile", marks=pytest.mark.long),
+        pytest.param("descriptors", RATE, "failed", marks=pytest.mark.long),
     ],
 )
 def test_a_release_that_fails_after_the_switch_goes_back_by_itself_and_says_why(
@@ -160,6 +161,7 @@ def test_a_release_that_fails_after_the_switch_goes_back_by_itself_and_says_why(
     assert faulty.get("/").release == before
 
 
+@pytest.mark.long
 def test_a_new_kind_of_error_is_named(faulty: Scene) -> None:
     """The one before did not raise it; digits that differ each time make it no other kind."""
     before = faulty.settled()["live"]["id"]
@@ -208,6 +210,7 @@ def test_where_nobody_comes_it_is_probed(faulty: Scene) -> None:
     assert watched["numbers"]["probes"]["requests"] >= 30
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("choice", ["keep", "revert"])
 def test_too_little_is_inconclusive_and_does_what_is_declared(faulty: Scene, choice: str) -> None:
     before = faulty.settled()["live"]["id"]
@@ -233,6 +236,7 @@ def test_a_release_that_answers_well_under_another_name_is_refused(faulty: Scene
     assert faulty.get("/").release == before
 
 
+@pytest.mark.long
 def test_a_release_that_starts_slowly_is_waited_for_and_nobody_notices(faulty: Scene) -> None:
     before = faulty.settled()["live"]["id"]
     with faulty.load(rate=RATE) as load:

@@ -101,9 +101,9 @@ def test_a_host_that_is_not_there_stops_the_release_before_anything_is_touched(c
 @pytest.mark.parametrize(
     ("task", "words"),
     [
-        ("Close the door", "between prepare and flip"),
+        pytest.param("Close the door", "between prepare and flip", marks=pytest.mark.long),
         ("Flip to it", "while it flipped"),
-        ("Watch it", "between flip and confirm"),
+        pytest.param("Watch it", "between flip and confirm", marks=pytest.mark.long),
     ],
 )
 def test_a_host_lost_before_anybody_confirmed_takes_all_back(changed: Fleet, task: str, words: str) -> None:
@@ -138,6 +138,7 @@ def test_a_host_lost_when_the_others_confirm_goes_forward_with_recover(changed: 
     assert changed.runs() == after
 
 
+@pytest.mark.long
 def test_a_host_that_went_back_by_itself_meanwhile_is_released_to_again_by_recover(changed: Fleet) -> None:
     before = changed.runs()
     played = changed.struck("release", "Confirm it", LOST)
