@@ -95,11 +95,13 @@ class Conductor:
     emit: Emit
     transaction: Transaction | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
+    _recovering: bool = False
 
     def begin(self, request: Request) -> Transaction:
         transaction = self.engine.open(request)
         self.transaction = transaction
         self.steps = []
+        self._recovering = False
         self._record("begin", "begin", spare=transaction.operation in ROLLBACKS, **transaction.to_dict())
         return transaction
 
@@ -152,7 +154,8 @@ class Conductor:
 
     def _do(self, step: str, transaction: Transaction) -> None:
         self.emit({"event": "begin", "step": step, "title": TITLES[step]})
-        spare = transaction.operation in ROLLBACKS
+        # A release that is written down must be able to end, or no rollback could begin.
+        spare = transaction.operation in ROLLBACKS or self._past_return() or self._recovering
         self._record(step, "begin", spare=spare)
         _failpoint(step, "begin")
         began = time.monotonic()
@@ -210,6 +213,7 @@ class Conductor:
             return
         transaction = Transaction.from_dict(found.begin)
         self.transaction = transaction
+        self._recovering = True
         for step in found.steps:
             if found.direction == "forward":
                 self._do(step, transaction)
@@ -224,7 +228,7 @@ class Conductor:
 
     def end(self, how: str) -> None:
         transaction = self._open()
-        self.engine.journal.write("end", "done", how=how)
+        self._record("end", "done", spare=True, how=how)
         self.engine.journal.close(transaction.id)
         self.transaction = None
 
@@ -545,8 +549,8 @@ class Service:
 
     def _not_done(self, step: str, failed: Exception) -> None:
         """It is live and written down; whoever settles next does the rest."""
-        self.engine.journal.write(step, "failed", message=str(failed))
         _log(f"{step}: {failed}")
+        self.conductor._record(step, "failed", spare=True, message=str(failed))
 
     def _post(self, state: str, answer: dict[str, Any]) -> None:
         self.inbox.put((state, answer))
