@@ -1333,7 +1333,7 @@ class Engine:
         layout = self.layout
         for directory in (layout.releases, layout.configuration / "releases", layout.restore_points):
             self.storage.tidy(directory)
-        for path in (layout.active, layout.maintenance_flag, layout.ledger.with_suffix(".head")):
+        for path in (layout.active, layout.maintenance_flag, layout.ledger.with_suffix(".head"), layout.ballast):
             self.storage.tidy(path.parent, path.name.__eq__)
         self.storage.tidy(layout.units, lambda name: is_release_unit(layout.name, name))
 
