@@ -15,12 +15,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, cast, get_args, get_type_hints
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
 
 from ansible_collections.backstay.ops.plugins.module_utils import _application as schema
+from ansible_collections.backstay.ops.plugins.module_utils._schema import At, Converter, keys_of
 
 GUIDE = ROOT / "docs" / "operator-guide.md"
 BEGIN = "<!-- keys: generated from plugins/module_utils/_application.py by `python tools/application_keys.py` -->"
@@ -108,20 +110,54 @@ MEANINGS = {
     "hooks.on_review": "A day after a release; `BACKSTAY_HOOK_SUMMARY` holds the summary.",
     "backfills.*.command": "Does one batch; exit code 75 asks to be called again, 0 says that nothing is left.",
     "backfills.*.pause_seconds": "The pause between batches.",
+    "backup.repositories.*.location": "A directory, `sftp:user@host:/path`, or `s3:https://host/bucket/path`.",
+    "backup.repositories.*.append_only": "What writes to it cannot remove: only `prune` credentials do.",
+    "backup.repositories.*.own_disk": "A directory must be on another file system than the data.",
+    "backup.repositories.*.read_back": "Read all data back after each backup (L3), also where that is not cheap.",
+    "backup.repositories.*.expire_uploads_days": "The bucket's own lifecycle removes objects after so many days.",
+    "backup.keep.daily": "The newest good restore point of so many days stays.",
+    "backup.keep.weekly": "That of so many weeks.",
+    "backup.keep.monthly": "That of so many months.",
+    "backup.keep.within_days": "All that are younger stay.",
+    "backup.repositories.*.keep.daily": "As `backup.keep.daily`, for this repository.",
+    "backup.repositories.*.keep.weekly": "As `backup.keep.weekly`, for this repository.",
+    "backup.repositories.*.keep.monthly": "As `backup.keep.monthly`, for this repository.",
+    "backup.repositories.*.keep.within_days": "As `backup.keep.within_days`, for this repository.",
+    "backup.at": "When it runs each day, in the server's zone.",
+    "backup.scheduler": "What starts it; a run that was missed is caught up.",
+    "backup.before_release": "A release makes a restore point first, and names it in the ledger.",
+    "backup.shrink_ratio": "A restore point with less than this share of the one before holds expiring back.",
+    "backup.copy_seconds": "How long the copy of one database may take.",
+    "backup.seconds": "How long a run may take.",
+    "backup.max_age_hours": "An older newest restore point is a failure.",
+    "backup.canaries[].name": "What to call it in messages.",
+    "backup.canaries[].database": "Which database it asks.",
+    "backup.canaries[].query": "One SELECT whose answer must survive.",
+    "backup.files[].database": "Which database it asks.",
+    "backup.files[].query": "One SELECT whose first column names uploaded files below `media`.",
+    "backup.newest[].database": "Which database it asks.",
+    "backup.newest[].query": "One SELECT for the time of the newest row: the recovery point.",
+    "backup.retention": "The application's command that deletes what is too old; a restore runs it before it opens.",
+    "backup.proof.nightly": "When the newest restore point is proven (L4), in the server's zone.",
+    "backup.proof.memory_max_bytes": "The memory limit of a proof.",
+    "backup.proof.seconds": "How long a proof may take.",
+    "backup.proof.level4_max_age_hours": "An older L4 proof makes `status` say so.",
+    "backup.proof.level5_max_age_days": "An older L5 proof makes `status` say so.",
+    "backup.keep_generations": "How many earlier generations of the data stay beside the live one.",
     "format": "The format of this file; a newer one is refused.",
 }
 
 _REFUSED = object()
 
 
-def wanted(converter: schema.Converter) -> str:
+def wanted(converter: Converter) -> str:
     """What a converter wants, in its own words."""
     problems: list[str] = []
-    converter(_REFUSED, schema._At("", "x", problems))
+    converter(_REFUSED, At("", "x", problems))
     said = _remedy(problems)
     if not said.startswith("a list, one "):
         return said
-    converter([_REFUSED], schema._At("", "x", problems))
+    converter([_REFUSED], At("", "x", problems))
     inner = _remedy(problems)
     if not inner.startswith("a list, one "):
         return f"a list, each {inner}"
@@ -139,6 +175,8 @@ def section_of(hint: Any) -> tuple[Any, str]:
     if is_dataclass(hint):
         return hint, ""
     for inner in get_args(hint):
+        if is_dataclass(inner) and isinstance(hint, UnionType):
+            return inner, ""  # a section that may be left out
         if is_dataclass(inner):
             return inner, ".*" if issubclass(cast(Any, getattr(hint, "__origin__", type)), Mapping) else "[]"
     return None, ""
@@ -160,7 +198,7 @@ def default_of(declared: Field[Any]) -> str:
 def keys(cls: Any = schema.Application, prefix: str = "") -> Iterator[tuple[str, str, str]]:
     """(key, what to write, default) of every key of the file; those that must be given come first."""
     hints = get_type_hints(cls)
-    described = schema._schema(cls)
+    described = keys_of(cls)
     for name in sorted(described, key=lambda name: name != "format"):
         converter, declared = described[name]
         inner, ending = section_of(hints[name])
@@ -185,7 +223,7 @@ def process_keys() -> Iterator[tuple[str, str, str]]:
         "processes": {"web": {}, "worker": {"command": ["a"]}},
     }
     made = schema.parse(file, file="").processes
-    described = schema._schema(schema.Process)
+    described = keys_of(schema.Process)
     for process, shown, left_out in (
         (made["web"], "web", schema._WORKER_ONLY),
         (made["worker"], "*", schema._WEB_ONLY),

@@ -1,23 +1,44 @@
 """The application's file: one description of one application, validated as a whole, defaults computed here only.
 
-The dataclasses are the schema. A field that may stand in the file carries its converter (`Annotated[type, converter]`)
-and its default; a field without a default must be given. What no single field can know is in `_RULES`. Every problem
-of a file is found in one pass, so that a person corrects it once.
+The dataclasses are the schema, as `_schema.py` reads it; what no single field can know is in `_RULES`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields
-from difflib import get_close_matches
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
+from ._backup_settings import BackupPolicy
 from ._errors import InputError
+from ._schema import (
+    BAD,
+    At,
+    address,
+    build,
+    commands,
+    domain,
+    each,
+    factor,
+    flag,
+    fraction,
+    host_name,
+    inner_path,
+    keys_of,
+    one_of,
+    optional,
+    plain,
+    relative_path,
+    seconds,
+    section,
+    shown,
+    texts,
+    url_path,
+    whole,
+    words,
+)
 
 FORMAT = 1
 
@@ -54,210 +75,23 @@ _STOP_MARGIN_SECONDS = 10.0
 Through = Literal["candidate", "front_door"]
 
 
-# --- converters: from what YAML gives to what the library uses
-
-
-class _Bad:
-    """Stands for a value that was refused; the reason is among the problems."""
-
-
-_BAD = _Bad()
-
-
-@dataclass(frozen=True)
-class _At:
-    """Where in which file a value stands, and where problems are collected."""
-
-    file: str
-    key: str
-    problems: list[str]
-
-    def below(self, part: str | int) -> _At:
-        if isinstance(part, int):
-            return _At(self.file, f"{self.key}[{part}]", self.problems)
-        return _At(self.file, f"{self.key}.{part}" if self.key else part, self.problems)
-
-    def refuse(self, seen: Any, expected: str) -> _Bad:
-        return self.say(f"`{self.key}` in {self.file} is {_shown(seen)}: write {expected}.")
-
-    def say(self, sentence: str) -> _Bad:
-        self.problems.append(sentence)
-        return _BAD
-
-
-Converter = Callable[[Any, _At], Any]
-
-
-def _shown(value: Any) -> str:
-    """A value as a person would recognise it, never longer than a line."""
-    if value is None:
-        return "empty"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    text = repr(str(value)) if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _texts(pattern: str, expected: str) -> Converter:
-    compiled = re.compile(pattern)
-
-    def convert(value: Any, at: _At) -> Any:
-        if isinstance(value, str) and value.isprintable() and compiled.fullmatch(value):
-            return str(value)
-        return at.refuse(value, expected)
-
-    return convert
-
-
-def _one_of(*choices: str) -> Converter:
-    def convert(value: Any, at: _At) -> Any:
-        if isinstance(value, str) and value in choices:
-            return str(value)
-        near = get_close_matches(str(value), choices, n=1)
-        return at.refuse(value, near[0] if near else f"one of {', '.join(choices)}")
-
-    return convert
-
-
-def _whole(least: int, most: int) -> Converter:
-    def convert(value: Any, at: _At) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-            return int(value)
-        return at.refuse(value, f"a whole number from {least} to {most}, without quotes")
-
-    return convert
-
-
-def _seconds(least: float, most: float) -> Converter:
-    def convert(value: Any, at: _At) -> Any:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if number and math.isfinite(value) and least <= value <= most:
-            return float(value)
-        return at.refuse(value, f"a number of seconds from {least:g} to {most:g}, without quotes")
-
-    return convert
-
-
-def _fraction(value: Any, at: _At) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and 0 <= value <= 1:
-        return float(value)
-    return at.refuse(value, "a share from 0 to 1, such as 0.05, without quotes")
-
-
-def _factor(value: Any, at: _At) -> Any:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and math.isfinite(value) and 1 <= value <= 1000:
-        return float(value)
-    return at.refuse(value, "a factor from 1 to 1000, without quotes")
-
-
-def _flag(value: Any, at: _At) -> Any:
-    return value if isinstance(value, bool) else at.refuse(value, "true or false, without quotes")
-
-
-def _optional(converter: Converter) -> Converter:
-    return lambda value, at: None if value is None else converter(value, at)
-
-
-def _path(value: Any, at: _At) -> Any:
-    """A path below some directory, in its plain form."""
-    good = isinstance(value, str) and value.isprintable() and value.strip() == value != ""
-    if not good or "\\" in value or value.startswith(("/", "~")) or ".." in PurePosixPath(value).parts:
-        return at.refuse(value, "a relative path without `..`")
-    return str(PurePosixPath(value))
-
-
-def _inner_path(value: Any, at: _At) -> Any:
-    """A path below the data directory, never that directory itself."""
-    path = _path(value, at) if value != "." else "."
-    if path == ".":
-        return at.refuse(value, "a path below the data directory")
-    return path
-
-
-def _url_path(value: Any, at: _At) -> Any:
-    if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value) and "#" not in value:
-        return str(value)
-    return at.refuse(value, "a path that begins with / and is encoded as in a URL")
-
-
-_LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
-
-
-def _domain(value: Any, at: _At) -> Any:
-    if isinstance(value, str) and _HOST_NAME.fullmatch(value) and not re.fullmatch(r"[0-9.]+", value):
-        return str(value)
-    return at.refuse(value, "a host name in lower case, such as portal.example.org")
-
-
-def _address(value: Any, at: _At) -> Any:
-    """An IP address or network, in the form nginx reads."""
-    try:
-        network = ipaddress.ip_network(value, strict=True) if isinstance(value, str) else None
-    except ValueError:
-        network = None
-    if network is None:
-        return at.refuse(value, "an IP address or network in quotes, such as '192.0.2.7' or '10.0.0.0/8'")
-    return str(network if "/" in value else network.network_address)
-
-
-def _host(value: Any, at: _At) -> Any:
-    """A host name, or an IP address."""
-    if isinstance(value, str) and _HOST_NAME.fullmatch(value) and not re.fullmatch(r"[0-9.]+", value):
-        return str(value)
-    try:
-        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
-    except ValueError:
-        return at.refuse(value, "a host name in lower case or an IP address in quotes")
-
-
-def _each(converter: Converter, *, least: int = 0, of: str = "value", unique: bool = False) -> Converter:
-    """A list; with `unique`, nothing may be in it twice."""
-
-    def convert(value: Any, at: _At) -> Any:
-        if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence):
-            return at.refuse(value, f"a list, one {of} an item")
-        if len(value) < least:
-            return at.refuse(value, f"at least {least} {of}")
-        found = [converter(item, at.below(number)) for number, item in enumerate(value)]
-        if _BAD in found:
-            return _BAD
-        if unique:
-            for number, item in enumerate(found):
-                if item in found[:number]:
-                    return at.say(f"`{at.key}` in {at.file} names {_shown(item)} twice: remove one.")
-        return tuple(found)
-
-    return convert
-
-
-def _section(cls: Callable[..., Any]) -> Converter:
-    return lambda value, at: _build(cls, value, at)
-
-
 _NAME_OF_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def _environment_key(value: Any, at: _At) -> Any:
+def _environment_key(value: Any, at: At) -> Any:
     if not isinstance(value, str) or not _NAME_OF_KEY.fullmatch(value):
         return at.refuse(value, "a name of letters, digits and underscores, such as SECRET_KEY")
     return str(value)
 
 
-def _environment_values(value: Any, at: _At) -> Any:
+def _environment_values(value: Any, at: At) -> Any:
     """Texts by key. What is refused is not shown: somebody may have put a secret there."""
     if not isinstance(value, Mapping):
         return at.refuse(value, "a mapping of names to texts")
     good = True
     for key, text in value.items():
         here = at.below(str(key))
-        if _environment_key(key, here) is _BAD:
+        if _environment_key(key, here) is BAD:
             good = False
         elif key.startswith("BACKSTAY_"):
             here.say(f"`{here.key}` in {at.file} would replace what Backstay provides: choose another name.")
@@ -270,7 +104,7 @@ def _environment_values(value: Any, at: _At) -> Any:
                 f"`{here.key}` in {at.file} holds a byte zero or a broken letter, or is longer than 128 KB: mend it."
             )
             good = False
-    return {str(key): str(text) for key, text in value.items()} if good else _BAD
+    return {str(key): str(text) for key, text in value.items()} if good else BAD
 
 
 # What systemd takes for broken UTF-8 (surrogates and the noncharacters), and the end of a C string.
@@ -286,22 +120,22 @@ def carried(text: str) -> bool:
     return not _UNREADABLE.search(text) and len(text.encode()) <= LONGEST_VALUE_BYTES
 
 
-def _processes(value: Any, at: _At) -> Any:
+def _processes(value: Any, at: At) -> Any:
     if not isinstance(value, Mapping):
         return at.refuse(value, "a mapping of process names, with at least `web`")
     found: dict[str, Any] = {}
     for name, given in value.items():
         here = at.below(str(name))
         if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name):
-            here.say(f"The process {_shown(name)} in {at.file} has no good name: use lower-case letters and digits.")
-            found[str(name)] = _BAD
+            here.say(f"The process {shown(name)} in {at.file} has no good name: use lower-case letters and digits.")
+            found[str(name)] = BAD
             continue
         kind = "web" if name == "web" else "worker"
         found[name] = _process(name, kind, given, here)
-    return _BAD if _BAD in found.values() else found
+    return BAD if BAD in found.values() else found
 
 
-def _process(name: str, kind: str, given: Any, at: _At) -> Any:
+def _process(name: str, kind: str, given: Any, at: At) -> Any:
     if not isinstance(given, Mapping):
         return at.refuse(given, "a mapping of its settings, which may be {}")
     foreign = [key for key in (_WORKER_ONLY if kind == "web" else _WEB_ONLY) if key in given]
@@ -312,7 +146,7 @@ def _process(name: str, kind: str, given: Any, at: _At) -> Any:
         else:
             at.say(f"`{at.key}.{key}` in {at.file} is for the web process only: remove it.")
     if foreign:
-        return _BAD
+        return BAD
     settings = dict(given)
     if kind == "web":
         graceful = settings.get("graceful_seconds", Process.graceful_seconds)
@@ -321,17 +155,14 @@ def _process(name: str, kind: str, given: Any, at: _At) -> Any:
         settings.setdefault("memory_max_bytes", 400 * _MIB)
     elif "command" not in given:
         return at.say(f"`{at.key}` in {at.file} has no `command`: write a list, such as [python, manage.py, work].")
-    return _build(Process, settings, at, name=name, kind=kind)
+    return build(Process, settings, at, name=name, kind=kind)
 
 
 _WEB_ONLY = ("workers", "threads", "timeout_seconds", "graceful_seconds")
 _WORKER_ONLY = ("command", "singleton")
 
-_words = _each(_texts(r".+", "a word of a command, in quotes where YAML would not read it as text"), least=1, of="word")
-_commands = _each(_words, of="command")
 
-
-def _backfills(value: Any, at: _At) -> Any:
+def _backfills(value: Any, at: At) -> Any:
     if not isinstance(value, Mapping):
         return at.refuse(value, "a mapping of names to commands")
     found = {}
@@ -339,9 +170,9 @@ def _backfills(value: Any, at: _At) -> Any:
         here = at.below(str(name))
         good = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name)
         found[str(name)] = (
-            _build(Backfill, given, here) if good else here.refuse(name, "a name of lower-case letters and digits")
+            build(Backfill, given, here) if good else here.refuse(name, "a name of lower-case letters and digits")
         )
-    return _BAD if _BAD in found.values() else found
+    return BAD if BAD in found.values() else found
 
 
 # --- the schema
@@ -351,25 +182,25 @@ def _backfills(value: Any, at: _At) -> Any:
 class Source:
     """Where builds come from. `path` is a directory inside the repository; `tag` holds `{version}`."""
 
-    repository: Annotated[str, _texts(r"[^\s-].*", "a git URL or a path")]
-    path: Annotated[str, _path] = "."
-    tag: Annotated[str, _texts(r"[^\s{}]*\{version\}[^\s{}]*", "a tag's name with {version} in it")] = "v{version}"
+    repository: Annotated[str, texts(r"[^\s-].*", "a git URL or a path")]
+    path: Annotated[str, relative_path] = "."
+    tag: Annotated[str, texts(r"[^\s{}]*\{version\}[^\s{}]*", "a tag's name with {version} in it")] = "v{version}"
 
 
 @dataclass(frozen=True)
 class RuntimeSettings:
     """What the runtime must know; paths are relative to the source's directory."""
 
-    settings: Annotated[str, _texts(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "a Python module, such as portal.settings")]
+    settings: Annotated[str, texts(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", "a Python module, such as portal.settings")]
     wsgi: Annotated[
         str,
-        _texts(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "module:object, such as portal.wsgi:application"),
+        texts(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "module:object, such as portal.wsgi:application"),
     ]
-    type: Annotated[str, _one_of("django")] = "django"
-    requirements: Annotated[str, _path] = "requirements.lock"
-    checks_requirements: Annotated[str | None, _optional(_path)] = None
-    checks: Annotated[tuple[tuple[str, ...], ...], _each(_words, of="command")] = ()
-    changelog: Annotated[str | None, _optional(_path)] = None
+    type: Annotated[str, one_of("django")] = "django"
+    requirements: Annotated[str, relative_path] = "requirements.lock"
+    checks_requirements: Annotated[str | None, optional(relative_path)] = None
+    checks: Annotated[tuple[tuple[str, ...], ...], each(words, of="command")] = ()
+    changelog: Annotated[str | None, optional(relative_path)] = None
 
 
 @dataclass(frozen=True)
@@ -382,24 +213,28 @@ class Process:
 
     name: str
     kind: Literal["web", "worker"]
-    command: Annotated[tuple[str, ...], _words] = ()
-    workers: Annotated[int, _whole(1, 64)] = 2
-    threads: Annotated[int, _whole(1, 256)] = 4
-    timeout_seconds: Annotated[float, _seconds(1, 3600)] = 30.0
-    graceful_seconds: Annotated[float, _seconds(1, 3600)] = 30.0
-    stop_seconds: Annotated[float, _seconds(1, 3600)] = 30.0
-    memory_max_bytes: Annotated[int, _whole(_LEAST_MEMORY_BYTES, 1 << 50)] = 200 * _MIB
-    singleton: Annotated[bool, _flag] = False
+    command: Annotated[tuple[str, ...], words] = ()
+    workers: Annotated[int, whole(1, 64)] = 2
+    threads: Annotated[int, whole(1, 256)] = 4
+    timeout_seconds: Annotated[float, seconds(1, 3600)] = 30.0
+    graceful_seconds: Annotated[float, seconds(1, 3600)] = 30.0
+    stop_seconds: Annotated[float, seconds(1, 3600)] = 30.0
+    memory_max_bytes: Annotated[int, whole(_LEAST_MEMORY_BYTES, 1 << 50)] = 200 * _MIB
+    singleton: Annotated[bool, flag] = False
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        return _WORKER_ONLY if self.kind == "web" else _WEB_ONLY
 
 
 @dataclass(frozen=True)
 class Database:
     """SQLite at `path` below the data directory, or PostgreSQL at the URL in the environment's `url_key`."""
 
-    name: Annotated[str, _texts(r"[a-z][a-z0-9_]{0,29}", "a name of lower-case letters, digits and underscores")]
-    engine: Annotated[Literal["sqlite", "postgresql"], _one_of("sqlite", "postgresql")]
-    path: Annotated[str | None, _optional(_inner_path)] = None
-    url_key: Annotated[str | None, _optional(_environment_key)] = None
+    name: Annotated[str, texts(r"[a-z][a-z0-9_]{0,29}", "a name of lower-case letters, digits and underscores")]
+    engine: Annotated[Literal["sqlite", "postgresql"], one_of("sqlite", "postgresql")]
+    path: Annotated[str | None, optional(inner_path)] = None
+    url_key: Annotated[str | None, optional(_environment_key)] = None
 
 
 @dataclass(frozen=True)
@@ -410,34 +245,40 @@ class EnvironmentSettings:
     """
 
     values: Annotated[Mapping[str, str], _environment_values] = field(default_factory=dict)
-    required: Annotated[tuple[str, ...], _each(_environment_key, of="key", unique=True)] = ()
-    secret: Annotated[tuple[str, ...], _each(_environment_key, of="key", unique=True)] = ()
-    example: Annotated[str | None, _optional(_texts(r".+", "the path of an .env.example"))] = None
+    required: Annotated[tuple[str, ...], each(_environment_key, of="key", unique=True)] = ()
+    secret: Annotated[tuple[str, ...], each(_environment_key, of="key", unique=True)] = ()
+    example: Annotated[str | None, optional(texts(r".+", "the path of an .env.example"))] = None
 
 
 @dataclass(frozen=True)
 class Health:
     """What counts as well: `consecutive` good answers within the deadline, each within the latency."""
 
-    path: Annotated[str, _url_path] = "/healthz/"
-    status: Annotated[int, _whole(100, 599)] = 200
-    consecutive: Annotated[int, _whole(1, 100)] = 3
-    interval_seconds: Annotated[float, _seconds(0.05, 60)] = 0.2
-    deadline_seconds: Annotated[float, _seconds(1, 3600)] = 60.0
-    latency_seconds: Annotated[float, _seconds(0.05, 600)] = 2.0
+    path: Annotated[str, url_path] = "/healthz/"
+    status: Annotated[int, whole(100, 599)] = 200
+    consecutive: Annotated[int, whole(1, 100)] = 3
+    interval_seconds: Annotated[float, seconds(0.05, 60)] = 0.2
+    deadline_seconds: Annotated[float, seconds(1, 3600)] = 60.0
+    latency_seconds: Annotated[float, seconds(0.05, 600)] = 2.0
 
 
 @dataclass(frozen=True)
 class Smoke:
     """One read-only request. `auto:static` and `auto:media` stand for a file that the release really has."""
 
-    name: Annotated[str, _texts(r".{1,60}", "a name of at most 60 letters")]
-    path: Annotated[str, _texts(r"(/[!-~]*|auto:(static|media))", "a path from / on, auto:static or auto:media")]
-    status: Annotated[int, _whole(100, 599)] = 200
-    contains: Annotated[str | None, _optional(_texts(r".+", "text that the answer must hold"))] = None
-    through: Annotated[
-        tuple[Through, ...], _each(_one_of("candidate", "front_door"), least=1, of="way", unique=True)
-    ] = ("candidate", "front_door")
+    name: Annotated[str, texts(r".{1,60}", "a name of at most 60 letters")]
+    path: Annotated[str, texts(r"(/[!-~]*|auto:(static|media))", "a path from / on, auto:static or auto:media")]
+    status: Annotated[int, whole(100, 599)] = 200
+    contains: Annotated[str | None, optional(texts(r".+", "text that the answer must hold"))] = None
+    through: Annotated[tuple[Through, ...], each(one_of("candidate", "front_door"), least=1, of="way", unique=True)] = (
+        "candidate",
+        "front_door",
+    )
+
+    @staticmethod
+    def completed(values: dict[str, Any]) -> dict[str, Any]:
+        """nginx alone serves the files that `auto:` stands for."""
+        return {"through": ("front_door",), **values} if values["path"].startswith("auto:") else values
 
 
 @dataclass(frozen=True)
@@ -449,13 +290,13 @@ class Watch:
     needed to judge, and every `probe_interval_seconds` one is made. Without enough of them `inconclusive` decides.
     """
 
-    seconds: Annotated[float, _seconds(0, 86400)] = 300.0
-    least_requests: Annotated[int, _whole(1, 1_000_000)] = 50
-    error_ratio: Annotated[float, _fraction] = 0.05
-    slower_factor: Annotated[float, _factor] = 2.0
-    slower_seconds: Annotated[float, _seconds(0, 600)] = 0.5
-    probe_interval_seconds: Annotated[float, _seconds(0.05, 3600)] = 0.5
-    inconclusive: Annotated[Literal["keep", "revert"], _one_of("keep", "revert")] = "keep"
+    seconds: Annotated[float, seconds(0, 86400)] = 300.0
+    least_requests: Annotated[int, whole(1, 1_000_000)] = 50
+    error_ratio: Annotated[float, fraction] = 0.05
+    slower_factor: Annotated[float, factor] = 2.0
+    slower_seconds: Annotated[float, seconds(0, 600)] = 0.5
+    probe_interval_seconds: Annotated[float, seconds(0.05, 3600)] = 0.5
+    inconclusive: Annotated[Literal["keep", "revert"], one_of("keep", "revert")] = "keep"
 
 
 @dataclass(frozen=True)
@@ -463,10 +304,10 @@ class MigrationPolicy:
     """How long migrations may wait for a lock, one statement and all of them may take, and how long rewriting a whole
     table (SQLite) may take beside a live release; longer asks for maintenance."""
 
-    lock_seconds: Annotated[float, _seconds(0.1, 3600)] = 5.0
-    statement_seconds: Annotated[float, _seconds(1, 86400)] = 300.0
-    seconds: Annotated[float, _seconds(1, 86400)] = 1800.0
-    rebuild_seconds: Annotated[float, _seconds(0, 3600)] = 10.0
+    lock_seconds: Annotated[float, seconds(0.1, 3600)] = 5.0
+    statement_seconds: Annotated[float, seconds(1, 86400)] = 300.0
+    seconds: Annotated[float, seconds(1, 86400)] = 1800.0
+    rebuild_seconds: Annotated[float, seconds(0, 3600)] = 10.0
 
 
 @dataclass(frozen=True)
@@ -474,26 +315,26 @@ class Backfill:
     """A command that changes old rows a batch at a time, after the release: it ends with exit code 0 when nothing is
     left and 75 (EX_TEMPFAIL) when it did a batch and wants to be called again."""
 
-    command: Annotated[tuple[str, ...], _words]
-    pause_seconds: Annotated[float, _seconds(0, 3600)] = 0.2
+    command: Annotated[tuple[str, ...], words]
+    pause_seconds: Annotated[float, seconds(0, 3600)] = 0.2
 
 
 @dataclass(frozen=True)
 class Hooks:
     """The application's own commands around the phases of a release; one that fails before `confirm` undoes it."""
 
-    before_prepare: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    after_prepare: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    before_close: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    after_close: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    before_flip: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    after_flip: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    before_watch: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    after_watch: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    before_confirm: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    after_confirm: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    on_failure: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
-    on_review: Annotated[tuple[tuple[str, ...], ...], _commands] = ()
+    before_prepare: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    after_prepare: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    before_close: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    after_close: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    before_flip: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    after_flip: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    before_watch: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    after_watch: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    before_confirm: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    after_confirm: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    on_failure: Annotated[tuple[tuple[str, ...], ...], commands] = ()
+    on_review: Annotated[tuple[tuple[str, ...], ...], commands] = ()
 
 
 @dataclass(frozen=True)
@@ -501,16 +342,16 @@ class ReleasePolicy:
     """How releases are made and kept; what must stay free on the host beside a new one. With `promoted_from`, only a
     payload that was proven live in that stage may be released here."""
 
-    keep: Annotated[int, _whole(2, 100)] = 5
-    keep_restore_points: Annotated[int, _whole(1, 100)] = 3
-    promoted_from: Annotated[str | None, _optional(_texts(r"[a-z][a-z0-9-]{0,29}", "a stage, such as staging"))] = None
-    watch: Annotated[Watch, _section(Watch)] = field(default_factory=Watch)
-    migrations: Annotated[MigrationPolicy, _section(MigrationPolicy)] = field(default_factory=MigrationPolicy)
-    drain_seconds: Annotated[float, _seconds(0, 3600)] = 30.0
-    confirm_seconds: Annotated[float, _seconds(5, 86400)] = 300.0
-    free_bytes: Annotated[int, _whole(0, 1 << 50)] = 200 * _MIB
-    free_inodes: Annotated[int, _whole(0, 1 << 40)] = 10_000
-    free_memory_bytes: Annotated[int, _whole(0, 1 << 50)] = 64 * _MIB
+    keep: Annotated[int, whole(2, 100)] = 5
+    keep_restore_points: Annotated[int, whole(1, 100)] = 3
+    promoted_from: Annotated[str | None, optional(texts(r"[a-z][a-z0-9-]{0,29}", "a stage, such as staging"))] = None
+    watch: Annotated[Watch, section(Watch)] = field(default_factory=Watch)
+    migrations: Annotated[MigrationPolicy, section(MigrationPolicy)] = field(default_factory=MigrationPolicy)
+    drain_seconds: Annotated[float, seconds(0, 3600)] = 30.0
+    confirm_seconds: Annotated[float, seconds(5, 86400)] = 300.0
+    free_bytes: Annotated[int, whole(0, 1 << 50)] = 200 * _MIB
+    free_inodes: Annotated[int, whole(0, 1 << 40)] = 10_000
+    free_memory_bytes: Annotated[int, whole(0, 1 << 50)] = 64 * _MIB
 
 
 @dataclass(frozen=True)
@@ -519,73 +360,34 @@ class Application:
 
     name: Annotated[
         str,
-        _texts(r"[a-z][a-z0-9-]{0,29}", "at most 30 lower-case letters, digits and hyphens, such as audit-portal"),
+        texts(r"[a-z][a-z0-9-]{0,29}", "at most 30 lower-case letters, digits and hyphens, such as audit-portal"),
     ]
-    domain: Annotated[str, _domain]
-    source: Annotated[Source, _section(Source)]
-    runtime: Annotated[RuntimeSettings, _section(RuntimeSettings)]
+    domain: Annotated[str, domain]
+    source: Annotated[Source, section(Source)]
+    runtime: Annotated[RuntimeSettings, section(RuntimeSettings)]
     processes: Annotated[Mapping[str, Process], _processes]
-    aliases: Annotated[tuple[str, ...], _each(_host, of="name", unique=True)] = ()
-    network: Annotated[bool, _flag] = True
-    databases: Annotated[tuple[Database, ...], _each(_section(Database), of="database")] = ()
-    media: Annotated[str | None, _optional(_inner_path)] = None
-    environment: Annotated[EnvironmentSettings, _section(EnvironmentSettings)] = field(
+    aliases: Annotated[tuple[str, ...], each(host_name, of="name", unique=True)] = ()
+    network: Annotated[bool, flag] = True
+    databases: Annotated[tuple[Database, ...], each(section(Database), of="database")] = ()
+    media: Annotated[str | None, optional(inner_path)] = None
+    environment: Annotated[EnvironmentSettings, section(EnvironmentSettings)] = field(
         default_factory=EnvironmentSettings
     )
-    health: Annotated[Health, _section(Health)] = field(default_factory=Health)
-    smoke: Annotated[tuple[Smoke, ...], _each(_section(Smoke), of="request")] = ()
-    internal_addresses: Annotated[tuple[str, ...], _each(_address, of="address", unique=True)] = ("127.0.0.1", "::1")
-    uploads_max_bytes: Annotated[int, _whole(1024, 1 << 40)] = 50 * _MIB
-    log_level: Annotated[str, _one_of("debug", "info", "warning", "error", "critical")] = "info"
-    stage: Annotated[str, _texts(r"[a-z][a-z0-9-]{0,29}", "the name of a stage, such as staging")] = "production"
-    releases: Annotated[ReleasePolicy, _section(ReleasePolicy)] = field(default_factory=ReleasePolicy)
-    hooks: Annotated[Hooks, _section(Hooks)] = field(default_factory=Hooks)
+    health: Annotated[Health, section(Health)] = field(default_factory=Health)
+    smoke: Annotated[tuple[Smoke, ...], each(section(Smoke), of="request")] = ()
+    internal_addresses: Annotated[tuple[str, ...], each(address, of="address", unique=True)] = ("127.0.0.1", "::1")
+    uploads_max_bytes: Annotated[int, whole(1024, 1 << 40)] = 50 * _MIB
+    log_level: Annotated[str, one_of("debug", "info", "warning", "error", "critical")] = "info"
+    stage: Annotated[str, texts(r"[a-z][a-z0-9-]{0,29}", "the name of a stage, such as staging")] = "production"
+    releases: Annotated[ReleasePolicy, section(ReleasePolicy)] = field(default_factory=ReleasePolicy)
+    hooks: Annotated[Hooks, section(Hooks)] = field(default_factory=Hooks)
     backfills: Annotated[Mapping[str, Backfill], _backfills] = field(default_factory=dict)
-    format: Annotated[int, _whole(1, FORMAT)] = FORMAT
+    backup: Annotated[BackupPolicy | None, optional(section(BackupPolicy))] = None
+    format: Annotated[int, whole(1, FORMAT)] = FORMAT
 
     @property
     def web(self) -> Process:
         return self.processes["web"]
-
-
-@cache
-def _schema(cls: Any) -> dict[str, tuple[Converter, Field[Any]]]:
-    """The keys that may stand in the file for `cls`."""
-    hints = get_type_hints(cls, include_extras=True)
-    return {
-        each.name: (hints[each.name].__metadata__[0], each)
-        for each in fields(cls)
-        if hasattr(hints[each.name], "__metadata__")
-    }
-
-
-def _build(cls: Callable[..., Any], given: Any, at: _At, **fixed: Any) -> Any:
-    """An instance of a dataclass from a mapping; every problem of every key is collected."""
-    schema = _schema(cls)
-    if not isinstance(given, Mapping):
-        return at.refuse(given, f"a mapping with the keys {', '.join(schema)}")
-    good = True
-    for key in given:
-        if key not in schema:
-            good = False
-            at.say(_unknown(str(key), at, tuple(schema)))
-    values: dict[str, Any] = {}
-    for name, (converter, declared) in schema.items():
-        if name in given:
-            values[name] = converter(given[name], at.below(name))
-            good = good and values[name] is not _BAD
-        elif declared.default is MISSING and declared.default_factory is MISSING:
-            good = False
-            at.say(f"`{at.below(name).key}` is missing in {at.file}: add it.")
-    if cls is Smoke and str(values.get("path", "")).startswith("auto:"):
-        values.setdefault("through", ("front_door",))
-    return cls(**fixed, **values) if good else _BAD
-
-
-def _unknown(key: str, at: _At, known: tuple[str, ...]) -> str:
-    near = get_close_matches(key, known, n=1, cutoff=0.6)
-    remedy = f"did you mean `{at.below(near[0]).key}`?" if near else f"known here are {', '.join(known)}."
-    return f"unknown key `{at.below(key).key}` in {at.file}: {remedy}"
 
 
 # --- rules that no single key can know; each yields the end of a sentence that names key and remedy
@@ -693,6 +495,24 @@ def _promotion_leads_somewhere(application: Application) -> Iterator[tuple[str, 
         yield "releases.promoted_from", f"is {application.stage}, which is this very stage: name the one before it"
 
 
+def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
+    backup = application.backup
+    if backup is None:
+        return
+    known = {database.name for database in application.databases}
+    for key in ("canaries", "files", "newest"):
+        for number, question in enumerate(getattr(backup, key)):
+            if question.database not in known:
+                sentence = f"is {question.database!r}, which is none of `databases`: name one of them"
+                yield f"backup.{key}[{number}].database", sentence
+    if backup.files and application.media is None:
+        yield "backup.files", "asks for uploaded files, and the application has no `media`: set it, or remove this"
+    places = [repository.location.rstrip("/") for repository in backup.repositories.values()]
+    for number, name in enumerate(backup.repositories):
+        if places[number] in places[:number]:
+            yield f"backup.repositories.{name}.location", "is that of another repository: a second copy lies elsewhere"
+
+
 _RULES: tuple[Rule, ...] = (
     _name_is_free,
     _aliases_differ,
@@ -702,6 +522,7 @@ _RULES: tuple[Rule, ...] = (
     _health_can_pass,
     _smoke_is_possible,
     _promotion_leads_somewhere,
+    _backup_is_possible,
 )
 
 
@@ -714,9 +535,9 @@ def parse(data: Mapping[str, Any], *, file: str) -> Application:
     `file` is named in every sentence. Raises InputError: its message is the first problem, its lines are all of them.
     """
     problems: list[str] = []
-    at = _At(file, "", problems)
+    at = At(file, "", problems)
     if not isinstance(data, Mapping):
-        raise InputError(f"{file} holds {_shown(data)} and no mapping: describe one application in it, by keys.")
+        raise InputError(f"{file} holds {shown(data)} and no mapping: describe one application in it, by keys.")
     found_format = data.get("format")
     if isinstance(found_format, int) and not isinstance(found_format, bool) and found_format > FORMAT:
         raise InputError(
@@ -724,7 +545,7 @@ def parse(data: Mapping[str, Any], *, file: str) -> Application:
         )
     if "format" not in data:
         at.say(f"`format` is missing in {file}: add `format: {FORMAT}`.")
-    application = _build(Application, data, at)
+    application = build(Application, data, at)
     if isinstance(application, Application):
         for rule in _RULES:
             problems.extend(f"`{key}` in {file} {sentence}." for key, sentence in rule(application))
@@ -736,26 +557,12 @@ def parse(data: Mapping[str, Any], *, file: str) -> Application:
 
 def to_dict(application: Application) -> dict[str, Any]:
     """The application as JSON, in the shape of its file, with every default written out."""
-    return {name: _plain(getattr(application, name)) for name in _schema(Application)}
+    return {name: plain(getattr(application, name)) for name in keys_of(Application)}
 
 
 def from_dict(data: Mapping[str, Any], *, file: str) -> Application:
     """What `to_dict` wrote. Raises InputError as `parse` does, also for a format that is newer than this library."""
     return parse(data, file=file)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Process):
-        left_out = _WORKER_ONLY if value.kind == "web" else _WEB_ONLY
-        return {name: _plain(getattr(value, name)) for name in _schema(Process) if name not in left_out}
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, int, float)):
-        return value
-    cls: Any = type(value)
-    return {name: _plain(getattr(value, name)) for name in _schema(cls)}
 
 
 def merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ._storage import Storage, canonical
 from ._units import one_off
 
 if TYPE_CHECKING:
-    from ._engine import Engine
+    from ._host import Host
 
 MORE = 75
 BATCH_SECONDS = 600.0
@@ -42,7 +42,7 @@ def unit(layout: Layout, name: str) -> str:
     return f"backstay-backfill-{layout.name}-{name}.service"
 
 
-def start(engine: Engine, names: list[str]) -> None:
+def start(engine: Host, names: list[str]) -> None:
     """Start the units of backfills, those that run already excepted; nothing is waited for."""
     states_now = engine.systemd.states([unit(engine.layout, name) for name in names])
     for name in names:
@@ -55,7 +55,7 @@ def start(engine: Engine, names: list[str]) -> None:
         )
 
 
-def run(engine: Engine, name: str, *, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> int:
+def run(engine: Host, name: str, *, say: Callable[[str], None], sleep: Callable[[float], None] = time.sleep) -> int:
     """Call one backfill until nothing is left. Returns how many batches that took in all.
 
     Raises InputError when the live release declares no such backfill, BackstayError when a batch fails.

@@ -294,8 +294,8 @@ def _take_payload(layout: Layout, name: str) -> str:
 
 def _rollback(options: argparse.Namespace) -> int:
     if options.plan:
-        from ._engine import Request
         from ._plan import plan
+        from ._transaction import Request
 
         return _planned(options, plan(_engine(options), Request(operation="rollback", target=options.to)))
     from ._client import call

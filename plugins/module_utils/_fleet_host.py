@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ._engine import Engine, Transaction
+from ._engine import Engine
 from ._errors import BackstayError
 from ._fleet import BACK, FORWARD, NOTHING, Goal, Seen, Step, configuration_digest, seen, step_towards
 from ._journal import parse
 from ._steps import POINT_OF_NO_RETURN
+from ._transaction import Transaction
 
 _STEPS = 6  # more than any host needs: end what is open, go there, and look again
 _POLLS, _POLL_SECONDS = 240, 0.25

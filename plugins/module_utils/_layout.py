@@ -47,6 +47,14 @@ class Layout:
     def maintenance_flag(self) -> Path:
         return self.home / "maintenance.on"
 
+    @property
+    def backup_stage(self) -> Path:
+        """Where a backup is put together: on the file system of the data, so that media need no second copy."""
+        return self.generations / ".backup"
+
+    def generation(self, name: str) -> Path:
+        return self.generations / name
+
     def release(self, release_id: str) -> Path:
         return self.releases / release_id
 
@@ -67,6 +75,16 @@ class Layout:
     def allowed_signers(self) -> Path:
         """Who may vouch for payloads."""
         return self.configuration / "allowed_signers"
+
+    @property
+    def backup_secrets(self) -> Path:
+        """What the repositories are opened with; never part of the application's environment."""
+        return self.configuration / "backup.json"
+
+    @property
+    def backup_key(self) -> Path:
+        """The key with which this host signs its manifests; its public half has the suffix .pub."""
+        return self.configuration / "backup_key"
 
     def release_configuration(self, release_id: str) -> Path:
         return self.configuration / "releases" / release_id
@@ -128,6 +146,33 @@ class Layout:
         return self.state / "restore-points"
 
     @property
+    def data_lock(self) -> Path:
+        """Held by whoever reads or changes the data as a whole: a backup, a migration, a restore."""
+        return self.state / "data.lock"
+
+    @property
+    def backups(self) -> Path:
+        """The catalogue of restore points: a chain of events, like the ledger."""
+        return self.state / "backups.jsonl"
+
+    def backup_run(self, run: str) -> Path:
+        """A run's manifest and seals, kept outside of the repositories."""
+        return self.state / "backups" / run
+
+    @property
+    def proofs(self) -> Path:
+        return self.state / "proofs"
+
+    @property
+    def proof_scratch(self) -> Path:
+        """Where restore points are restored in isolation; nothing stays in it."""
+        return self.state / "scratch"
+
+    @property
+    def repository_cache(self) -> Path:
+        return self.root / "var" / "cache" / "backstay" / self.name
+
+    @property
     def ballast(self) -> Path:
         return self.state / "ballast"
 
@@ -161,6 +206,14 @@ class Layout:
     @property
     def review_timer(self) -> str:
         return f"backstay-review@{self.name}.timer"
+
+    @property
+    def backup_timer(self) -> str:
+        return f"backstay-backup@{self.name}.timer"
+
+    @property
+    def verify_timer(self) -> str:
+        return f"backstay-verify@{self.name}.timer"
 
     @property
     def recover_unit(self) -> str:

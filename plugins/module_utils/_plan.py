@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ._engine import Engine, Request
+from ._engine import Engine
 from ._releases import schema_ahead, withdrawn_by
 from ._steps import PHASES, TITLES, steps_of
+from ._transaction import Request
 
 # What a person adds to the command for each kind of way back.
 _NEEDED = {

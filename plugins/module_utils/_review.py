@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ._engine import Engine
 from ._error_kinds import ErrorKind, closing_summary, kinds_since, new_kinds, units_of_release
 from ._errors import BackstayError
 from ._hooks import run_hooks
+from ._host import Host
 from ._releases import Release
 from ._run import run
 
@@ -31,7 +31,7 @@ def over_at(release: Release, seconds: float = SECONDS) -> str:
     return end.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def watched(engine: Engine) -> dict[str, Any] | None:
+def watched(engine: Host) -> dict[str, Any] | None:
     """What `status` tells of a release that is younger than a day; None for an older one and for the first."""
     release = engine.history().get(engine.live())
     if release is None or not release.data.get("before") or over_at(release) <= engine.now():
@@ -44,7 +44,7 @@ def watched(engine: Engine) -> dict[str, Any] | None:
     }
 
 
-def _recent_errors(engine: Engine, release: Release) -> list[dict[str, Any]]:
+def _recent_errors(engine: Host, release: Release) -> list[dict[str, Any]]:
     """The new kinds of error, looked for at most once a minute: reading journal and log takes seconds where many come,
     and whoever asks again and again must not wait for it each time."""
     path = engine.layout.seen_errors
@@ -63,7 +63,7 @@ def _recent_errors(engine: Engine, release: Release) -> list[dict[str, Any]]:
     return errors
 
 
-def _errors(engine: Engine, release: Release) -> tuple[tuple[ErrorKind, ...], int]:
+def _errors(engine: Host, release: Release) -> tuple[tuple[ErrorKind, ...], int]:
     """The kinds of error that the release before did not have, and how many others there are."""
     secrets = tuple(engine.secrets().values())
     before = kinds_since(engine.layout, str(release.data.get("before")), runner=engine.runner, secrets=secrets)
@@ -73,7 +73,7 @@ def _errors(engine: Engine, release: Release) -> tuple[tuple[ErrorKind, ...], in
     return fresh, len(now) - len(fresh)
 
 
-def review(engine: Engine, *, after_seconds: float = SECONDS) -> dict[str, Any]:
+def review(engine: Host, *, after_seconds: float = SECONDS) -> dict[str, Any]:
     """Write the closing summary of the live release when its day is over and there is none yet. The caller holds the
     lock. Returns `changed`, a message, and the summary."""
     name = engine.layout.name
@@ -104,7 +104,7 @@ def review(engine: Engine, *, after_seconds: float = SECONDS) -> dict[str, Any]:
     return {"changed": True, "message": f"{name}: the review of {release.id} went to {told}.", "summary": summary}
 
 
-def _restarts(engine: Engine, release: str) -> dict[str, int]:
+def _restarts(engine: Host, release: str) -> dict[str, int]:
     found = {}
     for unit in units_of_release(engine.layout, release):
         count = int(engine.systemd.properties(unit, "NRestarts").get("NRestarts") or 0)
@@ -113,7 +113,7 @@ def _restarts(engine: Engine, release: str) -> dict[str, int]:
     return found
 
 
-def deliver(engine: Engine, release: Release, summary: str) -> str:
+def deliver(engine: Host, release: Release, summary: str) -> str:
     """Send the summary; returns to whom. What cannot be delivered is told and stays in the ledger."""
     told = ["the ledger"]
     to = str(release.data.get("live_by", ""))

@@ -33,10 +33,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ._engine import Engine, Request, Transaction
+from ._engine import Engine
 from ._errors import BackstayError, Busy, InputError
 from ._plan import nothing_to_do, plan
 from ._steps import CLOSED, POINT_OF_NO_RETURN, ROLLBACKS, TITLES, Recovery, recovery, steps_of
+from ._transaction import Request, Transaction
 from ._version import PROTOCOL
 
 # After which phase the transaction waits for its client, and how that is called.

@@ -13,11 +13,11 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _attestation, _run
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import ATTESTATION, PROMOTION, Proof
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Request
 from ansible_collections.backstay.ops.plugins.module_utils._errors import GateRefused
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._storage import canonical
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
 from ..crash.host import NAME, CrashEngine, Payloads, Quick, conduct, declare, engine_on, play
 from .conftest import Signer

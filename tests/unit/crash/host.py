@@ -22,18 +22,21 @@ from ansible_collections.backstay.ops.plugins.module_utils import (
     _application,
     _artifact,
     _attestation,
-    _engine,
     _health,
+    _host,
+    _preparation,
     _restore_point,
     _runtime,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._application import Application
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine, Request, Transaction
+from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor
 from ansible_collections.backstay.ops.plugins.module_utils._steps import PHASES
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
 
 from .lossy_storage import LossyStorage
 
@@ -155,7 +158,7 @@ class Host:
         else:
             raise AssertionError(f"This host does not know the command {arguments}: teach it.")
         if check and code:
-            raise _engine.BackstayError(f"{name} ended with exit code {code}")
+            raise BackstayError(f"{name} ended with exit code {code}")
         return Completed(tuple(arguments), code, output, "")
 
     def _systemctl(self, rest: Sequence[str]) -> tuple[int, str]:
@@ -282,11 +285,11 @@ def play(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     gunicorn = directory / "gunicorn.conf.py"
     gunicorn.write_bytes(b"preload_app = False\n")
     good = _health.Report(ok=True, attempts=1, results=(), reason="", seconds=0.0)
-    monkeypatch.setattr(_engine, "GUNICORN_CONFIGURATION", gunicorn)
+    monkeypatch.setattr(_preparation, "GUNICORN_CONFIGURATION", gunicorn)
     monkeypatch.setattr(_health, "run_until", lambda *_unused, **_options: good)
     monkeypatch.setattr(_attestation, "check_attestation", lambda *_unused, **_options: "somebody")
     monkeypatch.setattr(_artifact, "host_facts", lambda: FACTS)
     monkeypatch.setattr(_runtime, "pip_program", lambda: Path("pip"))
-    monkeypatch.setattr(_engine, "open_connections", lambda path: 0)
+    monkeypatch.setattr(_host, "open_connections", lambda path: 0)
     monkeypatch.setattr(_restore_point, "_opened_by", lambda path: [])
     monkeypatch.setattr(os, "chown", lambda *_unused: None)

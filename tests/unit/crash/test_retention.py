@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _application, _runtime
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Request
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._storage import canonical
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
 from .host import DECLARED, NAME, CrashEngine, Payloads, Quick, conduct, declare, engine_on, play
 

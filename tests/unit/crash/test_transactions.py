@@ -21,7 +21,6 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _runtime
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Request
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._releases import must_run
@@ -33,6 +32,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._steps import (
     all_steps,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
 from .host import NAME, CrashEngine, Host, Payloads, Quick, conduct, database, declare, engine_on, play
 from .lossy_storage import LossyStorage, Tree, fingerprint, lay

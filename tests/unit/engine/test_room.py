@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Room
+from ansible_collections.backstay.ops.plugins.module_utils._room import Room
 
 MIB = 1 << 20
 ENOUGH = Room(

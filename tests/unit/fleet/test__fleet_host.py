@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _fleet_host
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Request, Transaction
 from ansible_collections.backstay.ops.plugins.module_utils._fleet import configuration_digest, seen
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Ledger
 from ansible_collections.backstay.ops.plugins.module_utils._releases import fold
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
 
 OLD, NEW = "0001-1.0.0", "0002-1.1.0"
 

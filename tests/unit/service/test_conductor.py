@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _service
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Request, Transaction
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
 from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, recover
@@ -25,6 +24,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._steps import (
     all_steps,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
 
 
 class Died(BaseException):

@@ -1,0 +1,258 @@
+"""Whether a transaction may begin: everything that can be checked without touching anything."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import _freeze, _restore_point
+from ._errors import BackstayError, GateRefused, InputError
+from ._host import Host
+from ._migrations import WayBack
+from ._releases import (
+    History,
+    Release,
+    check_version,
+    is_release_id,
+    must_run,
+    named_target,
+    release_id,
+    rollback_target,
+    sequence_of,
+    way_back,
+)
+from ._room import Room
+from ._steps import CLOSED
+from ._transaction import Request, Transaction
+
+if TYPE_CHECKING:
+    from ._application import Application
+
+
+class Admission(Host):
+    """What is checked before anything is touched."""
+
+    def open(self, request: Request) -> Transaction:
+        """Check everything that can be checked without touching anything, and fix what the transaction will do.
+
+        Raises InputError or GateRefused; nothing has changed then.
+        """
+        live = self.live()
+        history = self.history()
+        stamp = self.now()
+        identifier = stamp.replace("-", "").replace(":", "").replace(".", "").rstrip("Z") + f"-{os.getpid()}"
+        if request.operation == "rollback":
+            target = self._target(request, history, live)
+            return Transaction(
+                identifier,
+                self.layout.name,
+                self._way_back(request, history, str(live), target),
+                target.id,
+                live,
+                target.version,
+                str(target.data.get("payload", "")),
+                request,
+                stamp,
+            )
+        application = self.application()
+        self._environment(application, "0000-0.0.0", "", "")
+        frozen = None if request.override_freeze else _freeze.read(self.layout, self.storage)
+        refused = _freeze.refusal(frozen, now=stamp, name=self.layout.name)
+        if refused:
+            raise GateRefused(refused)
+        version, payload, only = self._what(request, history, live)
+        sequence = self._next_sequence(history, live)
+        transaction = Transaction(
+            identifier,
+            self.layout.name,
+            {"live": "release", "maintenance": "maintenance"}[request.strategy],
+            release_id(sequence, version),
+            live,
+            version,
+            payload,
+            request,
+            stamp,
+            only,
+        )
+        transaction = replace(transaction, signed_by=self._check_payload(transaction))
+        self._check_promotion(transaction, application)
+        self._check_room(transaction, application, history)
+        return transaction
+
+    def is_live(self, request: Request) -> bool:
+        """Whether a release asks for what is live already, payload and configuration alike."""
+        if request.operation != "release" or request.again:
+            return False
+        current = self.history().get(self.live())
+        if current is None or self.configuration_changed():
+            return False
+        return request.payload in (None, current.data.get("payload")) and request.version in (None, current.version)
+
+    def _next_sequence(self, history: History, live: str | None) -> int:
+        """The number of the next release: above every one in the ledger, and above those on the disk, so that a lost
+        ledger cannot make a new release take the id of one that serves."""
+        found = [path.name for path in self.layout.releases.iterdir()]
+        taken = [sequence_of(name) for name in (*found, live) if name and is_release_id(name)]
+        return max([history.next_sequence, *(number + 1 for number in taken)])
+
+    def way_back(self, request: Request, history: History) -> WayBack:
+        """What a rollback needs. Raises InputError where there is nothing to go back to."""
+        live = self.live()
+        return way_back(history, live, self._target(request, history, live).id, now=self.now())
+
+    def _way_back(self, request: Request, history: History, live: str, target: Release) -> str:
+        """Which operation leads back to a release. Raises GateRefused where it cannot live with migrations made since,
+        unless it was asked to reverse them, or to go all the same."""
+        way = way_back(history, live, target.id, now=self.now())
+        if way.kind == "code" or request.force:
+            return "rollback"
+        if way.kind == "reverse" and request.reverse:
+            return "reversal"
+        remedy = (
+            "run it with reverse=true (--reverse), which shows the maintenance page meanwhile"
+            if way.kind == "reverse"
+            else "mend forward with a new release, or insist with --force if you know that it can be served"
+        )
+        raise GateRefused(
+            f"Going back to {target.id} is not safe: {way.sentence}; {live} still serves; {remedy}.", lines=way.reasons
+        )
+
+    def _target(self, request: Request, history: History, live: str | None) -> Release:
+        if live is None:
+            raise InputError(
+                f"Nothing of {self.layout.name} is live: there is nothing to roll back; release a version."
+            )
+        if request.target:
+            target = named_target(history, live, request.target)
+        else:
+            found = rollback_target(history, live)
+            if found is None:
+                raise InputError(
+                    f"There is nothing to roll back to: {live} is live and no older release was proven and is still "
+                    "good; see `backstay history`."
+                )
+            target = found
+        if not (self.layout.release(target.id) / "manifest.json").exists():
+            raise BackstayError(f"The files of {target.id} are missing from {self.layout.releases}: release it again.")
+        return target
+
+    def _what(self, request: Request, history: History, live: str | None) -> tuple[str, str, bool]:
+        """(version, payload digest, whether this is the live payload with another configuration)."""
+        if request.payload is None:
+            current = history.get(live)
+            if current is None:
+                raise InputError("A configuration release needs a live release: release a version first.")
+            version = request.version or current.version
+            if version != current.version:
+                raise InputError(
+                    f"No payload was given for {version}, and {current.version} is live: give the payload of {version}."
+                )
+            return version, str(current.data["payload"]), True
+        return check_version(request.version or ""), request.payload, False
+
+    def _check_payload(self, transaction: Transaction) -> str:
+        """Who vouches for the payload of a release. Raises InputError or GateRefused for one that may not run here."""
+        from ._artifact import host_facts, verify
+        from ._attestation import ATTESTATION_NAME, check_attestation
+
+        path = self.layout.payload(transaction.payload)
+        if not path.exists():
+            raise InputError(
+                f"The payload {transaction.payload[:12]} of {transaction.version} is not on this host ({path}): "
+                f"send it first."
+            )
+        signer = ""
+        if not transaction.configuration_only:  # what is live was vouched for when it came
+            signer = check_attestation(
+                *self._proof(transaction, ATTESTATION_NAME),
+                self.layout.allowed_signers,
+                application=transaction.application,
+                version=transaction.version,
+                payload=transaction.payload,
+                runner=self.runner,
+            )
+        facts = host_facts()
+        manifest = verify(
+            path,
+            sha256=transaction.payload,
+            application=transaction.application,
+            system=facts.system,
+            python=facts.python,
+            architecture=facts.architecture,
+        )
+        if manifest.version != transaction.version:
+            raise InputError(
+                f"The payload {transaction.payload[:12]} holds version {manifest.version} and "
+                f"{transaction.version} was "
+                "asked for: send the right payload."
+            )
+        return signer
+
+    def _proof(self, transaction: Transaction, name: str) -> tuple[bytes | None, bytes | None]:
+        """What lies beside the payload to vouch for it, and its signature."""
+        path = self.layout.proof(transaction.payload, name)
+        return self.storage.read(path), self.storage.read(path.with_name(f"{path.name}.sig"))
+
+    def _check_promotion(self, transaction: Transaction, application: Application) -> None:
+        """Only what was live and proven in the stage before, where the application's file asks for that."""
+        from ._attestation import check_promotion, promotion_name
+
+        stage = application.releases.promoted_from
+        if stage is None or transaction.configuration_only or transaction.request.override_promotion:
+            return
+        check_promotion(
+            *self._proof(transaction, promotion_name(stage)),
+            self.layout.allowed_signers,
+            application=transaction.application,
+            version=transaction.version,
+            payload=transaction.payload,
+            stage=stage,
+            runner=self.runner,
+        )
+
+    def _check_room(self, transaction: Transaction, application: Application, history: History) -> None:
+        from ._artifact import read_manifest, unpacked_bytes
+        from ._runtime import runtime_of
+
+        payload = self.layout.payload(transaction.payload)
+        size, inodes = unpacked_bytes(payload)
+        key = runtime_of(application).environment_key(read_manifest(payload))
+        if not (self.layout.environments / key).exists():
+            # A virtualenv unpacks to about four times its wheels, bytecode included.
+            size += 4 * payload.stat().st_size
+            inodes += 12000
+        if transaction.operation in CLOSED:
+            size += _restore_point.size_needed(self.layout, application)
+        disk = os.statvfs(self.layout.home)
+        policy = application.releases
+        room = Room(
+            disk_needed=2 * size + policy.free_bytes,
+            disk_free=disk.f_bavail * disk.f_frsize,
+            inodes_needed=2 * inodes + policy.free_inodes,
+            # A file system without a fixed number of inodes reports none at all.
+            inodes_free=disk.f_favail if disk.f_files else 1 << 62,
+            memory_needed=self._memory_estimate(application, transaction.previous) + policy.free_memory_bytes,
+            memory_available=self._memory_available(),
+        )
+        warm = must_run(history, transaction.previous).warm
+        if warm and not transaction.request.keep_warm:
+            freed = self._memory_of_unit(self.web_unit(warm))
+            room = Room(**{**asdict(room), "memory_available": room.memory_available + freed})
+        refusal = room.refusal(warm=warm if transaction.request.keep_warm else None)
+        if refusal:
+            raise GateRefused(refusal)
+
+    def _memory_estimate(self, application: Application, live: str | None) -> int:
+        """What the live release's web process uses now; where none runs, the limit it was given."""
+        measured = self._memory_of_unit(self.web_unit(live)) if live else 0
+        return measured or application.processes["web"].memory_max_bytes
+
+    def _memory_available(self) -> int:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+        raise BackstayError(
+            "The kernel does not tell the available memory (/proc/meminfo): check that /proc is mounted."
+        )

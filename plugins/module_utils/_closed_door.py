@@ -1,0 +1,91 @@
+"""The steps that close the door and open it again."""
+
+from __future__ import annotations
+
+from ._errors import BackstayError
+from ._host import Host
+from ._transaction import Transaction
+
+
+class ClosedDoor(Host):
+    """Nobody is let in while the data change."""
+
+    def _our_door(self, transaction: Transaction) -> bytes:
+        """What the maintenance flag holds when this transaction closed the door: another's stays closed after it."""
+        return f"transaction {transaction.id}\n".encode()
+
+    def do_close(self, transaction: Transaction) -> str:
+        if self.layout.maintenance_flag.exists():
+            return "closed already"
+        self.storage.write(self.layout.maintenance_flag, self._our_door(transaction))
+        return "visitors get 503 and when to come back"
+
+    def undo_close(self, transaction: Transaction, reason: str) -> None:
+        flag = self.storage.read(self.layout.maintenance_flag)
+        if flag == self._our_door(transaction):
+            self._wait_until_served(transaction.previous)
+        if flag in (None, self._our_door(transaction)):
+            self._open_door()
+
+    def _open_door(self) -> None:
+        """Also where no flag is seen: whoever removed it may have been killed before that was on the disk."""
+        self.storage.remove(self.layout.maintenance_flag)
+
+    def _wait_until_served(self, release: str | None) -> None:
+        """The door opens when somebody is behind it; after 30 s anyhow, for then the page would say less than the
+        error does."""
+        if release is None:
+            return
+        from ._health import application_checks, run_until
+        from ._http import Target
+
+        application = self.application(release)
+        checks = application_checks(
+            application,
+            Target.unix(self.layout.socket(release), application.domain),
+            through="candidate",
+            release_id=release,
+            static_path=None,
+            media_path=None,
+        )
+        report = run_until(
+            list(checks)[:1],
+            consecutive=1,
+            interval_seconds=0.1,
+            deadline_seconds=30.0,
+            clock=self.clock,
+            sleep=self.sleep,
+            on_attempt=lambda _: None,
+        )
+        if not report.ok:
+            self.say(f"{release} does not answer well behind the closed door ({report.reason}); the door opens anyhow")
+
+    def do_open(self, transaction: Transaction) -> str:
+        if self.storage.read(self.layout.maintenance_flag) not in (None, self._our_door(transaction)):
+            return "left closed, as it was before"
+        self._open_door()
+        return "open"
+
+    def undo_open(self, transaction: Transaction, reason: str) -> None:
+        """Past the point of no return nothing is undone."""
+
+    def do_halt(self, transaction: Transaction) -> str:
+        """Requests that were begun end; then every process of the application stops, of whichever release."""
+        units = self.systemd.units_of(self.layout.name)
+        for unit in units:
+            if unit.endswith("-web.service"):
+                self.drain(unit.removeprefix(f"{self.layout.name}-").removesuffix("-web.service"), patient=True)
+        self.systemd.stop(units)
+        left = [unit for unit in self.systemd.units_of(self.layout.name) if unit in units]
+        if left:
+            raise BackstayError(
+                f"{left[0]} did not stop, so the data cannot be changed safely: see `journalctl -u {left[0]}`, end it, "
+                "then release again."
+            )
+        return f"{len(units)} units"
+
+    def undo_halt(self, transaction: Transaction, reason: str) -> None:
+        """Start what must run; the door opens after it."""
+        live = self.live()
+        if live:
+            self._start_missing([self.web_unit(live), *self._units(live, web=False)])

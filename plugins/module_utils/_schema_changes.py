@@ -1,0 +1,118 @@
+"""The steps that change the schema of the data."""
+
+from __future__ import annotations
+
+from . import _restore_point
+from ._errors import BackstayError, GateRefused
+from ._host import Host
+from ._migrations import judge
+from ._releases import way_back
+from ._room import mib
+from ._steps import CLOSED
+from ._transaction import Transaction
+
+
+class SchemaChanges(Host):
+    """Migrations: judged, made, reversed; and the restore point behind a closed door."""
+
+    def do_judge(self, transaction: Transaction) -> str:
+        """Ask what the pending migrations would do to the release that serves, and refuse what it cannot live with."""
+        candidate = transaction.candidate
+        previous = self.history().get(transaction.previous)
+        # Also those that another host of this database, or an earlier attempt, has applied since the release before.
+        known = tuple(previous.data.get("migrations_known", ())) if previous else ()
+        state = self.migrations(candidate, "describe", known=known)
+        limit = self.application(candidate).releases.migrations.rebuild_seconds
+        verdict = judge(state.facts, rebuild_seconds=limit)
+        # What a release knows, and what it did, decide later what a rollback needs.
+        self.ledger.append(
+            "schema",
+            candidate,
+            migrations_known=list(state.known),
+            migrations_pending=list(state.pending),
+            verdict=verdict.to_dict(),
+        )
+        for each in verdict.migrations:
+            self.say(f"{each.name} is {each.verdict}{': ' if each.reasons else ''}{'; '.join(each.reasons)}")
+        needs = verdict.needs_maintenance
+        if transaction.operation == "release" and transaction.previous and needs:
+            raise GateRefused(
+                f"{transaction.version} cannot be released beside {transaction.previous}: {needs[0]}; change the "
+                "migration, or release with maintenance=true (--maintenance): visitors see the maintenance page "
+                "meanwhile, and a restore point is made.",
+                lines=needs,
+            )
+        return f"{len(state.pending)} pending, {verdict.verdict}" if state.pending else "none is pending"
+
+    def undo_judge(self, transaction: Transaction, reason: str) -> None:
+        """Judging changed nothing."""
+
+    def do_migrate(self, transaction: Transaction) -> str:
+        known = self.history().get(transaction.candidate)
+        if known is not None and known.data.get("migrations_pending") == []:
+            return "nothing to migrate"
+        state = self.migrations(transaction.candidate, "migrate")
+        if state.pending:
+            raise BackstayError(
+                f"Migrations ended and {state.pending[0]} is still pending: see `journalctl -u "
+                f"{self._migration_unit(transaction.candidate)}`."
+            )
+        applied = [name for name, _seconds in state.seconds]
+        self.ledger.append("migrated", transaction.candidate, migrations_applied=applied)
+        return f"{len(applied)} applied: {', '.join(applied)}" if applied else "nothing to migrate"
+
+    def undo_migrate(self, transaction: Transaction, reason: str) -> None:
+        """A migration that still runs is stopped. What was applied stays where the release before lives with it;
+        behind a closed door the data are put back."""
+        self._stop_migrating(transaction.candidate)
+        if transaction.operation in CLOSED:
+            self._put_back(transaction)
+
+    def do_reverse(self, transaction: Transaction) -> str:
+        """Take back what the target cannot live with, in the code of the release being left, which knows how."""
+        way = way_back(self.history(), transaction.previous, transaction.candidate)
+        done = self.migrations(str(transaction.previous), "reverse", reverse=way.reverse)
+        return f"{len(done.seconds)} reversed: {', '.join(name for name, _seconds in done.seconds) or 'none was left'}"
+
+    def undo_reverse(self, transaction: Transaction, reason: str) -> None:
+        self._stop_migrating(str(transaction.previous))
+        self._put_back(transaction)
+
+    def do_snapshot(self, transaction: Transaction) -> str:
+        previous = transaction.previous
+        if previous is None:
+            return "nothing was live: there is nothing to keep"
+        point = _restore_point.make(
+            self.layout,
+            self.storage,
+            self.application(previous),
+            identifier=transaction.id,
+            release=previous,
+            at=self.now(),
+            environment=self._environment_of(previous),
+            runner=self.runner,
+        )
+        self.ledger.append("kept", transaction.candidate, restore_point=point.id, restore_point_at=point.at)
+        return f"{point.id}, {mib(point.size_bytes)}"
+
+    def undo_snapshot(self, transaction: Transaction, reason: str) -> None:
+        """What it held was put back, or never changed."""
+        for name in (transaction.id, f".{transaction.id}.partial"):
+            self.storage.remove_tree(self.layout.restore_points / name)
+
+    def _put_back(self, transaction: Transaction) -> None:
+        """Bring the data back to the restore point of this very transaction, once: when it is written that they are
+        back, the release before it may serve again, and what visitors wrote since must stay."""
+        put_back = any(r.step in ("migrate", "reverse") and r.state == "undone" for r in self.journal.read())
+        if transaction.previous is None or put_back:
+            return
+        self.systemd.stop(self.systemd.units_of(self.layout.name))
+        _restore_point.restore(
+            self.layout,
+            self.storage,
+            self.application(transaction.previous),
+            transaction.id,
+            environment=self._environment_of(transaction.previous),
+            runner=self.runner,
+        )
+        self.say(f"the data are as they were at the restore point {transaction.id}")
