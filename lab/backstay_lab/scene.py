@@ -212,7 +212,13 @@ class Scene:
         done = self.lab.ssh(host, "backstay", *arguments, check=False, timeout_seconds=300.0)
         if check and not done.ok:
             raise LabError(f"`backstay {' '.join(arguments)}` failed on {host}: {done.stdout}{done.stderr}")
-        return json.loads(done.stdout) if "--json" in arguments else done.stdout
+        if "--json" not in arguments:
+            return done.stdout
+        try:
+            return json.loads(done.stdout)
+        except ValueError as no_json:
+            seen = f"exit code {done.returncode}, {(done.stdout + done.stderr).strip()[-500:] or 'and it printed nothing'}"
+            raise LabError(f"`backstay {' '.join(arguments)}` on {host} gave no JSON: {seen}.") from no_json
 
     def status(self, host: str = "app1") -> dict[str, Any]:
         return dict(self.backstay("status", "--json", APPLICATION, host=host, check=False))

@@ -338,7 +338,8 @@ def _command(options: argparse.Namespace, command: str) -> int:
 
 
 def _recover(options: argparse.Namespace) -> int:
-    from ._service import Lock, recover
+    from ._lock import Lock
+    from ._service import recover
 
     engine = _engine(options)
     if options.towards:
@@ -406,8 +407,8 @@ def _backfill(options: argparse.Namespace) -> int:
 
 
 def _review(options: argparse.Namespace) -> int:
+    from ._lock import Lock
     from ._review import SECONDS, review
-    from ._service import Lock
 
     engine = _engine(options)
     engine.say = lambda line: _say(f"  {line}", sys.stderr)

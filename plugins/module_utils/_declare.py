@@ -313,12 +313,12 @@ class Declaration:
             self._need_command()
         root_owned = [directory for directory in planned.directories if directory.owner == "root"]
         for directory in root_owned:
-            self._make(directory)
+            make_directory(directory, trusted=self.layout.generations)
         if planned.user:
             self._make_user()
         for directory in planned.directories:
             if directory not in root_owned:
-                self._make(directory)
+                make_directory(directory, trusted=self.layout.generations)
         if planned.data_link:
             self._storage.link(self.layout.data, f"{self.layout.generations.name}/{self.desired.generation}")
         for path in planned.files:
@@ -344,28 +344,6 @@ class Declaration:
             group = ["--user-group"]
         account = ["--system", *group, "--home-dir", NO_HOME, "--no-create-home", "--shell", NO_SHELLS[0]]
         self._run(["useradd", *account, "--comment", f"backstay {name}", name])
-
-    def _make(self, directory: Directory) -> None:
-        """Make a directory and give it its owner and mode.
-
-        Below the data's generations the application itself may put links in the way: there no link is followed.
-        """
-        path, trusted = directory.path, self.layout.generations
-        base = trusted if trusted in path.parents else path.parent
-        try:
-            base.mkdir(parents=True, exist_ok=True, mode=0o755)
-            with _opened(base, path.relative_to(base).parts) as descriptor:
-                os.fchown(descriptor, pwd.getpwnam(directory.owner).pw_uid, grp.getgrnam(directory.group).gr_gid)
-                os.fchmod(descriptor, directory.mode)
-        except OSError as refused:
-            raise BackstayError(
-                f"The directory {path} could not be made ({refused.strerror}): move away what is there, then run this "
-                "again."
-            ) from refused
-        except KeyError as unknown:
-            raise BackstayError(
-                f"The directory {path} needs a user or group that this host lacks ({unknown.args[0]}): create it."
-            ) from unknown
 
     # telling
 
@@ -410,6 +388,29 @@ class Declaration:
             return ()
         old, new = _values(planned.before.get(path)), _values(self.desired.files[path])
         return tuple(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
+
+
+def make_directory(directory: Directory, *, trusted: Path) -> None:
+    """Make a directory and give it its owner and mode. Raises BackstayError, naming it.
+
+    Below `trusted`, which is root's, the application itself may put links in the way: there no link is followed.
+    """
+    path = directory.path
+    base = trusted if trusted in path.parents else path.parent
+    try:
+        base.mkdir(parents=True, exist_ok=True, mode=0o755)
+        with _opened(base, path.relative_to(base).parts) as descriptor:
+            os.fchown(descriptor, pwd.getpwnam(directory.owner).pw_uid, grp.getgrnam(directory.group).gr_gid)
+            os.fchmod(descriptor, directory.mode)
+    except OSError as refused:
+        raise BackstayError(
+            f"The directory {path} could not be made ({refused.strerror}): move away what is there, then run this "
+            "again."
+        ) from refused
+    except KeyError as unknown:
+        raise BackstayError(
+            f"The directory {path} needs a user or group that this host lacks ({unknown.args[0]}): create it."
+        ) from unknown
 
 
 def _json(content: bytes | None) -> dict[str, Any]:

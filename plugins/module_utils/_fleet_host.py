@@ -92,7 +92,8 @@ def go(engine: Engine, goal: Goal, *, by: str) -> dict[str, Any]:
 
     Returns what was found and done, and the facts afterwards. Raises BackstayError where the host cannot get there.
     """
-    from ._service import Lock, recover
+    from ._lock import Lock
+    from ._service import recover
 
     did: list[str] = []
     for _attempt in range(_STEPS):
@@ -140,7 +141,8 @@ def _take(engine: Engine, goal: Goal, step: Step, by: str) -> str:
 def _end(engine: Engine, step: Step) -> str:
     """End the open transaction: through the service that owns it, or in its place where it died."""
     from ._client import call
-    from ._service import Lock, recover
+    from ._lock import Lock
+    from ._service import recover
 
     forward = step.action == FORWARD
     lock = Lock(engine.layout.lock)

@@ -18,7 +18,6 @@ flips back by itself. A client that goes away changes nothing else.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -30,11 +29,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ._engine import Engine
 from ._errors import BackstayError, Busy, InputError
+from ._lock import Lock
 from ._plan import nothing_to_do, plan
 from ._steps import CLOSED, POINT_OF_NO_RETURN, ROLLBACKS, TITLES, Recovery, recovery, steps_of
 from ._transaction import Request, Transaction
@@ -57,35 +56,6 @@ _IDLE_SECONDS = 2.0
 DEFAULT_PREPARE_SECONDS = 900.0  # from prepared to flip: several hosts may still be preparing
 
 Emit = Callable[[dict[str, Any]], None]
-
-
-class Lock:
-    """The application's lock: flock(2) on a file, gone with the process that holds it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def take(self, *, wait_seconds: float = 0.0) -> bool:
-        """Whether it is ours now."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + wait_seconds
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    os.close(descriptor)
-                    return False
-                time.sleep(0.05)
-                continue
-            self._descriptor = descriptor
-            return True
-
-    def release(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
 
 
 @dataclass

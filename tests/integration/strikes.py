@@ -249,7 +249,11 @@ def _strike(scene: Scene, strike: Strike, host: str) -> str:
     with failpoint(scene, f"{strike.step}:{strike.moment}:{signal_name}", host):
         run = Run(scene, strike, host)
         if strike.death != "service":
-            _wait_until_stopped(scene, host, run)
+            try:
+                _wait_until_stopped(scene, host, run)
+            except AssertionError:
+                scene.lab.exec(host, "systemctl", "kill", "--signal=CONT", UNIT, check=False)
+                raise
             if strike.death == "host":
                 scene.lab.kill(host)
                 scene.lab.start(host)
@@ -269,7 +273,8 @@ def _wait_until_stopped(scene: Scene, host: str, run: Run) -> None:
         told = scene.lab.exec(host, "sh", "-c", asked, check=False).stdout
         if told and told.rpartition(")")[2].split()[:1] == ["T"]:
             return
-        if run.process.poll() is not None:
+        # A run has its answer at `confirm`, before it settles; one that failed never comes to its step.
+        if run.process.poll() not in (None, 0):
             raise AssertionError(f"{run.strike}: the run ended before it came to that step:\n{run.end()[-3000:]}")
         time.sleep(0.1)
     run.kill()

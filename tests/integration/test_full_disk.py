@@ -121,7 +121,7 @@ def test_a_rollback_needs_no_room(serving: Scene) -> None:
     assert before["warm"] is not None
     serving.lab.fill("app1", DISK)
     try:
-        told = serving.backstay("rollback", "--json", "--why", "the disk is full", APPLICATION, check=False)
+        told = serving.backstay("rollback", "--json", "--why=full", APPLICATION, check=False)
         assert told["ok"], told
         assert free_bytes(serving) < 4 << 20, "the disk was not full"
         assert serving.live() == before["warm"]["id"]
