@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Admission(Host):
     """What is checked before anything is touched."""
 
-    def open(self, request: Request) -> Transaction:
+    def open_release(self, request: Request) -> Transaction:
         """Check everything that can be checked without touching anything, and fix what the transaction will do.
 
         Raises InputError or GateRefused; nothing has changed then.

@@ -19,6 +19,7 @@ from typing import Any
 
 from ._application import FORMAT as APPLICATION_FORMAT
 from ._application import Application, parse, to_dict
+from ._backup_settings import BackupPolicy
 from ._attestation import check_allowed_signers
 from ._environment import Secrets, compose, unused
 from ._errors import BackstayError, InputError
@@ -105,12 +106,14 @@ def desired(
     secrets: Mapping[str, Any],
     generation: str,
     allowed_signers: str | None = None,
+    backup_secrets: Mapping[str, Any] | None = None,
 ) -> Desired:
     """Pure: everything of one application on a host, with its data in `generation`.
 
     Only secrets that the application's file names are kept on the host. `allowed_signers` is the text that says who may
-    vouch for payloads; None leaves what is there. Raises InputError for a required key that is missing or empty, and
-    for signers that are none.
+    vouch for payloads; None leaves what is there. `backup_secrets` are what the repositories are opened with, by name;
+    None leaves what is there. Raises InputError for a required key that is missing or empty, and for signers that are
+    none.
     """
     compose(application, secrets, {})
     kept = {key: secrets[key] for key in application.environment.secret if key in secrets}
@@ -138,8 +141,31 @@ def desired(
     if allowed_signers is not None:
         check_allowed_signers(allowed_signers, origin="The list of allowed signers (backstay_allowed_signers)")
         files[layout.allowed_signers] = allowed_signers.strip().encode() + b"\n"
+    if backup_secrets is not None and application.backup is not None:
+        given = _repository_secrets(application.backup, backup_secrets)
+        files[layout.backup_secrets] = canonical({"format": FORMAT, "repositories": given}) + b"\n"
+    secret_files = frozenset({layout.secrets_file, layout.backup_secrets})
     units = (layout.transaction_socket_unit, layout.recover_unit, layout.review_timer)
-    return Desired(application, generation, tuple(directories), files, frozenset({layout.secrets_file}), units)
+    return Desired(application, generation, tuple(directories), files, secret_files, units)
+
+
+# What a repository may be opened with, beside its password.
+_OPENED_WITH = ("private_key", "known_hosts", "access_key_id", "secret_access_key", "ca", "prune")
+
+
+def _repository_secrets(policy: BackupPolicy, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The secrets of the repositories that the application's file names. Raises InputError, never showing a value."""
+    found = {}
+    for name in policy.repositories:
+        secrets = given.get(name)
+        where = f"backstay_backup_secrets of the repository {name!r}"
+        if not isinstance(secrets, Mapping) or not str(secrets.get("password") or "").strip():
+            raise InputError(f"{where} have no `password`: put one into Vault; without it nothing can be stored there.")
+        unknown = sorted(set(secrets) - {"password", *_OPENED_WITH})
+        if unknown:
+            raise InputError(f"{where} hold the unknown key {unknown[0]!r}: known are password, {', '.join(_OPENED_WITH)}.")
+        found[name] = dict(secrets)
+    return found
 
 
 def data_directories(application: Application, generation: Path) -> tuple[Directory, ...]:
@@ -222,6 +248,7 @@ class Declaration:
         secrets: Mapping[str, Any],
         *,
         allowed_signers: str | None = None,
+        backup_secrets: Mapping[str, Any] | None = None,
         adopt: bool = False,
         root: Path = Path("/"),
         storage: Storage | None = None,
@@ -236,7 +263,9 @@ class Declaration:
         self._run = runner
         self._generation = self._read_generation()
         given = Secrets(secrets)
-        self.desired = desired(self.layout, parsed, given, self._generation or FIRST_GENERATION, allowed_signers)
+        self.desired = desired(
+            self.layout, parsed, given, self._generation or FIRST_GENERATION, allowed_signers, backup_secrets
+        )
         self.unused_secrets = unused(parsed, given)
 
     def plan(self) -> Plan:
@@ -352,7 +381,7 @@ class Declaration:
         if live is None:
             return False
         ran = self._storage.read(self.layout.release_configuration(live) / "application.json")
-        return ran is None or ran.strip() != self.desired.files[self.layout.application_file].strip()
+        return ran is None or running_part(_json(ran)) != running_part(_json(self.desired.files[self.layout.application_file]))
 
     def diff(self, planned: Plan) -> list[dict[str, str]]:
         """What changes, for people; of secrets only the names of their keys, and whether they change."""
@@ -378,6 +407,9 @@ class Declaration:
             return content.decode(errors="replace")
         if path not in self.desired.secret_files:
             return json.dumps(_json(content), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        if path == self.layout.backup_secrets:
+            names = _json(content).get("repositories") or {}
+            return "".join(f"{name}: (secret)\n" for name in sorted(names))
         changed = self.secrets_changed(planned) if after else ()
         return "".join(f"{key}: (secret{', changed' if key in changed else ''})\n" for key in sorted(_values(content)))
 
@@ -388,6 +420,11 @@ class Declaration:
             return ()
         old, new = _values(planned.before.get(path)), _values(self.desired.files[path])
         return tuple(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
+
+
+def running_part(application: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a declared application (as JSON) a running release depends on: how it is backed up is none of it."""
+    return {key: value for key, value in application.items() if key != "backup"}
 
 
 def make_directory(directory: Directory, *, trusted: Path) -> None:

@@ -11,13 +11,32 @@ from ._admission import Admission
 from ._closed_door import ClosedDoor
 from ._housekeeping import Housekeeping
 from ._preparation import Preparation
+from ._restore import Restore
 from ._schema_changes import SchemaChanges
+from ._steps import RESTORES
 from ._switch import Switch
-from ._transaction import Transaction
+from ._transaction import Request, Transaction
 
 
-class Engine(Admission, Preparation, SchemaChanges, Switch, ClosedDoor, Housekeeping):
+class Engine(Admission, Preparation, SchemaChanges, Switch, ClosedDoor, Restore, Housekeeping):
     """All steps of all operations, on one application's host."""
+
+    def open(self, request: Request) -> Transaction:
+        """Check everything that can be checked without touching anything, and fix what the transaction will do.
+
+        Raises InputError or GateRefused; nothing has changed then.
+        """
+        return self.open_restore(request) if request.operation == "restore" else self.open_release(request)
+
+    def do_confirm(self, transaction: Transaction) -> str:
+        """Write down what is live now."""
+        restores = transaction.operation in RESTORES
+        return self.confirm_restore(transaction) if restores else self.confirm_release(transaction)
+
+    def do_prune(self, transaction: Transaction) -> str:
+        """Remove what is beyond what is kept."""
+        done = self.prune_releases(transaction)
+        return f"{done}, {self.prune_generations()} generations" if transaction.operation in RESTORES else done
 
     def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
         """Run what the application declares for `when`, in the candidate's environment, or in the live one's as long as

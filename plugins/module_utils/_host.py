@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._errors import BackstayError, GateRefused, InputError
+from ._errors import BackstayError, Busy, GateRefused, InputError
 from ._journal import Journal
 from ._layout import Layout
 from ._ledger import Ledger
+from ._lock import Lock
 from ._releases import History, fold, must_run
 from ._run import Runner, run
 from ._steps import CLOSED, ROLLBACKS
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ._runtime import MigrationState
 
 BALLAST_BYTES = 1 << 20
+DATA_SECONDS = 900.0  # how long a migration or a restore waits for a backup to end
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Host:
     def __post_init__(self) -> None:
         self.systemd = Systemd(self.runner)
         self.ledger = Ledger(self.layout.ledger, self.storage, self.now)
+        self.data_lock = Lock(self.layout.data_lock)
         self.journal = Journal(self.layout.journal, self.layout.old_journals, self.storage, self.now)
 
     def history(self) -> History:
@@ -140,6 +143,7 @@ class Host:
         """Whether what is declared here differs from what the live release runs with; a configuration release applies
         it. The environment is compared whole, so that a changed secret counts."""
         from ._application import to_dict
+        from ._declare import running_part
         from ._environment import environment_file
 
         live = self.live()
@@ -147,7 +151,7 @@ class Host:
             return False
         try:
             declared = self.application()
-            if canonical(to_dict(declared)) != canonical(to_dict(self.application(live))):
+            if running_part(to_dict(declared)) != running_part(to_dict(self.application(live))):
                 return True
             known = self.history().get(live)
             version, commit = (known.version, str(known.data.get("commit", ""))) if known else ("", "")
@@ -174,12 +178,19 @@ class Host:
         return memory_of(pid) if pid else 0
 
     def migrations(
-        self, release: str, action: str, *, reverse: Sequence[str] = (), known: Sequence[str] = ()
+        self,
+        release: str,
+        action: str,
+        *,
+        reverse: Sequence[str] = (),
+        known: Sequence[str] = (),
+        properties: Sequence[str] = (),
     ) -> MigrationState:
         """Ask about (`state`, `describe`), make (`migrate`) or take back (`reverse`) migrations, in the environment and
         sandbox of a release.
 
-        It runs as a unit with a known name, so that recovery can find and stop it when the transaction was killed.
+        It runs as a unit with a known name, so that recovery can find and stop it when the transaction was killed;
+        `properties` are further ones of it.
         """
         from ._runtime import runtime_of
 
@@ -203,6 +214,7 @@ class Host:
                 "--collect",
                 f"--unit={self._migration_unit(release)}",
                 *one_off(application, release, seconds=seconds),
+                *properties,
                 *command,
             ],
             timeout_seconds=seconds + 30,
@@ -271,6 +283,17 @@ class Host:
             else "roll back to another (--to), or insist with --force"
         )
         return GateRefused(f"{sentence.rstrip('.')}; {serving}, {remedy}.", lines=lines)
+
+    def take_data(self, what: str) -> None:
+        """From here to the end of the transaction nobody else reads or changes the data as a whole. Raises Busy."""
+        waited = self.data_lock.take(
+            wait_seconds=DATA_SECONDS, what=what, waiting=lambda holder: self.say(f"waiting for {holder}")
+        )
+        if not waited:
+            raise Busy(
+                f"The {what} cannot begin: {self.data_lock.holder()} has had the data of {self.layout.name} for longer "
+                f"than {DATA_SECONDS:g} s; wait for it, or end it, then run it again."
+            )
 
     def drain(self, release: str, *, patient: bool = False) -> bool:
         """Wait until nobody is connected to a release's socket, or until the drain deadline (then reported).

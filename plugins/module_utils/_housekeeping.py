@@ -15,7 +15,7 @@ from ._transaction import Transaction
 class Housekeeping(Host):
     """What is written down when it is over, and what goes."""
 
-    def do_confirm(self, transaction: Transaction) -> str:
+    def confirm_release(self, transaction: Transaction) -> str:
         history = self.history()
         known = history.get(transaction.candidate)
         if transaction.operation in ROLLBACKS:
@@ -44,7 +44,7 @@ class Housekeeping(Host):
         """Make what runs be what must run."""
         return self.settle(keep_warm=transaction.request.keep_warm if transaction else True)
 
-    def do_prune(self, transaction: Transaction) -> str:
+    def prune_releases(self, transaction: Transaction) -> str:
         application = self.application()
         history = self.history()
         made = [str(entry.data.get("restore_point")) for entry in self.ledger.read() if entry.event == "kept"]

@@ -166,7 +166,7 @@ def _copy_sqlite(source: Path, target: Path) -> None:
     """
     if not source.exists():
         raise BackstayError(f"The database {source} is missing: look at the data directory before anything else.")
-    users = _opened_by(source)
+    users = opened_by(source)
     if users:
         raise BackstayError(
             f"The database {source} is still open in {users[0]}, so no restore point can be made: end that process, "
@@ -207,7 +207,7 @@ def _put_back_sqlite(storage: Storage, source: Path, target: Path) -> None:
     storage.rename(fresh, target)
 
 
-def _opened_by(path: Path) -> list[str]:
+def opened_by(path: Path) -> list[str]:
     """Processes that have a file open, as `name (pid)`."""
     wanted = path.stat()
     found = []

@@ -51,6 +51,7 @@ class SchemaChanges(Host):
         known = self.history().get(transaction.candidate)
         if known is not None and known.data.get("migrations_pending") == []:
             return "nothing to migrate"
+        self.take_data(f"migration of {transaction.candidate}")
         state = self.migrations(transaction.candidate, "migrate")
         if state.pending:
             raise BackstayError(
@@ -71,6 +72,7 @@ class SchemaChanges(Host):
     def do_reverse(self, transaction: Transaction) -> str:
         """Take back what the target cannot live with, in the code of the release being left, which knows how."""
         way = way_back(self.history(), transaction.previous, transaction.candidate)
+        self.take_data(f"reversal to {transaction.candidate}")
         done = self.migrations(str(transaction.previous), "reverse", reverse=way.reverse)
         return f"{len(done.seconds)} reversed: {', '.join(name for name, _seconds in done.seconds) or 'none was left'}"
 

@@ -3,10 +3,10 @@
 It holds the application's lock from `begin` to the end, so a lock is never stale: the kernel drops it with the process.
 It answers one JSON line with a stream of events and one last object:
 
-    {"protocol": 2, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
-    {"protocol": 2, "command": "close" | "flip" | "watch" | "confirm" | "abort", "transaction": "..."}
-    {"protocol": 2, "command": "plan", "request": {...}}
-    {"protocol": 2, "command": "status"}
+    {"protocol": 3, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
+    {"protocol": 3, "command": "close" | "flip" | "watch" | "confirm" | "abort", "transaction": "..."}
+    {"protocol": 3, "command": "plan", "request": {...}}
+    {"protocol": 3, "command": "status"}
 
 Events: {"event": "step", "step": ..., "title": ..., "seconds": ..., "detail": ...} and {"event": "say", "line": ...}.
 Last: {"event": "result", "ok": true, ...} or {"event": "result", "ok": false, "message": ..., "exit_code": ...}.
@@ -201,6 +201,7 @@ class Conductor:
         transaction = self._open()
         self._record("end", "done", spare=True, how=how)
         self.engine.journal.close(transaction.id)
+        self.engine.data_lock.release()
         self.transaction = None
 
     def result(self) -> dict[str, Any]:

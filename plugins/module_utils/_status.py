@@ -8,6 +8,7 @@ from typing import Any
 
 from . import _freeze
 from ._engine import Engine
+from ._errors import BackstayError
 from ._fleet_host import facts as fleet_facts
 from ._releases import History, Release, must_run, rollback_target
 
@@ -81,9 +82,23 @@ def facts(engine: Engine) -> dict[str, Any]:
         "configuration_changed": engine.configuration_changed(),
         "freeze": _freeze_of(engine),
         "transaction_open": engine.layout.journal.exists(),
+        "backup": _backup_of(engine),
         "fleet": fleet_facts(engine),
         "releases": [describe(release, live, running.warm) for release in history.ordered()],
     }
+
+
+def _backup_of(engine: Engine) -> dict[str, Any] | None:
+    """What is so about restore points; a catalogue that cannot be read must not hide the rest."""
+    try:
+        declared = engine.application()
+        if declared.backup is None:
+            return None
+        from ._backup_status import backup_facts
+
+        return backup_facts(engine.layout, engine.storage, declared)
+    except BackstayError as broken:
+        return {"newest": None, "points": 0, "repositories": {}, "problems": [broken.message]}
 
 
 def _freeze_of(engine: Engine) -> dict[str, str] | None:
@@ -121,6 +136,8 @@ def verdict(found: dict[str, Any]) -> tuple[int, str]:
         return 1, "a transaction is open: see `backstay history`, or wait for it"
     if found["configuration_changed"]:
         return 1, "the configuration declared here differs from the live release's: release it"
+    if found["backup"] and found["backup"]["problems"]:
+        return 1, found["backup"]["problems"][0]
     return 0, "all is well"
 
 
@@ -146,6 +163,10 @@ def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) 
         told = f"{len(fresh)} kinds of error that {day['before']} did not have:" if fresh else "no new kinds of error"
         lines.append(f"  watched  until {day['until']} beside {day['before']}; {told}")
         lines += [f"    {kind['sentence'][:150]}" for kind in fresh[:5]]
+    if found["backup"]:
+        from ._backup_status import backup_lines
+
+        lines += backup_lines(found["backup"])
     if found["freeze"]:
         freeze = found["freeze"]
         lines.append(f"  releases are frozen until {freeze['until']} by {freeze['by']}: {freeze['why']}")

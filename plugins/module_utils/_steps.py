@@ -49,10 +49,27 @@ OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "watch": (),
         "confirm": ("confirm", "open", "settle"),
     },
+    # The next generation of the data is made beside the live one; the release stays.
+    "restore": {
+        "prepare": ("fetch", "prove", "place", "convert"),
+        "close": ("close", "halt", "carry"),
+        "flip": ("swap", "ask", "expire", "start", "gate", "flip", "verify", "handover"),
+        "watch": (),
+        "confirm": ("confirm", "open", "settle", "prune"),
+    },
+    # Back to the generation from before a restore; the one left behind stays.
+    "undo": {
+        "prepare": (),
+        "close": ("close", "halt"),
+        "flip": ("swap", "start", "gate", "flip", "verify", "handover"),
+        "watch": (),
+        "confirm": ("confirm", "open", "settle"),
+    },
 }
 
 ROLLBACKS = ("rollback", "reversal")
-CLOSED = ("maintenance", "reversal")  # the door is closed and everything stopped while the data change
+RESTORES = ("restore", "undo")
+CLOSED = ("maintenance", "reversal", *RESTORES)  # the door is closed and everything stopped while the data change
 
 # What a person reads while it happens.
 TITLES = {
@@ -65,6 +82,14 @@ TITLES = {
     "close": "close the door: maintenance page",
     "halt": "let requests end, stop everything",
     "snapshot": "make a restore point",
+    "fetch": "fetch the restore point",
+    "prove": "compare it with its manifest",
+    "place": "put it beside the live data",
+    "convert": "bring the copy to the live schema",
+    "carry": "carry over what is not restored",
+    "swap": "make it the live data",
+    "ask": "ask the canaries",
+    "expire": "apply the retention",
     "migrate": "migrate the database",
     "reverse": "reverse migrations",
     "start": "start it",

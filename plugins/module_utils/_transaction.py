@@ -35,6 +35,9 @@ class Request:
     reverse: bool = False  # a rollback may close the door and reverse migrations
     override_freeze: str = ""  # why a release is made although releases are frozen
     override_promotion: str = ""  # why a payload is released that was not proven live in the stage before
+    point: str = ""  # a restore's point: latest, a run, a time, or release:<id>
+    only: tuple[str, ...] = ()  # a restore of parts alone: database:<name>, media:<path>
+    undo: bool = False  # go back to the data from before the last restore
     run: str = ""  # what the hosts of one run of a playbook have in common, made by that run
 
     @classmethod
@@ -43,7 +46,28 @@ class Request:
         unknown = sorted(set(data) - set(known))
         if unknown:
             raise InputError(f"The request has the unknown key {unknown[0]!r}: use a client of this host's version.")
-        return cls(**known)
+        return cls(**{**known, "only": tuple(known.get("only", ()))})
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """What a restore brings back: from which point in which repository, into which generation of the data, and which
+    was live `before` it. `release` made the point. An `undo` goes to a generation that lies beside and has no point."""
+
+    generation: str
+    before: str
+    point: str = ""
+    at: str = ""
+    repository: str = ""
+    snapshot: str = ""
+    manifest_snapshot: str = ""
+    release: str = ""
+    only: tuple[str, ...] = ()
+    undo: bool = False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Restoring:
+        return cls(**{**data, "only": tuple(data.get("only", ()))})
 
 
 @dataclass(frozen=True)
@@ -61,6 +85,7 @@ class Transaction:
     began: str
     configuration_only: bool = False
     signed_by: str = ""  # who vouches for having built the payload; empty for a configuration release
+    restore: Restoring | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return {"format": FORMAT, **asdict(self)}
@@ -73,4 +98,11 @@ class Transaction:
                 "update the host's command with playbooks/site.yml."
             )
         fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
-        return cls(**{**fields, "request": Request(**fields["request"])})
+        restore = fields.get("restore")
+        return cls(
+            **{
+                **fields,
+                "request": Request.from_dict(fields["request"]),
+                "restore": Restoring.from_dict(restore) if restore else None,
+            }
+        )

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 VERSION = "0.1.0"
-PROTOCOL = 2
+PROTOCOL = 3

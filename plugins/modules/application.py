@@ -26,6 +26,13 @@ options:
         on the host, and is reported, because it usually is a misspelt key.
     type: dict
     default: {}
+  backup_secrets:
+    description:
+      - What the repositories of C(backup) are opened with, by their names - C(password), and as their kind asks for,
+        C(private_key) and C(known_hosts), or C(access_key_id), C(secret_access_key) and C(ca); C(prune) holds the
+        credentials that may remove. They never reach the application's environment.
+      - Without it what is on the host stays as it is.
+    type: dict
   allowed_signers:
     description:
       - Who may vouch for payloads and for their having been proven, as the text of a file of allowed signers
@@ -56,6 +63,7 @@ EXAMPLES = r"""
   backstay.ops.application:
     application: "{{ lookup('backstay.ops.application', 'audit-portal') }}"
     secrets: "{{ backstay_secrets['audit-portal'] }}"
+    backup_secrets: "{{ (backstay_backup_secrets | default({}))['audit-portal'] | default(omit) }}"
     allowed_signers: "{{ lookup('backstay.ops.allowed_signers', backstay_allowed_signers | default('')) }}"
 """
 
@@ -95,12 +103,13 @@ def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         options["application"],
         options["secrets"],
         allowed_signers=options["allowed_signers"],
+        backup_secrets=options["backup_secrets"],
         adopt=options["adopt"] == "keep",
     )
     planned = declaration.plan()
     changed_secrets = declaration.secrets_changed(planned)
     engine = Engine(declaration.layout)
-    if check_mode and set(planned.files) - {declaration.layout.allowed_signers}:
+    if check_mode and set(planned.files) - {declaration.layout.allowed_signers, declaration.layout.backup_secrets}:
         # What is declared on the host is the old; so compare what would be declared.
         live = engine.live()
         differs = declaration.differs_from_live(live) or (live is not None and bool(changed_secrets))
@@ -127,6 +136,7 @@ def main() -> None:
         argument_spec={
             "application": {"type": "dict", "required": True},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "backup_secrets": {"type": "dict", "no_log": True},
             "allowed_signers": {"type": "str"},
             "adopt": {"type": "str", "choices": ["refuse", "keep"], "default": "refuse"},
         },

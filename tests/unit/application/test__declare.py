@@ -20,6 +20,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._declare import (
     Desired,
     Directory,
     desired,
+    make_directory,
     plan,
     refusal,
 )
@@ -332,8 +333,48 @@ def test_no_link_that_the_application_put_there_is_followed(tmp_path: Path) -> N
     (generation / "db").symlink_to(elsewhere)
     declared = declaration(tmp_path)
     with pytest.raises(BackstayError, match="could not be made"):
-        declared._make(Directory(generation / "db" / "inner", "root", "root", 0o777))
+        make_directory(
+            Directory(generation / "db" / "inner", "root", "root", 0o777), trusted=declared.layout.generations
+        )
     with pytest.raises(BackstayError, match="could not be made"):
-        declared._make(Directory(generation / "db", "root", "root", 0o777))
+        make_directory(Directory(generation / "db", "root", "root", 0o777), trusted=declared.layout.generations)
     assert list(elsewhere.iterdir()) == []
     assert elsewhere.stat().st_mode & 0o777 == 0o755
+
+
+BACKUP = {"repositories": {"disk": {"location": "/srv/backup"}, "vault": {"location": "s3:https://s3.example.org/b/p"}}}
+OPENED = {
+    "disk": {"password": SECRET},
+    "vault": {"password": SECRET, "access_key_id": "AK", "secret_access_key": SECRET},
+}
+
+
+def test_what_opens_the_repositories_is_kept_apart_from_the_applications_environment() -> None:
+    asked = desired(LAYOUT, portal(backup=BACKUP), {"SECRET_KEY": "another"}, "0001", None, OPENED)
+    assert json.loads(asked.files[LAYOUT.backup_secrets])["repositories"] == OPENED
+    assert LAYOUT.backup_secrets in asked.secret_files
+    for path, content in asked.files.items():
+        assert path == LAYOUT.backup_secrets or SECRET.encode() not in content
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"disk": OPENED["disk"]}, "'vault' have no `password`"),
+        ({**OPENED, "disk": {"password": " "}}, "'disk' have no `password`"),
+        ({**OPENED, "disk": {"password": SECRET, "pasword": SECRET}}, "unknown key 'pasword'"),
+    ],
+)
+def test_a_repository_that_nothing_opens_is_refused_and_no_secret_is_shown(given: Any, sentence: str) -> None:
+    with pytest.raises(InputError, match=re.escape(sentence)) as refused:
+        desired(LAYOUT, portal(backup=BACKUP), {"SECRET_KEY": "another"}, "0001", None, given)
+    assert SECRET not in refused.value.message
+
+
+def test_another_backup_policy_is_no_reason_for_a_release(tmp_path: Path) -> None:
+    declared = declaration(tmp_path)
+    room = declared.layout.release_configuration("0001-1.0.0")
+    room.mkdir(parents=True)
+    (room / "application.json").write_bytes(declared.desired.files[declared.layout.application_file])
+    changed = Declaration({**FILE, "backup": BACKUP}, {"SECRET_KEY": SECRET}, root=tmp_path, runner=Systemd())
+    assert not changed.differs_from_live("0001-1.0.0")

@@ -1,0 +1,187 @@
+"""What is so about the restore points of an application: for `status`, for machines, and for metrics.
+
+From the catalogue of restore points and of their proofs, never from a job's exit code: a job that says that all is well
+and stored nothing changes no line of this.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ._application import Application
+from ._backup_settings import BackupPolicy
+from ._catalogue import Point, points
+from ._layout import Layout
+from ._retention import greatest_age_days
+from ._storage import Storage
+
+_LEVELS = ("not listed", "L1 listed", "L2 structure", "L3 read back", "L4 restored and compared", "L5 its release ran")
+
+
+def backup_facts(
+    layout: Layout, storage: Storage, application: Application, *, now: dt.datetime | None = None
+) -> dict[str, Any] | None:
+    """The facts; None where the application's file asks for no backups. Ages in seconds, sizes in bytes."""
+    policy = application.backup
+    if policy is None:
+        return None
+    return fold(points(layout, storage), policy, now or dt.datetime.now(dt.UTC))
+
+
+def fold(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> dict[str, Any]:
+    """Pure: the facts from the points, in the order of the chain."""
+    good = [point for point in found if point.good]
+    newest = good[-1] if good else None
+    proven = [point for point in good if point.level >= 4]
+    last_proven = max(proven, key=lambda point: point.proven_at or "", default=None)
+    full = max((point for point in good if point.level >= 5), key=lambda point: point.proven_at or "", default=None)
+    ages = greatest_age_days(policy)
+    return {
+        "newest": _point(newest, now),
+        "last_proven": _point(last_proven, now),
+        "last_drill": _point(full, now),
+        "points": len(good),
+        "repositories": {
+            name: {
+                "location_kind": settings.kind,
+                "points": sum(1 for point in good if name in point.repositories and point.repositories[name].good),
+                "newest": next((point.at for point in reversed(good) if name in point.repositories), None),
+                "greatest_age_days": ages[name],
+            }
+            for name, settings in policy.repositories.items()
+        },
+        "problems": list(problems(found, policy, now)),
+    }
+
+
+def _point(point: Point | None, now: dt.datetime) -> dict[str, Any] | None:
+    if point is None:
+        return None
+    return {
+        "run": point.run,
+        "at": point.at,
+        "age_seconds": round(_age(point.at, now), 1),
+        "release": point.release,
+        "size_bytes": point.size_bytes,
+        "rows": point.rows,
+        "level": point.level,
+        "proven_at": point.proven_at,
+        "proven_age_seconds": None if point.proven_at is None else round(_age(point.proven_at, now), 1),
+        "proof_seconds": point.proven_seconds,
+        "repositories": sorted(point.repositories),
+    }
+
+
+def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> tuple[str, ...]:
+    """What somebody must look at, the worst first, each a sentence. Never backed up is one from the first day."""
+    good = [point for point in found if point.good]
+    if not good:
+        refuted = [point for point in found if point.refuted or point.failed]
+        why = f": the last run says: {refuted[-1].failed or refuted[-1].refuted}" if refuted else ""
+        return (f"there is no restore point{why.rstrip('.')}: run `backstay backup`",)
+    said: list[str] = []
+    newest = good[-1]
+    hours = _age(newest.at, now) / 3600
+    if hours > policy.max_age_hours:
+        said.append(
+            f"the newest restore point is {hours:.0f} h old, allowed are {policy.max_age_hours} (backup.max_age_hours)"
+        )
+    elif hours < -0.1:
+        said.append(f"the newest restore point is dated {newest.at}, which is to come: look at the clocks")
+    last = found[-1]
+    if last.failed:
+        said.append(f"the last backup ({last.run}) failed: {last.failed.rstrip('.')}")
+    for name in policy.repositories:
+        if name not in newest.repositories:
+            reason = newest.failed_in.get(name) or "it was not stored there"
+            said.append(f"the repository {name} lacks the newest restore point: {reason.rstrip('.')}")
+    said += [f"the restore point {point.run} is refuted: {point.refuted}" for point in found if point.refuted][-2:]
+    if policy.proof.nightly is not None:
+        proven = [_age(point.proven_at, now) / 3600 for point in good if point.level >= 4 and point.proven_at]
+        if not proven:
+            said.append("no restore point was ever restored and compared: run `backstay verify --level L4`")
+        elif min(proven) > policy.proof.level4_max_age_hours:
+            said.append(
+                f"the last proof (L4) is {min(proven):.0f} h old, allowed are {policy.proof.level4_max_age_hours} h"
+            )
+    return tuple(said)
+
+
+def _age(at: str, now: dt.datetime) -> float:
+    return (now - dt.datetime.fromisoformat(at)).total_seconds()
+
+
+def backup_lines(facts: Mapping[str, Any]) -> list[str]:
+    """At most four lines for a person."""
+    newest = facts["newest"]
+    if newest is None:
+        return [f"  backup   {facts['problems'][0]}"]
+    size = newest["size_bytes"] / 1e6
+    level = _LEVELS[newest["level"]]
+    lines = [f"  backup   {newest['run']}  {_spoken(newest['age_seconds'])} ago, {size:.1f} MB, {level}"]
+    proven = facts["last_proven"]
+    if proven is not None and proven["proven_age_seconds"] is not None:
+        took = f", took {proven['proof_seconds']:.0f} s" if proven["proof_seconds"] is not None else ""
+        lines[0] += f"; last proof {_spoken(proven['proven_age_seconds'])} ago{took}"
+    kept = ", ".join(
+        f"{name}: {each['points']} points, deleted data up to {each['greatest_age_days']} d"
+        for name, each in facts["repositories"].items()
+    )
+    lines.append(f"  kept     {kept}")
+    return lines + [f"  backup!  {problem[:150]}" for problem in facts["problems"][:2]]
+
+
+def _spoken(seconds: float) -> str:
+    for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {name}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def metrics(application: str, facts: Mapping[str, Any] | None, now: dt.datetime) -> str:
+    """The facts for the textfile collector of Prometheus's node exporter."""
+    lines: list[str] = []
+
+    def gauge(name: str, text: str, value: float | None, **labels: str) -> None:
+        if value is None:
+            return
+        given = ",".join(f'{key}="{each}"' for key, each in {"application": application, **labels}.items())
+        if f"# TYPE backstay_{name} gauge" not in lines:
+            lines.extend((f"# HELP backstay_{name} {text}", f"# TYPE backstay_{name} gauge"))
+        lines.append(
+            f"backstay_{name}{{{given}}} {value:g}" if value < 1e6 else f"backstay_{name}{{{given}}} {value:.0f}"
+        )
+
+    gauge("facts_timestamp_seconds", "When these facts were looked at.", now.timestamp())
+    gauge("backup_declared", "Whether the application's file asks for backups.", 0 if facts is None else 1)
+    if facts is not None:
+        newest, proven, drill = facts["newest"], facts["last_proven"], facts["last_drill"]
+        gauge("backup_points", "Good restore points.", facts["points"])
+        gauge("backup_problems", "What somebody must look at.", len(facts["problems"]))
+        gauge(
+            "backup_timestamp_seconds", "When the newest good restore point was begun.", newest and _stamp(newest["at"])
+        )
+        gauge("backup_size_bytes", "Size of the newest good restore point.", newest and newest["size_bytes"])
+        gauge(
+            "backup_level", "Level to which the newest good restore point is proven.", newest["level"] if newest else 0
+        )
+        gauge(
+            "backup_proof_timestamp_seconds",
+            "When a point was last proven to L4.",
+            proven and _stamp(proven["proven_at"]),
+        )
+        gauge("backup_proof_seconds", "How long that proof took.", proven and proven["proof_seconds"])
+        gauge(
+            "backup_drill_timestamp_seconds",
+            "When a point was last proven to L5.",
+            drill and _stamp(drill["proven_at"]),
+        )
+        for name, each in facts["repositories"].items():
+            gauge("backup_repository_points", "Good restore points in a repository.", each["points"], repository=name)
+    return "\n".join(lines) + "\n"
+
+
+def _stamp(at: str | None) -> float | None:
+    return None if at is None else dt.datetime.fromisoformat(at).timestamp()
