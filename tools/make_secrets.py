@@ -1,10 +1,12 @@
-"""Give each application of an inventory a random value for every secret it names and does not have yet, and the
-inventory a key that signs what it builds.
+"""Give each application of an inventory a random value for every secret it names and does not have yet, each of its
+repositories a password, and the inventory a key that signs what it builds.
 
     python tools/make_secrets.py [inventories/example]
 
 Writes `group_vars/app_servers/vault.yml`, encrypted with the Vault password that ansible.cfg names. Values that are
-there stay as they are. No secret is ever written in plain text, and no value is printed.
+there stay as they are. No secret is ever written in plain text, and no value is printed. What somebody else gives, such
+as the keys of a bucket, is for you to add (`ansible-vault edit`). Without its password nobody opens a repository: keep a
+copy of it where no fire, thief or administrator of your servers reaches it (`backstay escrow`).
 
 Makes `signing_key` (OpenSSH, ed25519, its owner's alone, kept out of git) and `allowed_signers`, which names it to the
 hosts, where they are missing; not where the inventory names others (backstay_signing_key, backstay_allowed_signers).
@@ -25,6 +27,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 Secrets = dict[str, dict[str, str]]
+RepositorySecrets = dict[str, dict[str, dict[str, Any]]]
 
 
 def missing(wanted: Mapping[str, Iterable[str]], present: Secrets) -> list[tuple[str, str]]:
@@ -32,14 +35,41 @@ def missing(wanted: Mapping[str, Iterable[str]], present: Secrets) -> list[tuple
     return [(name, key) for name, keys in wanted.items() for key in keys if not present.get(name, {}).get(key)]
 
 
+def without_password(wanted: Mapping[str, Iterable[str]], present: RepositorySecrets) -> list[tuple[str, str]]:
+    """Application and name of every repository that has no password, in order. Pure."""
+    return [
+        (name, repository)
+        for name, repositories in wanted.items()
+        for repository in repositories
+        if not present.get(name, {}).get(repository, {}).get("password")
+    ]
+
+
+def described_by(inventory: Path) -> dict[str, dict[str, Any]]:
+    """What the files of the inventory's applications say, by name."""
+    files = sorted((inventory / "applications").glob("*.yml"))
+    return {
+        file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        for file in files
+        if not file.name.endswith(".override.yml")
+    }
+
+
 def wanted_by(inventory: Path) -> dict[str, list[str]]:
     """The secrets each application of the inventory names."""
-    wanted: dict[str, list[str]] = {}
-    for file in sorted((inventory / "applications").glob("*.yml")):
-        if not file.name.endswith(".override.yml"):
-            described = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-            wanted[file.stem] = list(described.get("environment", {}).get("secret", []))
-    return wanted
+    return {
+        name: list(described.get("environment", {}).get("secret", []))
+        for name, described in described_by(inventory).items()
+    }
+
+
+def repositories_of(inventory: Path) -> dict[str, list[str]]:
+    """The repositories that each application of the inventory is backed up to; no entry for one without backups."""
+    found = {
+        name: list((described.get("backup") or {}).get("repositories") or {})
+        for name, described in described_by(inventory).items()
+    }
+    return {name: repositories for name, repositories in found.items() if repositories}
 
 
 def vault(*arguments: str, stdin: str | None = None) -> str:
@@ -105,7 +135,12 @@ def main(arguments: list[str]) -> int:
     new = missing(wanted, present)
     for name, key in new:
         present.setdefault(name, {})[key] = secrets.token_urlsafe(50)
-    if new:
+    repositories = repositories_of(inventory)
+    opened: RepositorySecrets = content.setdefault("backstay_backup_secrets", {}) if repositories else {}
+    unopened = without_password(repositories, opened)
+    for name, repository in unopened:
+        opened.setdefault(name, {}).setdefault(repository, {})["password"] = secrets.token_urlsafe(50)
+    if new or unopened:
         file.parent.mkdir(parents=True, exist_ok=True)
         fresh = file.with_name(".vault.yml.new")
         vault("encrypt", "--output", str(fresh), "-", stdin=yaml.safe_dump(content))
@@ -113,8 +148,8 @@ def main(arguments: list[str]) -> int:
     made = make_signer(inventory)
     if made:
         print(f"{inventory}: made {' and '.join(made)}.")
-    named = ", ".join(f"{name}: {key}" for name, key in new)
-    print(f"{file}: made {named}." if new else f"{file}: every secret has a value.")
+    named = [f"{name}: {key}" for name, key in new] + [f"{name}: the password of {place}" for name, place in unopened]
+    print(f"{file}: made {', '.join(named)}." if named else f"{file}: every secret has a value.")
     return 0
 
 

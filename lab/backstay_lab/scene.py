@@ -196,9 +196,9 @@ class Scene:
 
     def declare(self, **override: Any) -> None:
         """Change the application as this lab's environment declares it; a release applies it. Unless a test asks for
-        it, nothing is watched after the switch: a lab has no five minutes."""
-        releases = {"watch": {"seconds": 0}, **override.pop("releases", {})}
-        override["releases"] = releases
+        it, nothing is watched after the switch, and no release makes a restore point: a lab has no five minutes."""
+        override["releases"] = {"watch": {"seconds": 0}, **override.pop("releases", {})}
+        override["backup"] = {"before_release": False, **override.pop("backup", {})}
         directory = self.directory / "inventory" / "applications"
         directory.mkdir(parents=True, exist_ok=True)
         # JSON is YAML; an inventory directory needs a source that Ansible can read.
@@ -217,7 +217,9 @@ class Scene:
         try:
             return json.loads(done.stdout)
         except ValueError as no_json:
-            seen = f"exit code {done.returncode}, {(done.stdout + done.stderr).strip()[-500:] or 'and it printed nothing'}"
+            seen = (
+                f"exit code {done.returncode}, {(done.stdout + done.stderr).strip()[-500:] or 'and it printed nothing'}"
+            )
             raise LabError(f"`backstay {' '.join(arguments)}` on {host} gave no JSON: {seen}.") from no_json
 
     def status(self, host: str = "app1") -> dict[str, Any]:

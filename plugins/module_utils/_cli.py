@@ -62,7 +62,7 @@ class _Verbs:
 
     def bare(self, name: str, function: Any, text: str) -> argparse.ArgumentParser:
         added: argparse.ArgumentParser = self._verbs.add_parser(name, help=text, description=text)
-        added.set_defaults(verb=function)
+        added.set_defaults(verb=function, name=name)
         return added
 
 
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     verb = _Verbs(parser)
     _verbs_that_look(verb)
     _verbs_of_releases(verb)
+    _verbs_of_data(verb)
     _verbs_of_the_house(verb)
     return parser
 
@@ -106,6 +107,9 @@ def _verbs_of_releases(verb: _Verbs) -> None:
     release.add_argument(
         "--override-promotion", default="", metavar="REASON", help="although the stage before did not prove it"
     )
+    release.add_argument(
+        "--override-backup", default="", metavar="REASON", help="although no restore point can be made before it"
+    )
     release.add_argument("--again", action="store_true", help="also when this very release is live already")
     rollback = verb("rollback", _rollback, "go back to the release before, at once")
     rollback.add_argument("--to", metavar="RELEASE", help="a release id or a version instead of the one before")
@@ -126,6 +130,36 @@ def _verbs_of_releases(verb: _Verbs) -> None:
     transaction = verb.bare("transaction", _serve, "the service behind release and rollback; systemd starts it")
     transaction.add_argument("action", choices=("serve",))
     transaction.add_argument("application")
+
+
+def _verbs_of_data(verb: _Verbs) -> None:
+    backup = verb("backup", _data, "make a restore point in every repository")
+    backup.add_argument("--plan", action="store_true", help="only say what would happen")
+    backup.add_argument("--if-missed", action="store_true", help="only where the scheduled run did not take place")
+    backup.add_argument("--accept-shrink", action="store_true", help="the data are meant to be as small as they are")
+    backups = verb("backups", _data, "all restore points, and what is proven about them")
+    backups.add_argument("--evidence", action="store_true", help="what each proof found, as a report")
+    verify = verb("verify", _data, "prove a restore point, up to a level (docs/backups.md)")
+    verify.add_argument("--level", default="L4", metavar="L1..L5")
+    verify.add_argument("--point", default="latest", help="latest, a run, or a time")
+    verify.add_argument("--repository", help="in this one; without it, in the one where that was done longest ago")
+    verify.add_argument("--by", default=_who(), help="goes into the evidence")
+    restore = verb("restore", _restore, "bring a restore point back; what is here stays beside it")
+    restore.add_argument("--undo", action="store_true", help="go back to the data from before the last restore")
+    restore.add_argument("--plan", action="store_true", help="only say what would happen, and what would be lost")
+    restore.add_argument("--why", default="", help="goes into the ledger")
+    restore.add_argument("--by", default=_who(), help="goes into the ledger")
+    export = verb("export", _data, "write a restore point out as a dated directory of files")
+    export.add_argument("--to", required=True, metavar="DIRECTORY")
+    for added in (restore, export):
+        added.add_argument("--point", default="latest", help="latest, a run, a time, or release:<id>")
+        added.add_argument(
+            "--only", action="append", default=[], metavar="PART", help="database:<name> or media:<path>"
+        )
+    escrow = verb("escrow", _data, "write the offline key: all that a restore needs when this host is gone")
+    escrow.add_argument("--to", required=True, metavar="FILE")
+    rekey = verb("rekey", _data, "give a repository another password, read from standard input")
+    rekey.add_argument("--repository", required=True)
 
 
 def _verbs_of_the_house(verb: _Verbs) -> None:
@@ -252,6 +286,7 @@ def _release(options: argparse.Namespace) -> int:
         "strategy": "maintenance" if options.maintenance else "live",
         "override_freeze": options.override_freeze,
         "override_promotion": options.override_promotion,
+        "override_backup": options.override_backup,
     }
     if options.payload:
         request["payload"] = _take_payload(layout, options.payload)
@@ -372,6 +407,37 @@ def _health(options: argparse.Namespace) -> int:
     code, text = health_command(engine.layout, engine.application(live), live, as_json=options.json)
     _say(text)
     return int(code)
+
+
+def _data(options: argparse.Namespace) -> int:
+    """The verbs of `_cli_data.py`, each by its own name."""
+    from . import _cli_data
+
+    engine = _engine(options)
+    if not options.json:
+        engine.say = lambda line: _say(f"  {line}")
+    verbs = {
+        "backup": _cli_data.backup,
+        "backups": _cli_data.backups,
+        "verify": _cli_data.verify,
+        "export": _cli_data.export,
+        "escrow": _cli_data.escrow,
+        "rekey": _cli_data.rekey,
+    }
+    return verbs[options.name](options, engine, _tell)
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from ._cli_data import restore_request
+    from ._client import call
+
+    layout = _layout(options)
+    request = restore_request(options)
+    if options.plan:
+        return _planned(options, call(layout, "plan", request=request))
+    result = call(layout, "begin", on_event=_Follow(silent=options.json), request=request, auto=True)
+    _tell(options, result, f"{layout.name}: {result['message']} ({result['seconds']:.2f} s)")
+    return 0
 
 
 def _freeze(options: argparse.Namespace) -> int:

@@ -17,6 +17,8 @@ class ClosedDoor(Host):
     def do_close(self, transaction: Transaction) -> str:
         if self.layout.maintenance_flag.exists():
             return "closed already"
+        # A backup that is under way is waited for while the door is still open.
+        self.take_data(f"{transaction.operation} of {transaction.candidate}")
         self.storage.write(self.layout.maintenance_flag, self._our_door(transaction))
         return "visitors get 503 and when to come back"
 

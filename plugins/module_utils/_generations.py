@@ -10,12 +10,15 @@ step below a directory of root's, and no symbolic link is ever followed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
 import re
+import secrets
+import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
     from ._application import Application
 
 _NAME = re.compile(r"\d{4,}")
-_CHUNK = 1 << 20
+_OURS = re.compile(r"\d{4,}|\.\d{4,}\.partial")
+_CHUNK = 64 << 20
+_DEEPEST = 100
 
 
 def live(layout: Layout) -> str:
@@ -140,114 +145,240 @@ def _strange(tree: Path, path: PurePosixPath) -> BackstayError:
 class Carried:
     """What was copied from one generation to the next."""
 
-    files: int
-    size_bytes: int
+    files: int = 0
+    size_bytes: int = 0
+
+    def __add__(self, other: Carried) -> Carried:
+        return Carried(self.files + other.files, self.size_bytes + other.size_bytes)
 
 
-def carry(
-    source: Path, target: Path, parts: tuple[str, ...], *, leave: Callable[[PurePosixPath], bool] = lambda path: False
-) -> Carried:
+def carry(source: Path, target: Path, parts: tuple[str, ...], *, leave: tuple[PurePosixPath, ...] = ()) -> Carried:
     """Make `parts` (relative paths) of `target` equal to those of `source`: files that differ in size or time are
     copied, those that vanished are removed. Called while the application runs, and again when it has stopped, it costs
-    little the second time. `leave` says which paths are restored and stay as they are.
+    little the second time. `leave` are the paths that are restored: they, and all in them, stay as they are.
 
-    Symbolic links and special files are not carried: nothing that Backstay serves or stores is one.
+    Symbolic links and special files are not carried: nothing that Backstay serves or stores is one. Each step of a path
+    is opened from the directory before it, so that no link that the application puts there is ever followed. Raises
+    BackstayError for directories in each other beyond all measure.
     """
-    files = size = 0
-    for part in parts:
-        before, after = source / part, target / part
-        if before.is_symlink() or not os.path.lexists(before):
-            continue
-        if before.is_dir():
-            done = _carry_directory(before, after, PurePosixPath(part), leave)
-        else:
-            # A directory of the application's own may hold a link under this name: it is opened as what it is.
-            with _opened(before.parent) as here, _opened(after.parent) as there:
-                done = _carry_file(here, there, before.name)
-        files, size = files + done.files, size + done.size_bytes
-    return Carried(files, size)
+    done = Carried()
+    carrier = _Carrier(leave, f".{secrets.token_hex(8)}.carried")
+    with _opened(source) as before, _opened(target) as after:
+        for part in parts:
+            done += carrier.part(before, after, PurePosixPath(part))
+    return done
+
+
+def discard(target: Path, part: str) -> None:
+    """Remove one path of a generation, if it is there; no link is followed."""
+    carrier = _Carrier((), "")
+    *above, name = PurePosixPath(part).parts
+    with contextlib.ExitStack() as stack:
+        try:
+            at = stack.enter_context(_opened(target))
+            for folder in above:
+                at = stack.enter_context(_opened(folder, at))
+        except OSError:
+            return
+        carrier.drop(at, name, PurePosixPath(part))
 
 
 @contextlib.contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _opened(directory: Path | str, at: int | None = None) -> Iterator[int]:
+    """A directory, never through a link. Raises OSError for anything else."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _carry_directory(
-    source: Path, target: Path, part: PurePosixPath, leave: Callable[[PurePosixPath], bool]
-) -> Carried:
-    files = size = 0
-    for directory, folders, names, here in os.fwalk(source, follow_symlinks=False):
-        relative = PurePosixPath(directory).relative_to(source)
-        folders[:] = [name for name in folders if not leave(part / relative / name)]
-        after = target / relative
-        after.mkdir(mode=0o700, exist_ok=True)
-        with _opened(after) as there:
-            wanted = {name for name in names if not leave(part / relative / name)}
-            for name in sorted(wanted):
-                done = _carry_file(here, there, name)
-                files, size = files + done.files, size + done.size_bytes
-            present = set(folders) | wanted
-            for entry in os.scandir(there):
-                if entry.name not in present and not leave(part / relative / entry.name):
-                    _remove(there, entry.name)
-            _same_owner(here, there)
-    return Carried(files, size)
+def _kind(name: str, at: int) -> str:
+    """What lies under a name: a directory, a file, something else, or nothing."""
+    try:
+        mode = os.stat(name, dir_fd=at, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        return "nothing"
+    return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"
 
 
-def _carry_file(here: int, there: int, name: str) -> Carried:
-    try:
-        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
-    except OSError:
-        return Carried(0, 0)  # gone meanwhile, or a link
-    try:
+@dataclass(frozen=True)
+class _Carrier:
+    """`here` is always a directory of the source and `there` the same one of the target, by their descriptors."""
+
+    leave: tuple[PurePosixPath, ...]
+    fresh: str  # what a file is called until it is whole
+
+    def part(self, here: int, there: int, path: PurePosixPath) -> Carried:
+        *above, name = path.parts
+        with contextlib.ExitStack() as stack:
+            for number, folder in enumerate(above, start=1):
+                try:
+                    here = stack.enter_context(_opened(folder, here))
+                except OSError:
+                    self.drop(there, folder, PurePosixPath(*path.parts[:number]))
+                    return Carried()
+                there = stack.enter_context(self.made(there, folder))
+            return self.entry(here, there, name, path)
+
+    def entry(self, here: int, there: int, name: str, path: PurePosixPath) -> Carried:
+        if self._left(path):
+            return Carried()
+        kind = _kind(name, here)
+        try:
+            if kind == "directory":
+                with _opened(name, here) as inner, self.made(there, name) as target:
+                    return self._directory(inner, target, path)
+            if kind == "file":
+                opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+                try:
+                    return self._file(opened, there, name, path)
+                finally:
+                    os.close(opened)
+        except OSError as gone:
+            # Gone meanwhile, or another kind of thing now: then it is as if it had not been there.
+            if gone.errno not in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO):
+                raise
+        self.drop(there, name, path)
+        return Carried()
+
+    def _directory(self, here: int, there: int, path: PurePosixPath) -> Carried:
+        if len(path.parts) > _DEEPEST:
+            raise BackstayError(
+                f"Directories lie more than {_DEEPEST} deep in each other ({str(path)[:60]}...): look at what the "
+                "application does there, and remove them."
+            )
+        done = Carried()
+        names = os.listdir(here)
+        for name in sorted(names):
+            done += self.entry(here, there, name, path / name)
+        for name in set(os.listdir(there)).difference(names):
+            self.drop(there, name, path / name)
+        seen = os.fstat(here)
+        os.fchown(there, seen.st_uid, seen.st_gid)
+        os.fchmod(there, stat.S_IMODE(seen.st_mode))
+        return done
+
+    def _file(self, opened: int, there: int, name: str, path: PurePosixPath) -> Carried:
         seen = os.fstat(opened)
         if not stat.S_ISREG(seen.st_mode):
-            return Carried(0, 0)
-        with contextlib.suppress(FileNotFoundError):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        present = _kind(name, there)
+        if present == "file":
             was = os.stat(name, dir_fd=there, follow_symlinks=False)
-            if stat.S_ISREG(was.st_mode) and (was.st_size, was.st_mtime_ns) == (seen.st_size, seen.st_mtime_ns):
-                return Carried(0, 0)
-        fresh = f".{name}.carried"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(fresh, dir_fd=there)
-        written = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=there)
+            if (was.st_size, was.st_mtime_ns) == (seen.st_size, seen.st_mtime_ns):
+                return Carried()
+        elif present == "directory":
+            if self._holds_left(path):
+                return Carried()  # what is restored lies in it
+            _remove(there, name)
+        written = os.open(
+            self.fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there
+        )
         try:
-            while os.copy_file_range(opened, written, _CHUNK * 64):
-                pass
-            os.fchown(written, seen.st_uid, seen.st_gid)
-            os.fchmod(written, stat.S_IMODE(seen.st_mode))
-            os.utime(written, ns=(seen.st_atime_ns, seen.st_mtime_ns))
-        finally:
-            os.close(written)
-        os.rename(fresh, name, src_dir_fd=there, dst_dir_fd=there)
+            try:
+                _copy(opened, written)
+                os.fchown(written, seen.st_uid, seen.st_gid)
+                os.fchmod(written, seen.st_mode & 0o777)
+                os.utime(written, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+            finally:
+                os.close(written)
+            os.rename(self.fresh, name, src_dir_fd=there, dst_dir_fd=there)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(self.fresh, dir_fd=there)
+            raise
         return Carried(1, seen.st_size)
-    finally:
-        os.close(opened)
+
+    @contextlib.contextmanager
+    def made(self, there: int, name: str) -> Iterator[int]:
+        """A directory of the target, made where it is missing; whatever else has its name goes."""
+        present = _kind(name, there)
+        if present in ("file", "other"):
+            os.unlink(name, dir_fd=there)
+        if present != "directory":
+            os.mkdir(name, 0o700, dir_fd=there)
+        with _opened(name, there) as descriptor:
+            yield descriptor
+
+    def drop(self, there: int, name: str, path: PurePosixPath) -> None:
+        """Remove what the source does not have, but nothing that is restored."""
+        kind = _kind(name, there)
+        if kind == "nothing" or self._left(path):
+            return
+        if kind == "directory" and self._holds_left(path):
+            with _opened(name, there) as inner:
+                for each in os.listdir(inner):
+                    self.drop(inner, each, path / each)
+            return
+        _remove(there, name)
+
+    def _left(self, path: PurePosixPath) -> bool:
+        return any(path.is_relative_to(each) for each in self.leave)
+
+    def _holds_left(self, path: PurePosixPath) -> bool:
+        return any(each.is_relative_to(path) for each in self.leave)
 
 
-def _same_owner(here: int, there: int) -> None:
-    seen = os.fstat(here)
-    os.fchown(there, seen.st_uid, seen.st_gid)
-    os.fchmod(there, stat.S_IMODE(seen.st_mode))
+def _copy(opened: int, written: int) -> None:
+    """All bytes of one file into another, which share them where the file system can."""
+    try:
+        while os.copy_file_range(opened, written, _CHUNK):
+            pass
+    except OSError as unable:
+        if unable.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+        os.lseek(opened, 0, os.SEEK_SET)
+        os.ftruncate(written, 0)
+        os.lseek(written, 0, os.SEEK_SET)
+        while os.sendfile(written, opened, None, _CHUNK):
+            pass
 
 
 def _remove(directory: int, name: str) -> None:
     """Remove an entry of a directory, with everything in it; follows no link."""
-    if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-        inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-        try:
-            for entry in os.scandir(inner):
-                _remove(inner, entry.name)
-        finally:
-            os.close(inner)
-        os.rmdir(name, dir_fd=directory)
+    if _kind(name, directory) == "directory":
+        shutil.rmtree(name, dir_fd=directory)
     else:
         os.unlink(name, dir_fd=directory)
+
+
+def files_of(generation: Path, part: str) -> Iterator[tuple[str, int]]:
+    """(path below `part`, size in bytes) of every regular file there; no link is followed, nothing is opened."""
+    with contextlib.ExitStack() as stack:
+        try:
+            at = stack.enter_context(_opened(generation))
+            for folder in PurePosixPath(part).parts:
+                at = stack.enter_context(_opened(folder, at))
+        except OSError:
+            return
+        for directory, _folders, names, here in os.fwalk(".", dir_fd=at, follow_symlinks=False):
+            for name in names:
+                try:
+                    seen = os.stat(name, dir_fd=here, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISREG(seen.st_mode):
+                    yield str(PurePosixPath(directory) / name), seen.st_size
+
+
+def kind_of(generation: Path, part: str) -> str:
+    """What lies at a path of a generation: file, directory, nothing, or other (a link, or what is behind one)."""
+    *above, name = PurePosixPath(part).parts
+    with contextlib.ExitStack() as stack:
+        at = stack.enter_context(_opened(generation))
+        for folder in above:
+            kind = _kind(folder, at)
+            if kind != "directory":
+                return kind if kind == "nothing" else "other"
+            at = stack.enter_context(_opened(folder, at))
+        return _kind(name, at)
+
+
+def size_of(generation: Path, part: str) -> int:
+    """Bytes of one file of a generation; 0 where there is none."""
+    path = PurePosixPath(part)
+    return sum(size for name, size in files_of(generation, str(path.parent)) if name == path.name)
 
 
 # the switch
@@ -258,15 +389,22 @@ def switch(layout: Layout, storage: Storage, name: str) -> None:
     storage.link(layout.data, f"{layout.generations.name}/{name}")
 
 
-def prune(layout: Layout, storage: Storage, keep: int, *, needed: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """Remove all earlier generations but the newest `keep`; never the live one nor one in `needed`."""
+def doomed(layout: Layout, keep: int, *, needed: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """All earlier generations but the newest `keep`; never the live one nor one in `needed`."""
     present = live(layout)
     earlier = [name for name in known(layout) if name != present and name not in needed]
-    doomed = earlier[:-keep] if keep else earlier
-    for name in doomed:
-        # Under another name first: half a generation must never look like a whole one.
-        doomed_path = partial(layout, name)
-        storage.remove_tree(doomed_path)
-        storage.rename(layout.generation(name), doomed_path)
-        storage.remove_tree(doomed_path)
-    return tuple(doomed)
+    return tuple(earlier[:-keep] if keep else earlier)
+
+
+def remove(layout: Layout, storage: Storage, name: str) -> None:
+    """Remove a generation, whole or unfinished, with what an earlier removal that was cut short has left."""
+    if live(layout) != name:
+        storage.remove_tree(layout.generation(name))
+    storage.remove_tree(partial(layout, name))
+    tidy(layout, storage)
+
+
+def tidy(layout: Layout, storage: Storage) -> None:
+    """Remove what a removal of a generation that was cut short has left. What a backup lays out there has a lock of its
+    own, and is not ours."""
+    storage.tidy(layout.generations, lambda name: _OURS.fullmatch(name) is not None)

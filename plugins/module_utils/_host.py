@@ -19,7 +19,7 @@ from ._lock import Lock
 from ._releases import History, fold, must_run
 from ._run import Runner, run
 from ._steps import CLOSED, ROLLBACKS
-from ._storage import Storage, canonical
+from ._storage import Storage
 from ._systemd import Systemd, memory_of, open_connections
 from ._transaction import Transaction, utc_now
 from ._units import one_off
@@ -132,7 +132,7 @@ class Host:
         }
         return compose(application, self.secrets(), provided)
 
-    def _environment_of(self, release: str) -> dict[str, str]:
+    def environment_of(self, release: str) -> dict[str, str]:
         """The environment that a release runs with, secrets included."""
         from ._environment import parse
 

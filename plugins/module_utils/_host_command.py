@@ -128,7 +128,114 @@ Persistent=yes
 WantedBy=timers.target
 """
 
+# What both need: root, to read every file and to become the application's user; what they never need is taken away.
+# ProtectSystem=strict is not possible, since a repository may lie in any directory, nor RestrictSUIDSGID=, since the
+# media have the set-group-id bit.
+_QUIET = """\
+# Visitors come first, for the processor, for the disk and for memory.
+Nice=10
+CPUWeight=20
+IOSchedulingClass=idle
+IOWeight=20
+OOMScoreAdjust=500
+UMask=0077
+CacheDirectory=backstay/%i
+CacheDirectoryMode=0700
+CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID
+CapabilityBoundingSet=CAP_KILL CAP_SETGID CAP_SETUID
+NoNewPrivileges=yes
+ProtectSystem=full
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictRealtime=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+"""
+
+# Exit code 4 is Busy, a release or a restore has the data: tried again, as after a signal. 1 to 3 are answers.
+BACKUP_UNIT = f"""\
+# Written by backstay.
+[Unit]
+Description=Back up %i
+Wants=network-online.target
+After=local-fs.target network-online.target backstay-recover@%i.service postgresql.service
+StartLimitIntervalSec=4h
+StartLimitBurst=24
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay backup %i
+Restart=on-failure
+RestartPreventExitStatus=1 2 3
+RestartSec=5min
+# It ends itself after backup.seconds of the application's file; this is for where that did not help.
+TimeoutStartSec=25h
+{_QUIET}"""
+
+# When: a drop-in for each application names the time (_schedule.py).
+BACKUP_TIMER = """\
+# Written by backstay. The time is in a drop-in for each application.
+[Unit]
+Description=Back up %i once a day
+
+[Timer]
+OnCalendar=*-*-* 02:00:00
+RandomizedDelaySec=60
+AccuracySec=1s
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+VERIFY_UNIT = f"""\
+# Written by backstay.
+[Unit]
+Description=Prove the newest restore point of %i
+Wants=network-online.target
+After=local-fs.target network-online.target backstay-recover@%i.service backstay-backup@%i.service
+StartLimitIntervalSec=4h
+StartLimitBurst=24
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay verify --level L4 %i
+Restart=on-failure
+RestartPreventExitStatus=1 2 3
+RestartSec=5min
+# It ends itself after backup.proof.seconds of the application's file; this is for where that did not help.
+TimeoutStartSec=25h
+{_QUIET}"""
+
+VERIFY_TIMER = """\
+# Written by backstay. The time is in a drop-in for each application.
+[Unit]
+Description=Prove the newest restore point of %i once a day
+
+[Timer]
+OnCalendar=*-*-* 03:30:00
+RandomizedDelaySec=60
+AccuracySec=1s
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
 UNIT_TEXTS = {
+    "backstay-backup@.service": BACKUP_UNIT,
+    "backstay-backup@.timer": BACKUP_TIMER,
+    "backstay-verify@.service": VERIFY_UNIT,
+    "backstay-verify@.timer": VERIFY_TIMER,
     "backstay-review@.service": REVIEW_UNIT,
     "backstay-review@.timer": REVIEW_TIMER,
     "backstay-transaction@.socket": SOCKET_UNIT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from . import _generations as generations
 from . import _restore_point
 from ._host import Host
 from ._releases import prunable, withdrawn_by
@@ -93,6 +94,8 @@ class Housekeeping(Host):
         layout = self.layout
         for directory in (layout.releases, layout.configuration / "releases", layout.restore_points):
             self.storage.tidy(directory)
-        for path in (layout.active, layout.maintenance_flag, layout.ledger.with_suffix(".head"), layout.ballast):
+        head = layout.ledger.with_suffix(".head")
+        for path in (layout.active, layout.data, layout.maintenance_flag, head, layout.ballast):
             self.storage.tidy(path.parent, path.name.__eq__)
+        generations.tidy(layout, self.storage)
         self.storage.tidy(layout.units, lambda name: is_release_unit(layout.name, name))

@@ -39,6 +39,7 @@ class Preparation(Host):
                 configuration_only=transaction.configuration_only,
                 override_promotion=transaction.request.override_promotion,
                 override_freeze=transaction.request.override_freeze,
+                override_backup=transaction.request.override_backup,
                 signed_by=transaction.signed_by,
             )
         return transaction.candidate

@@ -8,9 +8,10 @@ on it. The generation before stays whole: `backstay restore --undo` is the same 
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,19 +25,27 @@ from ._transaction import Request, Restoring, Transaction
 from ._units import one_off
 
 if TYPE_CHECKING:
-    from ._application import Application, BackupPolicy, Database
+    from ._application import Application, Database
+    from ._backup_settings import BackupPolicy
     from ._catalogue import Copy, Point
+    from ._layout import Layout
     from ._manifest import Manifest
     from ._postgresql import Server
     from ._repository import Repository
+    from ._sqlite_copy import Account
 
 DATABASES, MEDIA, MANIFEST = "databases", "media", "manifest.json"
-_BESIDE = ("", "-wal", "-journal")
+# What belongs to an SQLite file. Of these the index is made anew from the log by whoever opens the file next.
+_LOG, _INDEX = ("", "-wal", "-journal"), "-shm"
 _RETENTION_SECONDS = 3600.0
+_BACK_SECONDS = 60.0
+_AFTER_EVERY_CLOCK = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
 
 class Restore(Host):
     """The next generation of the data is made, proven and put in the place of the live one."""
+
+    _read_manifest: Manifest | None = None  # the one that was proven, for the steps after it
 
     # before anything is touched
 
@@ -89,19 +98,21 @@ class Restore(Host):
     def _restoring(self, request: Request, application: Application, live: str, present: str) -> Restoring:
         only = checked_parts(request.only, application)
         point, copy = self.choose_point(request.point)
-        name = generations.following(self.layout)
-        self._check_disk(point, application)
-        return Restoring(
+        restoring = Restoring(
             point=point.run,
             at=point.at,
             repository=copy.repository,
             snapshot=copy.snapshot,
             manifest_snapshot=copy.manifest_snapshot,
             release=point.release,
-            generation=name,
+            generation=generations.following(self.layout),
             before=present,
             only=only,
         )
+        if not fetched_paths(restoring, application):
+            raise InputError(f"{application.name} has neither databases nor media, so there is nothing to restore.")
+        self._check_disk(restoring, application, point)
+        return restoring
 
     def choose_point(self, wanted: str) -> tuple[Point, Copy]:
         """The restore point that somebody means, and the copy of it that is proven best."""
@@ -116,11 +127,33 @@ class Restore(Host):
         }
         return choose(found, wanted or "latest", of_releases=named)
 
-    def _check_disk(self, point: Point, application: Application) -> None:
+    def room(self, restoring: Restoring, application: Application, point: Point) -> tuple[int, int]:
+        """(bytes that a restore needs beside the live data, bytes that are free)."""
+        manifest = self.known_manifest(restoring.point)
+        fetched = point.size_bytes
+        if manifest is not None:
+            part = part_of(manifest, restoring, application)
+            fetched = sum(facts.size_bytes for facts in part.databases.values())
+            fetched += sum(file.size_bytes for file in part.media.values())
+        source = self.layout.generation(restoring.before)
+        carried = 0
+        leave = kept_media(restoring, application)
+        if application.media and leave is not None:
+            media = PurePosixPath(application.media)
+            carried += sum(
+                size
+                for path, size in generations.files_of(source, application.media)
+                if not any((media / path).is_relative_to(each) for each in leave)
+            )
+        for database in application.databases:
+            if database.path and not restores_database(restoring, database.name):
+                carried += sum(generations.size_of(source, f"{database.path}{suffix}") for suffix in _LOG)
         disk = os.statvfs(self.layout.generations)
-        free = disk.f_bavail * disk.f_frsize
-        # Fetched once and kept beside the live data; a database that is migrated is written a second time.
-        needed = int(point.size_bytes * 1.2) + application.releases.free_bytes
+        # A database that is migrated may be written a second time.
+        return int(fetched * 1.2) + carried + application.releases.free_bytes, disk.f_bavail * disk.f_frsize
+
+    def _check_disk(self, restoring: Restoring, application: Application, point: Point) -> None:
+        needed, free = self.room(restoring, application, point)
         if free < needed:
             raise GateRefused(
                 f"Restoring {point.run} needs {mib(needed)} in {self.layout.generations} and {mib(free)} are free: "
@@ -141,14 +174,12 @@ class Restore(Host):
         return f"{files} files from {restoring.repository}"
 
     def undo_fetch(self, transaction: Transaction, reason: str) -> None:
-        name = _restoring_of(transaction).generation
-        self.storage.remove_tree(generations.partial(self.layout, name))
-        if generations.live(self.layout) != name:
-            self.storage.remove_tree(self.layout.generation(name))
+        generations.remove(self.layout, self.storage, _restoring_of(transaction).generation)
 
     def do_prove(self, transaction: Transaction) -> str:
         """The point is sealed and signed, and what came of it equals its manifest. Raises GateRefused."""
-        from ._proof import check_restored, prove
+        from ._proof import chain_of, prove
+        from ._restored import check_restored
         from ._sandbox import SystemdSandbox
 
         restoring = _restoring_of(transaction)
@@ -162,15 +193,26 @@ class Restore(Host):
             application=application,
             sandbox=SystemdSandbox(application),
             public_keys=self._manifest_keys(),
+            chain=chain_of(self.layout, self.storage, restoring.repository),
+            # A clock that is wrong says nothing about the data, and must not stand between somebody and them.
+            now=lambda: _AFTER_EVERY_CLOCK,
             runner=self.runner,
             say=self.say,
         )
         if proof.level < 2:
             raise GateRefused(f"{proof.sentence} Nothing was changed: choose another point (--point).")
+        manifest = self._manifest(restoring, proof.manifest_sha256)
+        part = part_of(manifest, restoring, application)
+        empty = missing_media(part, restoring)
+        if empty is not None:
+            raise GateRefused(
+                f"{restoring.point} holds nothing in media:{empty}, and restoring that would only remove what is there "
+                "now: correct the path, or choose another point (--point)."
+            )
         found = check_restored(
             generations.partial(self.layout, restoring.generation) / "fetched",
-            part_of(self._manifest(restoring), restoring, application),
-            application,
+            part,
+            looked_at(restoring, application),
             parts=parts_of(restoring),
             scratch=generations.partial(self.layout, restoring.generation),
             runner=self.runner,
@@ -195,22 +237,35 @@ class Restore(Host):
         if not final.exists():
             tree = partial / "tree"
             tree.mkdir(mode=0o700, exist_ok=True)
-            for source, target in placed(restoring, application):
-                origin, place = partial / "fetched" / source, tree / target
-                if os.path.lexists(origin) and not os.path.lexists(place):
-                    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    origin.rename(place)
-            self._carry(restoring, application, tree, running=True)
-            generations.give_away(application, tree)
-            generations.prepare(application, tree)
+            with self._disk("laid out"):
+                for source, target in placed(restoring, application):
+                    origin, place = partial / "fetched" / source, tree / target
+                    if os.path.lexists(origin) and not os.path.lexists(place):
+                        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                        origin.rename(place)
+                self._carry(restoring, application, tree, running=True)
+                generations.give_away(application, tree)
+                generations.prepare(application, tree)
             wrong = generations.wrong_owners(application, tree)
             if wrong:
                 raise BackstayError(f"What was restored does not belong to the application: {wrong[0]}.", lines=wrong)
             self.storage.sync_tree(tree)
             self.storage.rename(tree, final)
-        self._load_databases(restoring, application, partial)
-        self.storage.remove_tree(partial)
+        if partial.exists():
+            self._load_databases(restoring, application, partial)
+            self.storage.remove_tree(partial)
         return f"generation {restoring.generation}"
+
+    @contextlib.contextmanager
+    def _disk(self, what: str) -> Iterator[None]:
+        """What the disk refuses, as a sentence."""
+        try:
+            yield
+        except OSError as refused:
+            raise BackstayError(
+                f"The next generation could not be {what} in {self.layout.generations} "
+                f"({refused.strerror or refused}): free some space or see `dmesg`, then restore again."
+            ) from refused
 
     def undo_place(self, transaction: Transaction, reason: str) -> None:
         restoring = _restoring_of(transaction)
@@ -222,18 +277,25 @@ class Restore(Host):
         """Carry over what is not restored. While the application runs only media: a database is copied when nobody has
         it open."""
         source = self.layout.generation(restoring.before)
+        leave = kept_media(restoring, application)
         files = 0
-        if application.media:
-            kept = kept_media(restoring, application)
-            if kept is not None:
-                (tree / application.media).mkdir(mode=0o700, parents=True, exist_ok=True)
-                files += generations.carry(source, tree, (application.media,), leave=kept).files
-        if not running:
-            for database in application.databases:
-                if database.path and not restores_database(restoring, database.name):
-                    parts = tuple(f"{database.path}{suffix}" for suffix in _BESIDE)
-                    (tree / database.path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                    files += generations.carry(source, tree, parts).files
+        if application.media and leave is not None:
+            files += generations.carry(source, tree, (application.media,), leave=leave).files
+        if running:
+            return files
+        for database in application.databases:
+            if database.path is None or restores_database(restoring, database.name):
+                continue
+            if generations.kind_of(source, database.path) not in ("file", "nothing"):
+                raise BackstayError(
+                    f"The database {database.name} cannot be carried over: {source / database.path} is no file, or "
+                    "lies behind a link; put the file there, then restore again."
+                )
+            # Of what a migration of the copy may have made under its name nothing stays: a log of another file would
+            # be laid over this one.
+            for suffix in (_INDEX, *_LOG):
+                generations.discard(tree, f"{database.path}{suffix}")
+            files += generations.carry(source, tree, tuple(f"{database.path}{suffix}" for suffix in _LOG)).files
         return files
 
     def do_convert(self, transaction: Transaction) -> str:
@@ -260,6 +322,7 @@ class Restore(Host):
 
     def undo_convert(self, transaction: Transaction, reason: str) -> None:
         self._stop_migrating(transaction.candidate)
+        self.storage.remove(_environment_beside(self.layout, _restoring_of(transaction).generation))
 
     # behind the closed door
 
@@ -276,7 +339,8 @@ class Restore(Host):
                         "process, then restore again."
                     )
         tree = self.layout.generation(restoring.generation)
-        files = self._carry(restoring, application, tree, running=False)
+        with self._disk("completed"):
+            files = self._carry(restoring, application, tree, running=False)
         self.storage.sync_tree(tree)
         return f"{files} files"
 
@@ -286,15 +350,28 @@ class Restore(Host):
     def do_swap(self, transaction: Transaction) -> str:
         restoring = _restoring_of(transaction)
         self.take_data(f"restore of {restoring.generation}")
+        if not self.layout.generation(restoring.generation).is_dir():
+            raise BackstayError(f"The generation {restoring.generation} is gone: restore a point instead.")
         for database in restored_servers(restoring, self.application()):
             server = self._server(database)
-            exchange(server, server.database, aside(server.database, restoring.generation), restoring.before)
+            fresh = aside(server.database, restoring.generation)
+            if not {fresh, aside(server.database, restoring.before)} & set(server.databases()):
+                raise BackstayError(
+                    f"The database {fresh} is gone from its server, so {restoring.generation} is not whole: restore a "
+                    "point instead."
+                )
+            exchange(server, server.database, fresh, restoring.before)
         generations.switch(self.layout, self.storage, restoring.generation)
         return f"{restoring.before} to {restoring.generation}"
 
     def undo_swap(self, transaction: Transaction, reason: str) -> None:
-        """Nobody wrote to the next generation: the door was closed."""
+        """Nobody wrote to the next generation: the door was closed. Once it is written that the one before is live
+        again, it may serve, and is left alone."""
         restoring = _restoring_of(transaction)
+        if any((record.step, record.state) == ("swap", "undone") for record in self.journal.read()):
+            return
+        # A backup that began after the transaction died would see two generations; but the door waits for no upload.
+        self.data_lock.take(wait_seconds=_BACK_SECONDS, what=f"return to {restoring.before}")
         self.systemd.stop(self.systemd.units_of(self.layout.name))
         for database in restored_servers(restoring, self.application()):
             server = self._server(database)
@@ -307,17 +384,17 @@ class Restore(Host):
         application = self.application()
         policy = _policy(application)
         expected = {answer.name: answer.answer for answer in self._manifest(restoring).canaries}
+        asked = 0
         differs = []
-        for canary in policy.canaries:
-            database = next(each for each in application.databases if each.name == canary.database)
-            if not restores_database(restoring, database.name):
-                continue
-            answer = self._answer(database, canary.query, restoring)
-            if answer != expected.get(canary.name, answer):
-                differs.append(canary.name)
+        for database in restored_databases(restoring, application):
+            queries = {each.name: each.query for each in policy.canaries if each.database == database.name}
+            for name, answer in self._answers(database, queries, restoring).items():
+                asked += 1
+                if answer != expected.get(name, answer):
+                    differs.append(name)
         if differs:
             self.say(f"after its migrations the copy answers {', '.join(differs)} differently than when it was made")
-        return f"{len(policy.canaries)} answers"
+        return f"{asked} answers"
 
     def undo_ask(self, transaction: Transaction, reason: str) -> None:
         """Asking changed nothing."""
@@ -364,18 +441,22 @@ class Restore(Host):
             )
         return f"generation {restoring.generation} is live; {restoring.before} stays beside it"
 
-    def prune_generations(self) -> int:
-        """Remove generations beyond those that are kept, with the databases that belong to them."""
+    def prune_generations(self, transaction: Transaction) -> int:
+        """Remove generations beyond those that are kept, with the databases that belong to them. The one from before
+        this restore stays in any case: `--undo` goes there."""
         application = self.application()
         policy = application.backup
         if policy is None:
             return 0
-        gone = generations.prune(self.layout, self.storage, policy.keep_generations)
-        for database in application.databases:
-            if database.engine == "postgresql":
-                server = self._server(database)
-                for name in gone:
+        needed = frozenset({_restoring_of(transaction).before})
+        gone = generations.doomed(self.layout, policy.keep_generations, needed=needed)
+        for name in gone:
+            for database in application.databases:
+                if database.engine == "postgresql":
+                    server = self._server(database)
                     server.drop(aside(server.database, name))
+            generations.remove(self.layout, self.storage, name)
+        generations.tidy(self.layout, self.storage)
         return len(gone)
 
     # what they need
@@ -411,12 +492,30 @@ class Restore(Host):
             raise InputError(f"The application's file names no repository {restoring.repository!r} any more: add it.")
         return found[restoring.repository]
 
-    def _manifest(self, restoring: Restoring) -> Manifest:
+    def known_manifest(self, run: str) -> Manifest | None:
+        """The manifest of a run as this host keeps it."""
         from ._manifest import from_bytes
 
-        local = self.storage.read(self.layout.backup_run(restoring.point) / MANIFEST)
-        content = local or self._repository(restoring).read(restoring.manifest_snapshot, f"/{MANIFEST}")
-        return from_bytes(content, origin=f"the manifest of {restoring.point}")
+        content = self.storage.read(self.layout.backup_run(run) / MANIFEST)
+        return None if content is None else from_bytes(content, origin=f"the manifest of {run}")
+
+    def _manifest(self, restoring: Restoring, sha256: str = "") -> Manifest:
+        """The manifest, of which `sha256` was proven. It is kept: behind the closed door no repository is asked."""
+        from ._manifest import digest, from_bytes
+
+        known = self._read_manifest
+        if known is not None and known.run == restoring.point:
+            return known
+        content = self.storage.read(self.layout.backup_run(restoring.point) / MANIFEST)
+        if content is None or (sha256 and digest(content) != sha256):
+            content = self._repository(restoring).read(restoring.manifest_snapshot, f"/{MANIFEST}")
+        if sha256 and digest(content) != sha256:
+            raise GateRefused(
+                f"The manifest of {restoring.point} in {restoring.repository} is not the one that was proven a moment "
+                "ago: look at who writes to that repository; nothing was changed."
+            )
+        self._read_manifest = from_bytes(content, origin=f"the manifest of {restoring.point}")
+        return self._read_manifest
 
     def _manifest_keys(self) -> tuple[str, ...]:
         path = self.layout.backup_key.with_name(f"{self.layout.backup_key.name}.pub")
@@ -428,15 +527,32 @@ class Restore(Host):
     def _server(self, database: Database) -> Server:
         from ._postgresql import Server
 
-        environment = self._environment_of(str(self.live()))
+        environment = self.environment_of(str(self.live()))
         return Server.of(database, environment, self.layout.name, runner=self.runner)
 
-    def _answer(self, database: Database, query: str, restoring: Restoring) -> str:
-        if database.path is not None:
-            from . import _sqlite_copy
+    def _answers(self, database: Database, queries: Mapping[str, str], restoring: Restoring) -> Mapping[str, str]:
+        """What the database answers where it now is; of queries by name."""
+        if not queries:
+            return {}
+        if database.path is None:
+            server = self._server(database)
+            return {name: server.answer(query) for name, query in queries.items()}
+        from ._sqlite_live import ask
 
-            return _sqlite_copy.answer(self.layout.generation(restoring.generation) / database.path, query)
-        return self._server(database).answer(query)
+        path = self.layout.generation(restoring.generation) / database.path
+        told = ask(path, account=self.account(), queries=queries, runner=self.runner)
+        if told.problem:
+            raise BackstayError(
+                f"The canaries of the database {database.name} were not answered ({told.problem}): look at it, or "
+                "choose another point."
+            )
+        return told.answers
+
+    def account(self) -> Account:
+        """The application's user."""
+        from ._sqlite_copy import Account
+
+        return Account.of(self.layout.name)
 
     def _load_databases(self, restoring: Restoring, application: Application, partial: Path) -> None:
         """Load the dumps beside the live databases, each into a new database that bears the generation's name."""
@@ -456,7 +572,7 @@ class _Beside:
 
     def __init__(self, host: Restore, restoring: Restoring, application: Application, release: str) -> None:
         self._host, self._restoring, self._application, self._release = host, restoring, application, release
-        self._file: Path | None = None
+        self._file = _environment_beside(host.layout, restoring.generation)
 
     def __enter__(self) -> tuple[str, ...]:
         layout = self._host.layout
@@ -469,17 +585,17 @@ class _Beside:
         if urls:
             from ._environment import environment_file
 
-            with tempfile.NamedTemporaryFile(
-                "w", dir=layout.control_socket.parent, prefix=f"{layout.name}.", suffix=".environment", delete=False
-            ) as file:
-                self._file = Path(file.name)
-                file.write(environment_file(urls))
+            self._host.storage.write(self._file, environment_file(urls).encode(), mode=0o600)
             found.append(f"--property=EnvironmentFile={self._file}")
         return tuple(found)
 
     def __exit__(self, *_unused: object) -> None:
-        if self._file is not None:
-            self._file.unlink(missing_ok=True)
+        self._host.storage.remove(self._file)
+
+
+def _environment_beside(layout: Layout, generation: str) -> Path:
+    """In memory, and root's: it names the databases of the next generation, with their passwords."""
+    return layout.control_socket.with_name(f"{layout.name}.{generation}.environment")
 
 
 # pure
@@ -505,21 +621,24 @@ def checked_parts(only: tuple[str, ...], application: Application) -> tuple[str,
 
     Raises InputError for what the application does not have.
     """
+    found = []
     for part in only:
         kind, _colon, name = part.partition(":")
         if kind == "database":
             known = [database.name for database in application.databases]
             if name not in known:
                 raise InputError(f"There is no database {name!r} here; there is: {', '.join(known) or 'none'}.")
+            found.append(f"database:{name}")
         elif kind == "media":
             if application.media is None:
                 raise InputError(f"{application.name} has no media: restore a database, or everything.")
             path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts:
+            if path.is_absolute() or ".." in path.parts or not name.isprintable():
                 raise InputError(f"{name!r} is no path below the media: write one such as media:photographs/2026.")
+            found.append(f"media:{path if path.parts else ''}")
         else:
             raise InputError(f"{part!r} cannot be restored alone: write database:<name> or media:<path>.")
-    return tuple(str(part) for part in only)
+    return tuple(dict.fromkeys(found))
 
 
 def restores_database(restoring: Restoring, name: str) -> bool:
@@ -535,19 +654,39 @@ def restored_servers(restoring: Restoring, application: Application) -> tuple[Da
 
 
 def _media_paths(restoring: Restoring) -> tuple[PurePosixPath, ...]:
-    """What of the media is restored, relative to them; `.` is all."""
+    """What of the media is restored, relative to them; `.` is all. None of them lies in another."""
     if not restoring.only:
         return (PurePosixPath(),)
-    return tuple(PurePosixPath(part.partition(":")[2]) for part in restoring.only if part.startswith("media:"))
+    asked = [PurePosixPath(part.partition(":")[2]) for part in restoring.only if part.startswith("media:")]
+    return tuple(path for path in asked if not any(path != each and path.is_relative_to(each) for each in asked))
 
 
-def kept_media(restoring: Restoring, application: Application) -> Any:
-    """Which media stay as the point has them when the rest is carried over; None when nothing is carried over."""
+def kept_media(restoring: Restoring, application: Application) -> tuple[PurePosixPath, ...] | None:
+    """Which paths of a generation stay as the point has them when the other media are carried over; None when nothing
+    is carried over."""
     paths = _media_paths(restoring)
     if PurePosixPath() in paths:
         return None
-    restored = [PurePosixPath(str(application.media)) / path for path in paths]
-    return lambda path: any(path == each or path.is_relative_to(each) for each in restored)
+    return tuple(PurePosixPath(str(application.media)) / path for path in paths)
+
+
+def missing_media(part: Manifest, restoring: Restoring) -> PurePosixPath | None:
+    """A path that is to be restored alone and of which the point holds nothing. `part` is that part of its manifest."""
+    for path in _media_paths(restoring):
+        if path.parts and not any(PurePosixPath(name).is_relative_to(path) for name in part.media):
+            return path
+    return None
+
+
+def looked_at(restoring: Restoring, application: Application) -> Application:
+    """The application as far as what was fetched can be compared with it: what is not restored is not missing there,
+    and the files that a database names are all there only where all media are restored."""
+    if not restoring.only:
+        return application
+    found = replace(application, databases=restored_databases(restoring, application))
+    if found.backup is not None and PurePosixPath() not in _media_paths(restoring):
+        found = replace(found, backup=replace(found.backup, files=()))
+    return found
 
 
 def fetched_paths(restoring: Restoring, application: Application) -> tuple[str, ...]:
@@ -592,7 +731,7 @@ def part_of(manifest: Manifest, restoring: Restoring, application: Application) 
     }
     return replace(
         manifest,
-        databases=tuple(facts for facts in manifest.databases if facts.name in wanted),
+        databases={name: facts for name, facts in manifest.databases.items() if name in wanted},
         canaries=tuple(answer for answer in manifest.canaries if answer.database in wanted),
         media=media,
     )
@@ -617,4 +756,10 @@ def exchange(server: Any, live: str, fresh: str, before: str) -> None:
         return  # it is live already
     if live in present and kept not in present:
         server.rename(live, kept)
+        present = server.databases()
+    if live in present:
+        raise BackstayError(
+            f"The server has {live}, {fresh} and {kept} at once, and nobody can tell which of them was live: rename or "
+            "drop the one that is not needed, then run `backstay recover`."
+        )
     server.rename(fresh, live)

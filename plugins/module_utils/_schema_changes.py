@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import _restore_point
 from ._errors import BackstayError, GateRefused
-from ._host import Host
+from ._host import DATA_SECONDS, Host
 from ._migrations import judge
 from ._releases import way_back
 from ._room import mib
@@ -47,6 +47,38 @@ class SchemaChanges(Host):
     def undo_judge(self, transaction: Transaction, reason: str) -> None:
         """Judging changed nothing."""
 
+    def do_backup(self, transaction: Transaction) -> str:
+        """The release names the restore point that was made before it. Raises GateRefused where none could be made."""
+        policy = self.application().backup
+        if policy is None or not policy.before_release:
+            return "not asked for"
+        if transaction.previous is None:
+            return "nothing is live: there is nothing to keep"
+        from ._backup import backup
+        from ._backup_source import source_of
+
+        try:
+            outcome = backup(source_of(self), wait_seconds=DATA_SECONDS)
+        except BackstayError as failed:
+            reason = transaction.request.override_backup
+            if reason:
+                self.say(f"{failed.message} The release goes on all the same: {reason}")
+                return "none could be made, overridden"
+            raise GateRefused(
+                f"No restore point could be made before {transaction.candidate}: {failed.message} "
+                f"{transaction.previous} still serves; mend it and release again, or say why it cannot wait with "
+                '-e override_backup="..." (--override-backup).',
+                lines=failed.lines,
+            ) from failed
+        for line in outcome.problems:
+            self.say(line)  # another repository has it
+        point = outcome.point
+        self.ledger.append("backed_up", transaction.candidate, point=point.run, point_at=point.at)
+        return f"{point.run} in {', '.join(sorted(point.repositories))}, {mib(point.size_bytes)}"
+
+    def undo_backup(self, transaction: Transaction, reason: str) -> None:
+        """A restore point harms nobody."""
+
     def do_migrate(self, transaction: Transaction) -> str:
         known = self.history().get(transaction.candidate)
         if known is not None and known.data.get("migrations_pending") == []:
@@ -58,6 +90,8 @@ class SchemaChanges(Host):
                 f"Migrations ended and {state.pending[0]} is still pending: see `journalctl -u "
                 f"{self._migration_unit(transaction.candidate)}`."
             )
+        if transaction.operation not in CLOSED:
+            self.data_lock.release()
         applied = [name for name, _seconds in state.seconds]
         self.ledger.append("migrated", transaction.candidate, migrations_applied=applied)
         return f"{len(applied)} applied: {', '.join(applied)}" if applied else "nothing to migrate"
@@ -91,7 +125,7 @@ class SchemaChanges(Host):
             identifier=transaction.id,
             release=previous,
             at=self.now(),
-            environment=self._environment_of(previous),
+            environment=self.environment_of(previous),
             runner=self.runner,
         )
         self.ledger.append("kept", transaction.candidate, restore_point=point.id, restore_point_at=point.at)
@@ -114,7 +148,7 @@ class SchemaChanges(Host):
             self.storage,
             self.application(transaction.previous),
             transaction.id,
-            environment=self._environment_of(transaction.previous),
+            environment=self.environment_of(transaction.previous),
             runner=self.runner,
         )
         self.say(f"the data are as they were at the restore point {transaction.id}")

@@ -218,6 +218,7 @@ class Conductor:
             "payload": transaction.payload,
             "live": self.engine.live(),
             "watch_seconds": self.engine.watch_seconds(transaction),
+            "message": self.engine.done_sentence(transaction),
             "notes": self.engine.notes(transaction.candidate),
             "steps": list(self.steps),
             "seconds": round(sum(step["seconds"] for step in self.steps), 3),

@@ -49,7 +49,7 @@ def describe(release: Release, live: str | None, warm: str | None) -> dict[str, 
         "reason": data.get("reason", "") if release.state in ("failed", "withdrawn") else "",
         "notes": data.get("notes", ""),
         "overridden": {
-            gate: data[f"override_{gate}"] for gate in ("promotion", "freeze") if data.get(f"override_{gate}")
+            gate: data[f"override_{gate}"] for gate in ("promotion", "freeze", "backup") if data.get(f"override_{gate}")
         },
         "verdict": (data.get("verdict") or {}).get("verdict", ""),
         "probes": data.get("probes"),

@@ -21,14 +21,25 @@ PHASES = ("prepare", "close", "flip", "watch", "confirm")
 # write, because there was none.
 OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     "release": {
-        "prepare": ("reserve", "stage", "environment", "configure", "publish", "judge", "migrate", "start", "gate"),
+        "prepare": (
+            "reserve",
+            "stage",
+            "environment",
+            "configure",
+            "publish",
+            "judge",
+            "backup",
+            "migrate",
+            "start",
+            "gate",
+        ),
         "close": (),
         "flip": ("flip", "verify", "handover"),
         "watch": ("watch",),
         "confirm": ("confirm", "settle", "prune"),
     },
     "maintenance": {
-        "prepare": ("reserve", "stage", "environment", "configure", "publish", "judge"),
+        "prepare": ("reserve", "stage", "environment", "configure", "publish", "judge", "backup"),
         "close": ("close", "halt", "snapshot"),
         "flip": ("migrate", "start", "gate", "flip", "verify", "handover"),
         "watch": (),
@@ -79,6 +90,7 @@ TITLES = {
     "configure": "write its configuration and units",
     "publish": "add its static files",
     "judge": "judge its migrations",
+    "backup": "back the data up",
     "close": "close the door: maintenance page",
     "halt": "let requests end, stop everything",
     "snapshot": "make a restore point",

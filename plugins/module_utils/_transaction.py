@@ -34,6 +34,7 @@ class Request:
     strategy: str = "live"  # or maintenance: the door is closed while the data change
     reverse: bool = False  # a rollback may close the door and reverse migrations
     override_freeze: str = ""  # why a release is made although releases are frozen
+    override_backup: str = ""  # why a release is made although no restore point could be made before it
     override_promotion: str = ""  # why a payload is released that was not proven live in the stage before
     point: str = ""  # a restore's point: latest, a run, a time, or release:<id>
     only: tuple[str, ...] = ()  # a restore of parts alone: database:<name>, media:<path>

@@ -47,6 +47,12 @@ options:
       - They are put beside the payload once the host has found that one of its allowed signers signed the attestation.
         Without it the host goes by what lies there already.
     type: dict
+  override_backup:
+    description:
+      - Why the release is made although no restore point can be made before it, where the application's file asks for
+        one (C(backup.before_release)). The reason goes into the ledger.
+    type: str
+    default: ""
   override_promotion:
     description:
       - Why a payload is released that was not proven live in the stage that C(releases.promoted_from) of the
@@ -202,6 +208,7 @@ def main() -> None:
             "payload": {"type": "str"},
             "proofs": {"type": "dict"},
             "override_promotion": {"type": "str", "default": ""},
+            "override_backup": {"type": "str", "default": ""},
             "again": {"type": "bool", "default": False},
             "keep_warm": {"type": "bool", "default": True},
             "strategy": {"type": "str", "choices": ["live", "maintenance"], "default": "live"},
@@ -218,7 +225,7 @@ def main() -> None:
     )
     options = module.params
     request = {"operation": "release", **{name: options[name] for name in _REQUEST}}
-    request.update({name: options[name] for name in ("run", "override_promotion") if options[name]})
+    request.update({name: options[name] for name in ("run", "override_promotion", "override_backup") if options[name]})
     deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
     if options["proofs"] and options["payload"] and options["state"] in ("prepared", "live"):
         try:

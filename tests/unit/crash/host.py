@@ -291,5 +291,5 @@ def play(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setattr(_artifact, "host_facts", lambda: FACTS)
     monkeypatch.setattr(_runtime, "pip_program", lambda: Path("pip"))
     monkeypatch.setattr(_host, "open_connections", lambda path: 0)
-    monkeypatch.setattr(_restore_point, "_opened_by", lambda path: [])
+    monkeypatch.setattr(_restore_point, "opened_by", lambda path: [])
     monkeypatch.setattr(os, "chown", lambda *_unused: None)

@@ -18,6 +18,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._errors import Backst
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
 from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, recover
 from ansible_collections.backstay.ops.plugins.module_utils._steps import (
+    CLOSED,
     OPERATIONS,
     PHASES,
     POINT_OF_NO_RETURN,
@@ -43,6 +44,7 @@ class Engine:
             directory / "journal.jsonl", directory / "journal.d", self.storage, lambda: f"t{next(clock)}"
         )
         self.operation = operation
+        self.data_lock = SimpleNamespace(release=lambda: None)
         self.done: set[str] = set()
         self.undone: list[str] = []
         self.fails: str | None = None
@@ -220,8 +222,14 @@ def test_a_hook_that_fails_after_the_point_of_no_return_is_only_told(tmp_path: P
 
 
 def test_behind_a_closed_door_nothing_opens_before_the_point_of_no_return() -> None:
-    for operation in ("maintenance", "reversal"):
+    kept_and_changed = {
+        "maintenance": ("snapshot", "migrate"),
+        "reversal": ("snapshot", "reverse"),
+        "restore": ("carry", "swap"),
+        "undo": ("halt", "swap"),
+    }
+    assert set(kept_and_changed) == set(CLOSED)
+    for operation, (kept, changed) in kept_and_changed.items():
         order = all_steps(operation)
-        changing = "migrate" if operation == "maintenance" else "reverse"
-        assert order.index("close") < order.index("halt") < order.index("snapshot") < order.index(changing)
+        assert order.index("close") < order.index("halt") <= order.index(kept) < order.index(changed)
         assert order.index(POINT_OF_NO_RETURN) < order.index("open") < order.index("settle")

@@ -31,6 +31,20 @@ def test_the_applications_files_say_what_is_secret(tmp_path: Path) -> None:
     assert make_secrets.wanted_by(tmp_path) == {"plain": [], "portal": ["SECRET_KEY"]}
 
 
+def test_a_repository_without_a_password_gets_one_and_what_else_opens_it_stays(tmp_path: Path) -> None:
+    (tmp_path / "applications").mkdir()
+    places = "{disk: {location: /srv/backup}, bucket: {location: 's3:https://s3/b/p'}}"
+    (tmp_path / "applications" / "portal.yml").write_text(f"backup: {{repositories: {places}}}\n")
+    (tmp_path / "applications" / "plain.yml").write_text("name: plain\n")
+    (tmp_path / "applications" / "none.yml").write_text("backup: null\n")
+    wanted = make_secrets.repositories_of(tmp_path)
+    assert wanted == {"portal": ["disk", "bucket"]}
+    present: dict[str, dict[str, dict[str, str]]] = {"portal": {"bucket": {"access_key_id": "given"}}}
+    assert make_secrets.without_password(wanted, present) == [("portal", "disk"), ("portal", "bucket")]
+    present["portal"] = {"disk": {"password": "kept"}, "bucket": {"password": "kept", "access_key_id": "given"}}
+    assert make_secrets.without_password(wanted, present) == []
+
+
 def test_an_inventory_gets_a_key_and_a_list_that_names_it_once(tmp_path: Path) -> None:
     assert make_secrets.make_signer(tmp_path) == ["signing_key", "allowed_signers"]
     key, signers = tmp_path / "signing_key", tmp_path / "allowed_signers"

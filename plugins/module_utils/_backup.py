@@ -1,0 +1,794 @@
+"""One backup: everything of an application, as it was at one moment, in every repository.
+
+    room, lock, begun       nothing is touched before there is room; a killed run is known by its `begun`
+    freeze, copy, freeze    media are linked before and after the databases are copied: a superset of what they name
+    store, hash             each repository gets the stage while its digests are made
+    manifest, sign, seal    only what is sealed counts
+    read back, retain       where that is cheap; what may go, goes
+
+A repository that fails leaves the others done. Whatever ends this early leaves the last good restore point as it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import socket
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ._attestation import SIGNATURE, sign
+from ._catalogue import Copy, Point, by_run, candidates, catalogue, last_known, points, sizes, stored_data
+from ._errors import BackstayError, GateRefused, InputError
+from ._layout import Layout
+from ._lock import holding
+from ._manifest import CanaryAnswer, DatabaseFacts, Manifest, MediaFile, digest, from_bytes, to_bytes
+from ._repository import Repository, RepositoryError, Snapshot, repositories_of
+from ._retention import keep, policy_of
+from ._room import mib
+from ._run import Runner, run
+from ._storage import Storage, canonical
+from ._version import VERSION
+
+if TYPE_CHECKING:
+    from ._application import Application
+    from ._backup_settings import BackupPolicy
+    from ._ledger import Entry, Ledger
+
+MANIFEST, SEAL = "manifest.json", "seal.json"
+MANIFEST_NAMESPACE, SEAL_NAMESPACE = "backstay-manifest", "backstay-seal"
+SEAL_FORMAT = 1
+PARTS = ("databases", "media", "configuration", "artifacts")
+SPARE_BYTES = 64 << 20
+CHEAP_SECONDS = 60.0  # a read-back that takes no longer is made after each run
+READ_BYTES_A_SECOND = 50 << 20  # what is assumed where nobody has measured
+LEFTOVER_AGE = timedelta(days=1)  # an unsealed snapshot that this host's catalogue does not know: another host's run?
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is backed up, and with what.
+
+    `release`, `version` and `payload` (SHA-256) are the live release's, "" where none is; `migrations` are those that
+    are applied; `environment` is its own, which names the servers' URLs. `needed` says by run who needs a restore
+    point, `payloads` which further payloads those need. `now` is UTC ISO 8601.
+    """
+
+    layout: Layout
+    application: Application
+    release: str
+    version: str
+    payload: str
+    migrations: tuple[str, ...]
+    environment: Mapping[str, str] = field(repr=False)
+    now: Callable[[], str]
+    runner: Runner = run
+    storage: Storage = field(default_factory=Storage)
+    say: Callable[[str], None] = lambda line: None
+    needed: Mapping[str, str] = field(default_factory=dict)
+    payloads: tuple[str, ...] = ()
+    host: str = field(default_factory=socket.gethostname)
+
+    @property
+    def policy(self) -> BackupPolicy:
+        """Raises InputError where the application declares no backup."""
+        if self.application.backup is None:
+            raise InputError(
+                f"{self.application.name} has no `backup` in its file: declare where restore points go, then run "
+                "playbooks/site.yml."
+            )
+        return self.application.backup
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to: the point, and a sentence for each thing that went wrong (`notes` did not go wrong)."""
+
+    point: Point
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.problems else 0
+
+
+class Collector(Protocol):
+    """Copies and counts what is to be stored; `HostCollector` is the one of a host."""
+
+    def freeze(self, stage: Path) -> tuple[str, ...]:
+        """Link the media into the stage, as they are now; sentences about what was left out."""
+
+    def copy(self, stage: Path) -> None:
+        """Copy every database into the stage."""
+
+    def databases(self, stage: Path) -> Mapping[str, DatabaseFacts]:
+        """What is in the copies."""
+
+    def media(self, stage: Path, known: Mapping[str, MediaFile]) -> Mapping[str, MediaFile]:
+        """The digests of the linked media; of what `known` has with the same size and time they need not be made."""
+
+    def answers(self, stage: Path) -> tuple[tuple[CanaryAnswer, ...], Mapping[str, str | None]]:
+        """The canaries' answers, and the time of the newest row of each database, from the copies."""
+
+
+# the run
+
+
+def backup(
+    source: Source,
+    *,
+    repositories: Mapping[str, Repository] | None = None,
+    collector: Collector | None = None,
+    accept_shrink: bool = False,
+    wait_seconds: float = 0.0,
+) -> Outcome:
+    """Make a restore point in every repository of the application.
+
+    Raises InputError and GateRefused before anything is touched, Busy when somebody else holds the data, BackstayError
+    when nothing could be stored anywhere. What failed in one repository alone is among the outcome's problems.
+    """
+    policy = source.policy
+    layout = source.layout
+    found = repositories or repositories_of(
+        layout, policy.repositories, source.storage, runner=source.runner, seconds=policy.seconds
+    )
+    source.storage.make_directory(layout.state, mode=0o700)
+    with holding(layout.data_lock, "backup", wait_seconds=wait_seconds):
+        from ._host_collector import HostCollector
+
+        running = _Run(source, found, collector or HostCollector(source))
+        return running.go(accept_shrink)
+
+
+def _run_id(now: str) -> str:
+    at = datetime.fromisoformat(now).astimezone(UTC)
+    return f"{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03d}-{os.getpid()}"
+
+
+class _Run:
+    """One backup while it is made. The data lock is held."""
+
+    def __init__(self, source: Source, repositories: Mapping[str, Repository], collector: Collector) -> None:
+        self.source = source
+        self.layout = source.layout
+        self.storage = source.storage
+        self.repositories = dict(repositories)
+        self.collector = collector
+        self.chain: Ledger = catalogue(self.layout, self.storage, source.now)
+        self.stage = self.layout.backup_stage
+        self.began = source.now()
+        self.run = _run_id(self.began)
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.lost: dict[str, str] = {}  # repository: why
+        self.listed: dict[str, tuple[Snapshot, ...]] = {}
+        self.identities: dict[str, str] = {}
+
+    def go(self, accept_shrink: bool) -> Outcome:
+        self.sweep()
+        earlier = points(self.layout, self.storage)
+        previous = next((point for point in reversed(earlier) if point.manifest and point.repositories), None)
+        known = self.manifest_of(previous)
+        self.check_sources(known)
+        self.check_room(known)
+        begun = {"release": self.source.release, "version": self.source.version, "at": self.began}
+        self.chain.append("begun", self.run, repositories=sorted(self.repositories), **begun)
+        try:
+            manifest, stored = self.make(known, previous)
+        except BaseException as failed:
+            reason = failed.message if isinstance(failed, BackstayError) else type(failed).__name__
+            self.chain.append("failed", self.run, reason=reason)
+            raise
+        finally:
+            self.storage.remove_tree(self.stage)
+        if accept_shrink:
+            self.chain.append("accepted", self.run)
+        self.read_back(manifest, stored)
+        self.retain(stored)
+        point = next(point for point in points(self.layout, self.storage) if point.run == self.run)
+        return Outcome(point, tuple(self.problems), tuple(self.notes))
+
+    # before anything is touched
+
+    def sweep(self) -> None:
+        """What a killed run left: its stage goes, and the catalogue tells that it failed."""
+        self.storage.remove_tree(self.stage)
+        if self.layout.generations.is_dir():
+            self.storage.tidy(self.layout.generations, lambda name: name == self.stage.name)
+        for point in points(self.layout, self.storage):
+            if not point.repositories and not point.failed and not point.expired and not point.failed_in:
+                self.chain.append("failed", point.run, reason="it ended without a word: killed, or the host went down")
+
+    def manifest_of(self, point: Point | None) -> Manifest | None:
+        """The manifest of a point, as it is kept outside of the repositories."""
+        if point is None:
+            return None
+        content = self.storage.read(self.layout.backup_run(point.run) / MANIFEST)
+        if content is None or digest(content) != point.manifest:
+            self.notes.append(
+                f"The manifest of {point.run} on this host is missing or altered: all media are read anew."
+            )
+            return None
+        return from_bytes(content, origin=f"the manifest of {point.run} on this host")
+
+    def check_sources(self, known: Manifest | None) -> None:
+        """Raises BackstayError for data that are not there. An empty mount must never become an empty backup."""
+        application = self.source.application
+        for database in application.databases:
+            if database.path is not None:
+                self._check_file(self.layout.data / database.path, f"The database {database.name}")
+        if application.media is None:
+            return
+        media = self.layout.data / application.media
+        if not media.is_dir():
+            raise BackstayError(f"The media directory {media} is missing, so nothing was backed up: is it mounted?")
+        if known is not None and known.media and not any(_walk_files(media)):
+            raise BackstayError(
+                f"The media directory {media} is empty and {len(known.media)} files were in the restore point "
+                f"{known.run}, so nothing was backed up: is it mounted? If all were deleted on purpose, put one file "
+                "there and run it again."
+            )
+
+    def _check_file(self, path: Path, what: str) -> None:
+        try:
+            mode = path.lstat().st_mode
+        except OSError as missing:
+            raise BackstayError(
+                f"{what} ({path}) is missing, so nothing was backed up: look at the data directory before anything "
+                "else."
+            ) from missing
+        if not stat.S_ISREG(mode):
+            raise BackstayError(
+                f"{what} ({path}) is no regular file, so nothing was backed up: look at who put it there."
+            )
+
+    def check_room(self, known: Manifest | None) -> None:
+        """Raises GateRefused, with numbers, where the stage or every local repository has no room."""
+        databases = self._database_bytes(known)
+        stage = _existing(self.stage)
+        needed, free = databases + SPARE_BYTES, shutil.disk_usage(stage).free
+        if free < needed:
+            raise GateRefused(
+                f"The backup needs {mib(needed)} on the disk of {self.layout.generations} for copies of the databases, "
+                f"and {mib(free)} are free: free some, then run it again; nothing was touched."
+            )
+        media = self._new_media_bytes(known)
+        for name, repository in list(self.repositories.items()):
+            if repository.settings.kind != "local":
+                continue
+            place = _existing(Path(repository.settings.location))
+            needed, free = databases + media + SPARE_BYTES, shutil.disk_usage(place).free
+            if free < needed:
+                self._lose(
+                    name,
+                    f"The repository {name} ({repository.settings.location}) may need {mib(needed)} and {mib(free)} "
+                    "are free: make room there, or keep fewer restore points, then run the backup again.",
+                )
+        if self.repositories and set(self.lost) == set(self.repositories):
+            raise GateRefused(next(iter(self.lost.values())))
+
+    def _database_bytes(self, known: Manifest | None) -> int:
+        """What the copies may take: each SQLite file with its write-ahead log; a server's as the last time."""
+        total = 0
+        for database in self.source.application.databases:
+            if database.path is not None:
+                for ending in ("", "-wal"):
+                    path = self.layout.data / f"{database.path}{ending}"
+                    total += path.lstat().st_size if os.path.lexists(path) else 0
+            elif known is not None and database.name in known.databases:
+                total += known.databases[database.name].size_bytes
+        return total
+
+    def _new_media_bytes(self, known: Manifest | None) -> int:
+        media = self.source.application.media
+        if media is None:
+            return 0
+        total = sum(size for _path, size in _walk_files(self.layout.data / media))
+        return max(0, total - sum(file.size_bytes for file in known.media.values())) if known else total
+
+    # making it
+
+    def make(self, known: Manifest | None, previous: Point | None) -> tuple[bytes, dict[str, Copy]]:
+        """Everything up to the seals: the manifest, and the copies by repository."""
+        self.prepare_repositories()
+        self.storage.make_directory(self.stage, mode=0o700)
+        for part in PARTS:
+            (self.stage / part).mkdir(mode=0o700)
+        say = self.source.say
+        say("freeze: media are linked, databases copied")
+        self.notes += self.collector.freeze(self.stage)
+        self.collector.copy(self.stage)
+        self.notes += [note for note in self.collector.freeze(self.stage) if note not in self.notes]
+        configuration = self.copy_configuration()
+        artifacts = self.link_artifacts()
+        ended = self.source.now()
+        say("store and hash")
+        data, databases, media, answers = self.store_and_hash(known)
+        manifest = Manifest(
+            run=self.run,
+            application=self.layout.name,
+            host=self.source.host,
+            release=self.source.release,
+            version=self.source.version,
+            payload=self.source.payload,
+            migrations=self.source.migrations,
+            began=self.began,
+            ended=ended,
+            tools=self.tools(),
+            databases=databases,
+            media=media,
+            configuration=configuration,
+            artifacts=artifacts,
+            canaries=answers[0],
+            newest=answers[1],
+            previous=previous.manifest if previous else None,
+        )
+        content = to_bytes(manifest)
+        self.write_manifest(manifest, content)
+        copies = self.seal(content, data)
+        if not copies:
+            raise BackstayError(
+                f"The backup reached no repository: {next(iter(self.lost.values()), 'none is declared')}",
+                lines=tuple(self.lost.values()),
+            )
+        return content, copies
+
+    def prepare_repositories(self) -> None:
+        """Open each; make those that never were. One that is lost is left out from here on."""
+        entries = self.chain.read()
+        known = points(self.layout, self.storage)
+        for name, repository in self.repositories.items():
+            if name in self.lost:
+                continue
+            try:
+                if repository.initialize(expected=self._expected(name, repository, known, entries)):
+                    self.source.say(f"{name}: a new repository was made")
+                self.identities[name] = repository.identity() or ""
+                self.listed[name] = repository.snapshots(damaged=self.problems.append)
+            except BackstayError as failed:
+                self._lose(name, failed.message)
+
+    def _expected(
+        self, name: str, repository: Repository, known: Sequence[Point], entries: Sequence[Entry]
+    ) -> str | None:
+        """The id that a repository must have: what was written to at this very location before."""
+        for entry in reversed(entries):
+            if entry.event == "stored" and entry.data.get("repository") == name:
+                if entry.data.get("location") not in (None, repository.settings.location):
+                    return None  # moved: the next one may be another
+                return last_known(known, name, entries)
+        return None
+
+    def _lose(self, name: str, reason: str) -> None:
+        self.lost[name] = reason
+        self.problems.append(reason)
+        self.source.say(f"{name}: {reason}")
+
+    def copy_configuration(self) -> dict[str, MediaFile]:
+        """What a bare host needs: the declared application, its secrets, who may sign, the ledger, the certificate."""
+        layout, target = self.layout, self.stage / "configuration"
+        wanted = {
+            "application.json": layout.application_file,
+            "secrets.json": layout.secrets_file,
+            "backup.json": layout.backup_secrets,
+            "allowed_signers": layout.allowed_signers,
+            "ledger.jsonl": layout.ledger,
+            "ledger.head": layout.ledger.with_suffix(".head"),
+            "certificates/bundle.pem": layout.root / "etc" / "backstay-tls" / layout.name / "bundle.pem",
+        }
+        releases = layout.configuration / "releases"
+        for path in sorted(releases.rglob("*")) if releases.is_dir() else ():
+            if path.is_file() and not path.is_symlink():
+                wanted[f"releases/{path.relative_to(releases)}"] = path
+        found = {}
+        for name, path in wanted.items():
+            content = self.storage.read(path)
+            if content is not None:
+                self.storage.make_directory((target / name).parent, mode=0o700)
+                self.storage.write(target / name, content, mode=0o600)
+                status = (target / name).lstat()
+                found[name] = MediaFile(len(content), hashlib.sha256(content).hexdigest(), status.st_mtime_ns)
+        return found
+
+    def link_artifacts(self) -> dict[str, MediaFile]:
+        """The payload of the live release and of those that kept restore points need, with what vouches for them."""
+        found = {}
+        for payload in dict.fromkeys((self.source.payload, *self.source.payloads)):
+            if not payload:
+                continue
+            tar = self.layout.payload(payload)
+            if not tar.is_file():
+                self.problems.append(
+                    f"The payload {payload[:12]}… is missing ({tar}), so this restore point alone cannot bring its "
+                    "release back: release it again, which puts the payload there."
+                )
+                continue
+            for path in sorted(self.layout.artifacts.glob(f"{payload}.*")):
+                target = self.stage / "artifacts" / path.name
+                try:
+                    os.link(path, target, follow_symlinks=False)
+                except OSError:  # another file system
+                    shutil.copy2(path, target, follow_symlinks=False)
+                with target.open("rb") as file:
+                    found[path.name] = MediaFile(
+                        target.stat().st_size,
+                        hashlib.file_digest(file, "sha256").hexdigest(),
+                        target.stat().st_mtime_ns,
+                    )
+        return found
+
+    def store_and_hash(
+        self, known: Manifest | None
+    ) -> tuple[
+        dict[str, Snapshot],
+        Mapping[str, DatabaseFacts],
+        Mapping[str, MediaFile],
+        tuple[tuple[CanaryAnswer, ...], Mapping[str, str | None]],
+    ]:
+        """Store to each repository while digests are made. A file that was changed in place meanwhile is copied, so
+        that nobody can change it any more, and everything is stored once more."""
+        earlier = dict(known.media) if known else {}
+        with ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash") as pool:
+            databases = pool.submit(self.collector.databases, self.stage)
+            for attempt in (1, 2):
+                before = _states(self.stage / "media")
+                hashing = pool.submit(self.collector.media, self.stage, earlier)
+                data = self.store()
+                media = hashing.result()
+                changed = [path for path, state in _states(self.stage / "media").items() if before.get(path) != state]
+                if not changed:
+                    break
+                if attempt == 2:
+                    raise BackstayError(
+                        f"The media file {changed[0]} changed twice while it was backed up, though it is a copy: look "
+                        f"at who writes to {self.stage}."
+                    )
+                self.notes.append(
+                    f"{len(changed)} media files were changed in place meanwhile and are stored as copies."
+                )
+                for path in changed:
+                    _separate(self.stage / "media" / path)
+                earlier = {path: file for path, file in media.items() if path not in changed}
+            facts = databases.result()
+            answers = self.collector.answers(self.stage)
+        return data, facts, media, answers
+
+    def store(self) -> dict[str, Snapshot]:
+        found: dict[str, Snapshot] = {}
+        for name, repository in self.repositories.items():
+            if name in self.lost:
+                continue
+            last = next((each for each in reversed(self.listed[name]) if each.part == "data"), None)
+            began = time.monotonic()
+            try:
+                found[name] = repository.store(
+                    self.stage, PARTS, (f"run={self.run}", "part=data"), parent=last.id if last else None
+                )
+            except RepositoryError as failed:
+                self._lose(name, failed.message)
+            else:
+                seconds = time.monotonic() - began
+                self.source.say(f"{name}: {mib(found[name].added_bytes)} added in {seconds:.1f} s")
+        return found
+
+    def tools(self) -> dict[str, str]:
+        import platform
+        import sqlite3
+
+        done = self.source.runner(["restic", "version"], check=False)
+        return {
+            "backstay": VERSION,
+            "python": platform.python_version(),
+            "sqlite": sqlite3.sqlite_version,
+            "restic": done.stdout.split(" compiled", maxsplit=1)[0].removeprefix("restic ").strip() or "unknown",
+        }
+
+    def write_manifest(self, manifest: Manifest, content: bytes) -> None:
+        """Signed and on the disk, outside of the repositories, before any seal names it."""
+        directory = self.layout.backup_run(self.run)
+        self.storage.make_directory(directory, mode=0o700)
+        self.storage.write(directory / MANIFEST, content, mode=0o600)
+        self._sign(directory / MANIFEST, MANIFEST_NAMESPACE)
+        size, rows = sizes(manifest)
+        self.chain.append(
+            "made",
+            self.run,
+            at=self.began,
+            release=manifest.release,
+            version=manifest.version,
+            payload=manifest.payload,
+            manifest=digest(content),
+            rows=rows,
+            size_bytes=size,
+        )
+
+    def _sign(self, path: Path, namespace: str) -> None:
+        signature = sign(path, self.layout.backup_key, namespace, runner=self.source.runner)
+        signature.chmod(0o600)
+        self.storage.sync(signature)
+
+    def seal(self, content: bytes, data: Mapping[str, Snapshot]) -> dict[str, Copy]:
+        """Bind manifest and data together in each repository: from here on the point counts there."""
+        directory = self.layout.backup_run(self.run)
+        found = {}
+        for name, snapshot in data.items():
+            repository = self.repositories[name]
+            try:
+                seal = directory / f"{name}.{SEAL}"
+                self.storage.write(seal, canonical(self._seal(name, snapshot, content)) + b"\n", mode=0o600)
+                self._sign(seal, SEAL_NAMESPACE)
+                staged = self.stage / "manifest"
+                self.storage.remove_tree(staged)
+                staged.mkdir(mode=0o700)
+                files = {MANIFEST: directory / MANIFEST, SEAL: seal}
+                for target, path in files.items():
+                    for ending in ("", SIGNATURE):
+                        self.storage.write(
+                            staged / (target + ending), path.with_name(path.name + ending).read_bytes(), mode=0o600
+                        )
+                names = tuple(name + ending for name in files for ending in ("", SIGNATURE))
+                sealed = repository.store(staged, names, (f"run={self.run}", "part=manifest"))
+            except RepositoryError as failed:
+                self._lose(name, failed.message)
+                continue
+            found[name] = Copy(
+                name, self.identities[name], snapshot.id, snapshot.tree, sealed.id, stored_at=self.source.now()
+            )
+            location = repository.settings.location
+            self.chain.append("stored", self.run, **stored_data(found[name]), location=location)
+        for name, reason in self.lost.items():
+            self.chain.append("failed", self.run, repository=name, reason=reason)
+        return found
+
+    def _seal(self, name: str, snapshot: Snapshot, content: bytes) -> dict[str, Any]:
+        """`previous` is the manifest before this one in this very repository, which one may have missed a run."""
+        before = [point.manifest for point in points(self.layout, self.storage) if name in point.repositories]
+        return {
+            "format": SEAL_FORMAT,
+            "run": self.run,
+            "repository": self.identities[name],
+            "snapshot": snapshot.id,
+            "tree": snapshot.tree,
+            "manifest": digest(content),
+            "previous": before[-1] if before else None,
+        }
+
+    # afterwards
+
+    def read_back(self, manifest: bytes, stored: Mapping[str, Copy]) -> None:
+        """Level 3 where it is asked for, or takes no longer than a minute."""
+        entries = self.chain.read()
+        for name in stored:
+            repository = self.repositories[name]
+            try:
+                if repository.settings.read_back or self._cheap(name, repository, entries):
+                    self._prove(name, repository)
+            except BackstayError as failed:
+                self.problems.append(f"The restore point {self.run} is stored and was not read back: {failed.message}")
+
+    def _cheap(self, name: str, repository: Repository, entries: Sequence[Entry]) -> bool:
+        if repository.settings.kind != "local":
+            return False
+        rate = float(READ_BYTES_A_SECOND)
+        for entry in entries:
+            if entry.event == "read_back" and entry.data.get("repository") == name:
+                rate = max(1.0, entry.data["size_bytes"] / max(0.001, entry.data["seconds"]))
+        return repository.size_bytes() / rate < CHEAP_SECONDS
+
+    def _prove(self, name: str, repository: Repository) -> None:
+        from ._evidence import record
+        from ._evidence import tools as versions
+        from ._proof import chain_of, prove
+
+        began = time.monotonic()
+        proof = prove(
+            self.run,
+            repository,
+            3,
+            layout=self.layout,
+            application=self.source.application,
+            sandbox=_NoSandbox(),
+            public_keys=((self.layout.backup_key.with_name(f"{self.layout.backup_key.name}.pub")).read_text(),),
+            chain=chain_of(self.layout, self.storage, name),
+            read_back="repository",
+            runner=self.source.runner,
+        )
+        record(
+            self.layout,
+            self.storage,
+            proof,
+            host=self.source.host,
+            by="backup",
+            versions=versions(self.tools()["restic"]),
+            now=self.source.now,
+        )
+        seconds = time.monotonic() - began
+        self.chain.append(
+            "read_back", self.run, repository=name, size_bytes=repository.size_bytes(), seconds=round(seconds, 3)
+        )
+        if not proof.ok:
+            self.problems.append(proof.sentence)
+        self.source.say(f"{name}: read back in {seconds:.1f} s")
+
+    def retain(self, stored: Mapping[str, Copy]) -> None:
+        """What may go, goes: in the repositories that have the new point. Trouble with that harms no backup."""
+        for name in stored:
+            try:
+                self.notes += retain(self.source, self.repositories[name], chain=self.chain)
+            except BackstayError as failed:
+                self.problems.append(f"The restore point {self.run} is good, and nothing expired: {failed.message}")
+
+
+class _NoSandbox:
+    """Reading back restores nothing, so nothing is looked at inside."""
+
+    def inside(self, scratch: Any) -> Path:
+        raise BackstayError("Reading back needs no sandbox; this is a defect: report it.")
+
+    def run(self, scratch: Any, task: Any) -> Any:
+        raise BackstayError("Reading back needs no sandbox; this is a defect: report it.")
+
+    def stop(self, name: str) -> None:
+        """Nothing runs."""
+
+
+# retention
+
+
+def retain(source: Source, repository: Repository, *, chain: Ledger | None = None) -> tuple[str, ...]:
+    """Let go of what the policy no longer keeps in one repository, and of what unfinished runs left there; notes for
+    people. The data lock is held.
+
+    A store that refuses to delete is a note. Raises RepositoryError for other trouble.
+    """
+    layout, name = source.layout, repository.name
+    events = chain or catalogue(layout, source.storage, source.now)
+    pruning = repository.for_pruning()
+    if pruning is None:
+        return (f"{name}: nothing expires from here, it is append-only and has no credentials for pruning.",)
+    found = points(layout, source.storage)
+    parts = by_run(pruning.snapshots(damaged=lambda sentence: None))
+    _reconcile(events, found, name, parts)
+    found = points(layout, source.storage)
+    policy = source.policy
+    decision = keep(
+        candidates(found, name, source.needed),
+        policy_of(policy, name),
+        source.now(),
+        shrink_ratio=policy.shrink_ratio,
+    )
+    notes = []
+    if decision.held_back:
+        notes.append(f"{name}: {decision.held_back}")
+        if _last_kept_back(events.read(), name) != decision.held_back:
+            events.append("kept_back", found[-1].run, repository=name, reason=decision.held_back)
+    leftovers = _leftovers(source, pruning, found)
+    if not decision.expire and not leftovers:
+        return tuple(notes)
+    try:
+        if decision.expire:
+            events.append("expiring", found[-1].run, repository=name, runs=list(decision.expire))
+        doomed = [snapshot.id for run in decision.expire for snapshot in parts.get(run, {}).values()]
+        pruning.forget([*doomed, *leftovers])
+        for run in decision.expire:
+            events.append("expired", run, repository=name)
+        pruning.prune()
+    except RepositoryError as refused:
+        if refused.kind != "refused":
+            raise
+        notes.append(
+            f"{name}: {len(decision.expire)} restore points may go, and the store keeps them: {refused.message}"
+        )
+    else:
+        notes.append(f"{name}: {len(decision.expire)} restore points expired, {len(leftovers)} leftovers removed.")
+    return tuple(notes)
+
+
+def _last_kept_back(entries: Sequence[Entry], name: str) -> str | None:
+    reasons = [
+        entry.data.get("reason")
+        for entry in entries
+        if entry.event in ("kept_back", "accepted") and entry.data.get("repository", name) == name
+    ]
+    return str(reasons[-1]) if reasons and reasons[-1] else None
+
+
+def _reconcile(events: Ledger, found: Sequence[Point], name: str, parts: Mapping[str, Mapping[str, Snapshot]]) -> None:
+    """What the catalogue has and the repository has not: expired, where a retention that was cut short meant it to go;
+    refuted otherwise, for then somebody else removed it."""
+    doomed: set[str] = set()
+    for entry in events.read():
+        if entry.event == "expiring" and entry.data.get("repository") == name:
+            doomed |= set(entry.data["runs"])
+    for point in found:
+        copy = point.repositories.get(name)
+        there = parts.get(point.run, {})
+        if copy is None or ("data" in there and "manifest" in there):
+            continue
+        if point.run in doomed:
+            events.append("expired", point.run, repository=name)
+        elif copy.refuted is None:
+            reason = f"its snapshots are gone from {name}, and nothing of ours removed them"
+            events.append("refuted", point.run, repository=name, level=1, reason=reason)
+
+
+def _leftovers(source: Source, repository: Repository, found: Sequence[Point]) -> list[str]:
+    """Snapshots that never counted: data without a manifest, of runs that ended, and second tries."""
+    known = {point.run: point for point in found}
+    counted = {copy.snapshot for point in found for copy in point.repositories.values()}
+    counted |= {copy.manifest_snapshot for point in found for copy in point.repositories.values()}
+    snapshots = repository.snapshots(damaged=lambda sentence: None)
+    sealed = {snapshot.run for snapshot in snapshots if snapshot.part == "manifest"}
+    left = []
+    for snapshot in snapshots:
+        if not snapshot.run or snapshot.id in counted:
+            continue
+        point = known.get(snapshot.run)
+        if point is not None:
+            ended = True  # the data lock is held, so it is no run of this host
+        else:
+            ended = snapshot.run not in sealed and _age(snapshot.time, source.now()) > LEFTOVER_AGE
+        if ended:
+            left.append(snapshot.id)
+    return left
+
+
+def _age(then: str, now: str) -> timedelta:
+    whole = then.partition(".")[0].removesuffix("Z") + "+00:00"
+    return datetime.fromisoformat(now) - datetime.fromisoformat(whole)
+
+
+# files
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def _walk_files(directory: Path) -> Any:
+    """(path, size in bytes) of each regular file below a directory; no link is followed."""
+    waiting = [str(directory)]
+    while waiting:
+        try:
+            entries = os.scandir(waiting.pop())
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        with entries:
+            for entry in entries:
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        yield entry.path, entry.stat(follow_symlinks=False).st_size
+                except FileNotFoundError:
+                    continue
+
+
+def _states(directory: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of each file below a directory of ours."""
+    found = {}
+    for path, size in _walk_files(directory):
+        found[os.path.relpath(path, directory)] = (size, os.lstat(path).st_mtime_ns)
+    return found
+
+
+def _separate(path: Path) -> None:
+    """Make a linked file one of our own, which the application cannot change."""
+    fresh = path.with_name(f".{path.name}.own")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as old, fresh.open("xb") as new:
+        shutil.copyfileobj(old, new, 1 << 20)
+        status = os.fstat(old.fileno())
+    os.chown(fresh, status.st_uid, status.st_gid)
+    fresh.chmod(stat.S_IMODE(status.st_mode))
+    os.rename(fresh, path)

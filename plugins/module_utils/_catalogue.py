@@ -1,0 +1,388 @@
+"""The catalogue of restore points: events in a hash chain, folded into points; or read back from a repository alone.
+
+Events, each about one run: `begun` (before anything is written), `made` (its manifest is signed), `stored` (whole and
+sealed in one repository), `failed` (as a whole, or in one repository), `proven` and `refuted` (in one repository),
+`expired` (from one repository), `kept_back` (why nothing expires there), `accepted` (a person saw that it holds less).
+What reads it passes over events that it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BackstayError
+from ._layout import Layout
+from ._ledger import Entry, Ledger
+from ._retention import Candidate
+from ._storage import Storage
+
+if TYPE_CHECKING:
+    from ._repository import Repository, Snapshot
+
+LISTED, STRUCTURE, READ_BACK, RESTORED, RUNS = 1, 2, 3, 4, 5
+SEAL, MANIFEST = "seal.json", "manifest.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A restore point as one repository has it: the repository's id, the ids of its two snapshots and of the data's
+    tree, and what is proven about it. `refuted` is why it no longer counts there; a later proof of that level ends it.
+    """
+
+    repository: str
+    id: str
+    snapshot: str
+    tree: str
+    manifest_snapshot: str
+    stored_at: str
+    level: int = LISTED
+    proven_at: str | None = None
+    proven_seconds: float | None = None
+    refuted: str | None = None
+    refuted_level: int = 0
+
+    @property
+    def good(self) -> bool:
+        return self.refuted is None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run and what became of it. `at` is when it began (UTC ISO 8601), `sequence` its place in the chain, `level` the
+    highest that any of its copies was proven to, with when and how long that took; `refuted` is set when no copy is
+    good any more. `manifest` is the SHA-256 of its manifest, None for a run that never came so far."""
+
+    run: str
+    at: str
+    sequence: int
+    release: str = ""
+    version: str = ""
+    payload: str = ""
+    manifest: str | None = None
+    rows: int | None = None
+    size_bytes: int = 0
+    repositories: Mapping[str, Copy] = field(default_factory=dict)
+    expired: tuple[str, ...] = ()  # repositories that no longer have it
+    failed: str | None = None
+    failed_in: Mapping[str, str] = field(default_factory=dict)
+    accepted: bool = False
+
+    @property
+    def good(self) -> bool:
+        """Whether a repository has it whole and nothing speaks against it."""
+        return any(copy.good for copy in self.repositories.values())
+
+    @property
+    def best(self) -> Copy | None:
+        """The copy that is proven to the highest level; of equals the one proven last."""
+        good = [copy for copy in self.repositories.values() if copy.good]
+        return max(good, key=lambda copy: (copy.level, copy.proven_at or ""), default=None)
+
+    @property
+    def level(self) -> int:
+        return self.best.level if self.best else 0
+
+    @property
+    def proven_at(self) -> str | None:
+        return self.best.proven_at if self.best else None
+
+    @property
+    def proven_seconds(self) -> float | None:
+        return self.best.proven_seconds if self.best else None
+
+    @property
+    def refuted(self) -> str | None:
+        reasons = [copy.refuted for copy in self.repositories.values() if copy.refuted]
+        return reasons[-1] if reasons and not self.good else None
+
+
+def catalogue(layout: Layout, storage: Storage, now: Callable[[], str]) -> Ledger:
+    """The chain itself, to append to."""
+    return Ledger(layout.backups, storage, now)
+
+
+def points(layout: Layout, storage: Storage) -> tuple[Point, ...]:
+    """Every run, in the order of the chain. Raises BackstayError when the catalogue cannot be trusted."""
+    return fold(Ledger(layout.backups, storage, lambda: "").read())
+
+
+def fold(entries: Iterable[Entry]) -> tuple[Point, ...]:
+    """Points from events. Pure."""
+    found: dict[str, Point] = {}
+    for entry in entries:
+        data = entry.data
+        if entry.event in ("begun", "made") and entry.release not in found:
+            found[entry.release] = Point(entry.release, str(data.get("at") or entry.time), entry.number)
+        point = found.get(entry.release)
+        change = _CHANGES.get(entry.event)
+        if point is not None and change is not None:
+            found[entry.release] = change(point, entry.time, data)
+            if entry.event == "accepted":
+                for run, earlier in found.items():
+                    found[run] = replace(earlier, accepted=True)
+    return tuple(found.values())
+
+
+def _begun(point: Point, _time: str, data: Mapping[str, Any]) -> Point:
+    return replace(
+        point,
+        release=str(data.get("release", point.release)),
+        version=str(data.get("version", point.version)),
+        payload=str(data.get("payload", point.payload)),
+    )
+
+
+def _made(point: Point, time: str, data: Mapping[str, Any]) -> Point:
+    rows = data.get("rows")
+    return replace(
+        _begun(point, time, data),
+        manifest=str(data["manifest"]),
+        rows=None if rows is None else int(rows),
+        size_bytes=int(data.get("size_bytes", 0)),
+    )
+
+
+def _stored(point: Point, time: str, data: Mapping[str, Any]) -> Point:
+    name = str(data["repository"])
+    copy = Copy(
+        name,
+        str(data["id"]),
+        str(data["snapshot"]),
+        str(data["tree"]),
+        str(data["manifest_snapshot"]),
+        str(data.get("at") or time),
+    )
+    failed_in = {where: why for where, why in point.failed_in.items() if where != name}
+    expired = tuple(where for where in point.expired if where != name)
+    return replace(
+        point,
+        repositories={**point.repositories, name: copy},
+        failed=None,
+        failed_in=failed_in,
+        expired=expired,
+    )
+
+
+def _failed(point: Point, _time: str, data: Mapping[str, Any]) -> Point:
+    reason, where = str(data.get("reason", "")), data.get("repository")
+    if where is None:
+        return replace(point, failed=reason)
+    return replace(point, failed_in={**point.failed_in, str(where): reason})
+
+
+def _proven(point: Point, time: str, data: Mapping[str, Any]) -> Point:
+    copy = point.repositories.get(str(data.get("repository")))
+    if copy is None:
+        return point
+    level = int(data["level"])
+    if level >= copy.level:
+        seconds = data.get("seconds")
+        copy = replace(
+            copy,
+            level=level,
+            proven_at=str(data.get("at") or time),
+            proven_seconds=None if seconds is None else float(seconds),
+        )
+    if level >= copy.refuted_level:
+        copy = replace(copy, refuted=None, refuted_level=0)
+    return replace(point, repositories={**point.repositories, copy.repository: copy})
+
+
+def _refuted(point: Point, _time: str, data: Mapping[str, Any]) -> Point:
+    """In one repository, or wherever it is where the event names none."""
+    where = data.get("repository")
+    changed = dict(point.repositories)
+    for name, copy in point.repositories.items():
+        if where in (None, name):
+            changed[name] = replace(
+                copy, refuted=str(data.get("reason", "")), refuted_level=int(data.get("level", LISTED)), level=0
+            )
+    return replace(point, repositories=changed)
+
+
+def _expired(point: Point, _time: str, data: Mapping[str, Any]) -> Point:
+    name = str(data["repository"])
+    left = {where: copy for where, copy in point.repositories.items() if where != name}
+    return replace(point, repositories=left, expired=(*point.expired, name))
+
+
+def _accepted(point: Point, _time: str, _data: Mapping[str, Any]) -> Point:
+    return replace(point, accepted=True)
+
+
+_Change = Callable[[Point, str, Mapping[str, Any]], Point]  # with the time of the event
+_CHANGES: dict[str, _Change] = {
+    "begun": _begun,
+    "made": _made,
+    "stored": _stored,
+    "failed": _failed,
+    "proven": _proven,
+    "refuted": _refuted,
+    "expired": _expired,
+    "accepted": _accepted,
+}
+
+
+def candidates(found: Sequence[Point], repository: str, needed: Mapping[str, str]) -> tuple[Candidate, ...]:
+    """The points of one repository as retention judges them; `needed` says by run who needs it. Pure."""
+    return tuple(
+        Candidate(
+            run=point.run,
+            at=point.at,
+            sequence=point.sequence,
+            good=point.repositories[repository].good,
+            level=point.repositories[repository].level,
+            needed=needed.get(point.run),
+            accepted=point.accepted,
+            rows=point.rows,
+            size_bytes=point.size_bytes,
+        )
+        for point in found
+        if repository in point.repositories
+    )
+
+
+def last_known(found: Sequence[Point], repository: str, entries: Iterable[Entry] = ()) -> str | None:
+    """The id of the repository that was last written to under a name; also when all its points expired."""
+    identifier = None
+    for entry in entries:
+        if entry.event == "stored" and entry.data.get("repository") == repository:
+            identifier = str(entry.data["id"])
+    if identifier is None:
+        for point in found:
+            if repository in point.repositories:
+                identifier = point.repositories[repository].id
+    return identifier
+
+
+# from a repository alone
+
+
+def by_run(snapshots: Iterable[Snapshot]) -> dict[str, dict[str, Snapshot]]:
+    """The snapshots of each run by their part; of several with one part (a store that was tried twice) the last."""
+    found: dict[str, dict[str, Snapshot]] = {}
+    for snapshot in snapshots:
+        if snapshot.run:
+            found.setdefault(snapshot.run, {})[snapshot.part] = snapshot
+    return found
+
+
+def from_repository(repository: Repository) -> tuple[Point, ...]:
+    """The restore points that a repository holds, from nothing but itself: those with data, manifest and seal.
+
+    Their order is that of the manifests, each of which names the digest of the one before it. Signatures are not judged
+    here: that is L2. Raises RepositoryError.
+    """
+    from ._manifest import from_bytes
+
+    identifier = repository.identity() or ""
+    found: dict[str, tuple[Point, str | None]] = {}
+    for run, parts in by_run(repository.snapshots()).items():
+        if "data" not in parts or "manifest" not in parts:
+            continue
+        files = repository.read_all(parts["manifest"].id, (f"/{MANIFEST}", f"/{SEAL}"))
+        seal = json.loads(files[f"/{SEAL}"])
+        if seal.get("format", 0) > FORMAT:
+            raise BackstayError(
+                f"The seal of the restore point {run} has format {seal['format']} and this backstay knows {FORMAT}: "
+                "update the host's command with playbooks/site.yml."
+            )
+        manifest = from_bytes(files[f"/{MANIFEST}"], origin=f"the manifest of {run} in {repository.name}")
+        copy = Copy(
+            repository.name,
+            identifier,
+            parts["data"].id,
+            parts["data"].tree,
+            parts["manifest"].id,
+            parts["manifest"].time,
+        )
+        size, rows = sizes(manifest)
+        point = Point(
+            run=run,
+            at=manifest.began,
+            sequence=0,
+            release=manifest.release,
+            version=manifest.version,
+            payload=manifest.payload,
+            manifest=str(seal["manifest"]),
+            rows=rows,
+            size_bytes=size,
+            repositories={repository.name: copy},
+        )
+        found[run] = point, manifest.previous
+    return tuple(replace(point, sequence=number) for number, point in enumerate(_chained(found), start=1))
+
+
+def _chained(found: Mapping[str, tuple[Point, str | None]]) -> list[Point]:
+    """Points in the order in which each manifest names the one before it; heads of chains by their time."""
+    after: dict[str | None, list[Point]] = {}
+    digests = {point.manifest for point, _previous in found.values()}
+    for point, previous in sorted(found.values(), key=lambda each: (each[0].at, each[0].run)):
+        after.setdefault(previous if previous in digests else None, []).append(point)
+    ordered: list[Point] = []
+    waiting = list(reversed(after.get(None, [])))
+    while waiting:
+        point = waiting.pop()
+        ordered.append(point)
+        waiting.extend(reversed(after.get(point.manifest, [])))
+    return ordered
+
+
+def sizes(manifest: Any) -> tuple[int, int]:
+    """Bytes of databases and media, and rows of all tables, that a manifest names."""
+    size = sum(facts.size_bytes for facts in manifest.databases.values())
+    size += sum(file.size_bytes for file in manifest.media.values())
+    return size, sum(table.rows for facts in manifest.databases.values() for table in facts.tables.values())
+
+
+def rebuild(
+    layout: Layout, storage: Storage, now: Callable[[], str], repositories: Sequence[Repository]
+) -> tuple[Point, ...]:
+    """Write the catalogue anew from repositories alone, where there is none. What was proven is not known any more.
+
+    Raises BackstayError where a catalogue is there: one that is damaged must be put aside by a person.
+    """
+    if storage.read(layout.backups):
+        raise BackstayError(
+            f"There is a catalogue already ({layout.backups}): move it away together with its .head, then run it again."
+        )
+    merged: dict[str, Point] = {}
+    for repository in repositories:
+        for point in from_repository(repository):
+            known = merged.get(point.run)
+            both = {**known.repositories, **point.repositories} if known else point.repositories
+            merged[point.run] = replace(known or point, repositories=both)
+    chain = catalogue(layout, storage, now)
+    for point in sorted(
+        merged.values(), key=lambda each: (each.sequence, each.at) if len(repositories) == 1 else (0, each.at)
+    ):
+        chain.append(
+            "made",
+            point.run,
+            at=point.at,
+            release=point.release,
+            version=point.version,
+            payload=point.payload,
+            manifest=point.manifest,
+            rows=point.rows,
+            size_bytes=point.size_bytes,
+            rebuilt=True,
+        )
+        for copy in point.repositories.values():
+            chain.append("stored", point.run, **stored_data(copy), at=copy.stored_at, rebuilt=True)
+    return points(layout, storage)
+
+
+def stored_data(copy: Copy) -> dict[str, Any]:
+    """What a `stored` event says."""
+    return {
+        "repository": copy.repository,
+        "id": copy.id,
+        "snapshot": copy.snapshot,
+        "tree": copy.tree,
+        "manifest_snapshot": copy.manifest_snapshot,
+    }

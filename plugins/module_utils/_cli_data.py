@@ -1,0 +1,282 @@
+"""The verbs of the `backstay` command that are about data: backups, proofs, restores and the offline key."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BackstayError, InputError
+
+if TYPE_CHECKING:
+    from ._catalogue import Copy, Point
+    from ._host import Host
+    from ._proof import Proof
+
+Tell = Callable[[argparse.Namespace, dict[str, Any], str], None]
+
+
+def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """Back up now; or with `--if-missed`, only where the scheduled run did not take place."""
+    from ._backup import backup as back_up
+    from ._backup_source import source_of
+    from ._catalogue import points
+
+    source = source_of(host)
+    policy = source.policy
+    name = host.layout.name
+    if options.if_missed:
+        from ._schedule import missed
+
+        known = points(host.layout, host.storage)
+        last = dt.datetime.fromisoformat(known[-1].at) if known else None
+        if not missed(policy.at, last, dt.datetime.now().astimezone()):
+            tell(options, {"ok": True, "changed": False}, f"{name}: no backup was missed.")
+            return 0
+    if options.plan:
+        places = {each: settings.location for each, settings in policy.repositories.items()}
+        message = f"{name}: would back up to {', '.join(f'{each} ({where})' for each, where in places.items())}."
+        tell(options, {"ok": True, "changed": True, "message": message, "repositories": places}, message)
+        return 0
+    outcome = back_up(source, accept_shrink=options.accept_shrink, wait_seconds=0.0 if options.json else 5.0)
+    point = outcome.point
+    where = ", ".join(sorted(point.repositories))
+    message = f"{name}: the restore point {point.run} is in {where} ({point.size_bytes / 1e6:.1f} MB, L{point.level})."
+    if outcome.problems:
+        message = f"{message} {outcome.problems[0]}"
+    result = {
+        "ok": not outcome.problems,
+        "changed": True,
+        "run": point.run,
+        "repositories": sorted(point.repositories),
+        "size_bytes": point.size_bytes,
+        "level": point.level,
+        "message": message,
+        "lines": [*outcome.problems, *outcome.notes],
+    }
+    write_metrics(host)
+    tell(options, result, "\n".join([message, *(f"  {line}" for line in (*outcome.problems[1:], *outcome.notes))]))
+    return outcome.exit_code
+
+
+def backups(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """All restore points, the newest first; or the evidence of their proofs."""
+    from . import _evidence
+    from ._catalogue import catalogue, points
+
+    if options.evidence:
+        entries = catalogue(host.layout, host.storage, host.now).read()
+        found = _evidence.read(host.layout, host.storage, entries)
+        faults = _evidence.verify(found)
+        text = _evidence.report(host.layout.name, found, at=host.now())
+        tell(options, {"ok": not faults, "proofs": len(found), "faults": list(faults), "report": text}, text)
+        return 1 if faults else 0
+    known = points(host.layout, host.storage)
+    rows = [("RESTORE POINT", "RELEASE", "SIZE", "LEVEL", "IN", "WHAT BECAME OF IT")]
+    for point in reversed(known):
+        fate = point.refuted or point.failed or ("" if point.repositories else "expired")
+        size = f"{point.size_bytes / 1e6:.1f} MB" if point.manifest else "-"
+        level = f"L{point.level}" if point.good else "-"
+        rows.append(
+            (point.run, point.release or "-", size, level, ",".join(sorted(point.repositories)) or "-", fate[:100])
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    lines = ["  ".join([*(row[i].ljust(widths[i]) for i in range(5)), row[5]]).rstrip() for row in rows]
+    listed = [
+        {
+            "run": point.run,
+            "at": point.at,
+            "release": point.release,
+            "size_bytes": point.size_bytes,
+            "level": point.level,
+            "good": point.good,
+            "repositories": sorted(point.repositories),
+            "proven_at": point.proven_at,
+            "proof_seconds": point.proven_seconds,
+            "failed": point.failed,
+            "refuted": point.refuted,
+        }
+        for point in known
+    ]
+    tell(options, {"ok": True, "points": listed}, "\n".join(lines))
+    return 0
+
+
+def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """Prove a restore point, and write down what was found."""
+    proof, evidence = prove_point(
+        host, level=_level(options.level), wanted=options.point, repository=options.repository, by=options.by
+    )
+    write_metrics(host)
+    findings = [finding.sentence for finding in proof.findings]
+    result = {
+        "ok": proof.ok,
+        "changed": False,
+        "run": proof.run,
+        "repository": proof.repository,
+        "level": proof.level,
+        "asked": proof.asked,
+        "seconds": {f"L{level}": round(seconds, 3) for level, seconds in proof.seconds.items()},
+        "recovery_time_seconds": proof.recovery_time_seconds,
+        "recovery_point_seconds": proof.recovery_point_seconds,
+        "evidence": str(evidence),
+        "message": f"{host.layout.name}: {proof.sentence}",
+        "lines": findings,
+    }
+    times = ", ".join(f"L{level} {seconds:.1f} s" for level, seconds in proof.seconds.items())
+    tell(options, result, "\n".join([f"{result['message']} ({times})", *(f"  {line}" for line in findings[1:])]))
+    return 0 if proof.ok else 1
+
+
+def _level(text: str) -> int:
+    if text.upper() not in ("L1", "L2", "L3", "L4", "L5"):
+        raise InputError(f"There is no level {text!r}: write one of L1, L2, L3, L4, L5 (docs/backups.md).")
+    return int(text[1])
+
+
+def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, by: str) -> tuple[Proof, Path]:
+    """Prove one point in one repository; without a name, in the one where that was done longest ago."""
+    from . import _evidence
+    from ._catalogue import points
+    from ._points import choose
+    from ._proof import chain_of, prove
+    from ._repository import repositories_of
+    from ._sandbox import Limits, SystemdSandbox, sweep
+
+    application = host.application()
+    policy = application.backup
+    if policy is None:
+        raise InputError(f"The file of {application.name} has no `backup`: there is nothing to prove.")
+    stores = repositories_of(host.layout, policy.repositories, host.storage, runner=host.runner, cached=False)
+    if repository is not None and repository not in stores:
+        raise InputError(f"There is no repository {repository!r}; there is: {', '.join(stores)}.")
+    known = points(host.layout, host.storage)
+    run: str | None = None
+    name = repository or next(iter(stores))
+    if any(point.good for point in known):
+        point, copy = choose(known, wanted, of_releases={})
+        run = point.run
+        name = repository or _longest_ago(point, copy)
+    elif wanted != "latest":
+        raise InputError(f"{wanted!r} is no restore point: there is none yet; run `backstay backup`.")
+    local = tuple(Path(each.location) for each in policy.repositories.values() if each.kind == "local")
+    sandbox = SystemdSandbox(application, hidden=local, runner=host.runner)
+    host.storage.make_directory(host.layout.proof_scratch, mode=0o700)
+    sweep(host.layout.proof_scratch, stop=sandbox.stop)
+    proof = prove(
+        run,
+        stores[name],
+        level,
+        layout=host.layout,
+        application=application,
+        sandbox=sandbox,
+        public_keys=(manifest_key(host),),
+        chain=chain_of(host.layout, host.storage, name),
+        max_age_seconds=policy.max_age_hours * 3600.0 if wanted == "latest" else None,
+        limits=Limits(memory_max_bytes=policy.proof.memory_max_bytes, seconds=policy.proof.seconds),
+        runner=host.runner,
+        say=host.say,
+    )
+    restic = host.runner(["restic", "version"], check=False).stdout
+    evidence = _evidence.record(
+        host.layout,
+        host.storage,
+        proof,
+        host=os.uname().nodename,
+        by=by,
+        versions=_evidence.tools(" ".join(restic.split()[1:2])),
+        now=host.now,
+        secrets=tuple(host.secrets().values()),
+    )
+    return proof, evidence
+
+
+def manifest_key(host: Host) -> str:
+    """The public half of the key that signs this host's manifests."""
+    path = host.layout.backup_key.with_name(f"{host.layout.backup_key.name}.pub")
+    content = host.storage.read(path)
+    if content is None:
+        raise BackstayError(f"{path} is missing, so no manifest can be believed: run playbooks/site.yml.")
+    return content.decode().strip()
+
+
+def _longest_ago(point: Point, best: Copy) -> str:
+    good = [copy for copy in point.repositories.values() if copy.good] or [best]
+    return min(good, key=lambda copy: (copy.level >= 4, copy.proven_at or "")).repository
+
+
+def export(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """A restore point as files that one can look at."""
+    from ._export import export as write_out
+
+    only = tuple(options.only)
+    made = write_out(host, options.point, Path(options.to), only)
+    tell(options, {"ok": True, "changed": True, "directory": str(made)}, f"{host.layout.name}: see {made}")
+    return 0
+
+
+def escrow(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """The offline key, in a file that only root reads."""
+    from . import _escrow
+
+    application = host.application()
+    if application.backup is None:
+        raise InputError(f"The file of {application.name} has no `backup`: there is no key to keep.")
+    path = Path(options.to)
+    _escrow.write(path, host.layout, application.backup.repositories, host.storage, at=host.now())
+    text = f"{application.name}: the offline key is in {path}; bring it where this host's fire does not reach."
+    tell(options, {"ok": True, "changed": True, "file": str(path)}, text)
+    return 0
+
+
+def rekey(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """Another password for a repository, read from standard input."""
+    from . import _escrow
+    from ._lock import holding
+    from ._repository import repositories_of
+
+    application = host.application()
+    known = application.backup.repositories if application.backup else {}
+    if options.repository not in known:
+        raise InputError(f"There is no repository {options.repository!r}; there is: {', '.join(known) or 'none'}.")
+    if sys.stdin.isatty():
+        raise InputError("Give the new password on standard input: a terminal would show it.")
+    password = sys.stdin.readline().rstrip("\n")
+    stores = repositories_of(host.layout, known, host.storage, runner=host.runner)
+    with holding(host.layout.data_lock, "change of a repository's password", wait_seconds=5.0):
+        _escrow.rotate(stores[options.repository], password, host.layout, host.storage)
+    text = (
+        f"{application.name}: {options.repository} opens with the new password and no longer with the old one; put the "
+        "new one into Vault, and write a new offline key (backstay escrow)."
+    )
+    tell(options, {"ok": True, "changed": True, "repository": options.repository}, text)
+    return 0
+
+
+def write_metrics(host: Host, directory: Path = Path("/var/lib/prometheus/node-exporter")) -> None:
+    """Facts for the textfile collector of Prometheus's node exporter, where there is one."""
+    if not directory.is_dir():
+        return
+    from ._backup_status import backup_facts, metrics
+
+    found = backup_facts(host.layout, host.storage, host.application())
+    text = metrics(host.layout.name, found, dt.datetime.now(dt.UTC))
+    host.storage.write(directory / f"backstay-{host.layout.name}.prom", text.encode(), mode=0o644)
+
+
+def restore_request(options: argparse.Namespace) -> Mapping[str, Any]:
+    """What the transaction's service is asked for."""
+    if options.undo and (options.point != "latest" or options.only):
+        raise InputError("--undo goes back to the data from before the last restore: give neither --point nor --only.")
+    return {
+        "operation": "restore",
+        "point": options.point,
+        "only": list(options.only),
+        "undo": options.undo,
+        "by": options.by,
+        "why": options.why,
+    }

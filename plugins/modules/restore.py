@@ -1,0 +1,121 @@
+#!/usr/bin/python
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Put a restore point back: a thin client of the host's own command."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restore
+short_description: Put a restore point back, or undo that
+version_added: 0.1.0
+author:
+  - Backstay contributors (@backstay)
+description:
+  - Asks C(backstay restore) on the host. The restore point is restored beside the live data and compared with its
+    manifest; only then is the door closed and the link to the data moved.
+  - Nothing is destroyed. The data as they were stay beside the restored ones, and O(undo=true) goes back to them.
+
+options:
+  application:
+    description: Name of the application.
+    type: str
+    required: true
+  point:
+    description: V(latest), the id of a run, or a time; the newest restore point that is not younger is taken.
+    type: str
+    default: latest
+  only:
+    description:
+      - Only a part, such as V(database:default) or V(media:photos/2026). The rest stays as it is.
+    type: str
+    default: ""
+  undo:
+    description: Go back to the data as they were before the last restore.
+    type: bool
+    default: false
+  by:
+    description: Who restores; goes into the ledger.
+    type: str
+    default: ""
+  why:
+    description: Why; goes into the ledger.
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    description: Says what would be restored and what would be lost by it.
+    support: full
+  diff_mode:
+    description: The plan says what would be lost; data are not shown.
+    support: none
+seealso:
+  - module: backstay.ops.backup
+  - module: backstay.ops.backup_verify
+"""
+
+EXAMPLES = r"""
+- name: See what restoring the newest restore point would lose
+  backstay.ops.restore:
+    application: audit-portal
+  check_mode: true
+
+- name: Put last night's database back, and leave the uploaded files
+  backstay.ops.restore:
+    application: audit-portal
+    point: "2026-11-21T02:30:00Z"
+    only: database:default
+    why: somebody deleted the audits of October
+"""
+
+RETURN = r"""
+run:
+  description: Id of the restore point.
+  type: str
+  returned: success
+  sample: 20261121T081500123-814
+backstay_lines:
+  description: The same for people, line by line; after a failure, what led to it.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.backstay.ops.plugins.module_utils._backup_client import arguments, result
+
+
+def main() -> None:
+    """Translate the options into one command, and its JSON into a result."""
+    module = AnsibleModule(
+        argument_spec={
+            "application": {"type": "str", "required": True},
+            "point": {"type": "str", "default": "latest"},
+            "only": {"type": "str", "default": ""},
+            "undo": {"type": "bool", "default": False},
+            "by": {"type": "str", "default": ""},
+            "why": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    given = module.params
+    name = given["application"]
+    command = module.get_bin_path("backstay")
+    if command is None:
+        module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
+    options = {key: given[key] for key in ("point", "only", "undo", "by", "why")}
+    if options["undo"]:
+        if options["only"] or options["point"] != "latest":
+            module.fail_json(
+                msg="`undo` goes back to the data as they were: leave `point` and `only` out, or leave it out."
+            )
+        del options["point"]
+    asked = arguments("restore", name, options, plan=module.check_mode)
+    failed, told = result("restore", name, module.run_command([command, *asked]), check_mode=module.check_mode)
+    if failed:
+        module.fail_json(**told)
+    module.exit_json(**told)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Stores for repositories on the loopback: an SFTP server and an S3 store, and restic repositories made in them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sysconfig
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import RepositorySettings
+from ansible_collections.backstay.ops.plugins.module_utils._repository import Repository
+from ansible_collections.backstay.ops.plugins.module_utils._run import run
+
+PASSWORD = "correct horse battery staple"
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def repository(directory: Path, location: str | None = None, **changed: Any) -> Repository:
+    """A repository of the application `portal`: below a test's directory, or at a location."""
+    secrets = {"password": PASSWORD, **changed.pop("secrets", {})}
+    settings = RepositorySettings(
+        location=location or str(directory / "repository"), own_disk=False, **changed.pop("settings", {})
+    )
+    given: dict[str, Any] = {"name": "disk", "application": "portal", "private": directory / "run", "runner": run}
+    return Repository(settings=settings, secrets=secrets, **{**given, **changed})
+
+
+# SFTP
+
+
+@dataclass
+class Sftp:
+    """An SFTP server of this process. `location(path)` is how restic names a directory on it."""
+
+    port: int
+    private_key: str
+    known_hosts: str
+    loop: asyncio.AbstractEventLoop
+    stopping: asyncio.Event
+
+    def location(self, path: Path) -> str:
+        return f"sftp://backup@127.0.0.1:{self.port}/{path}"
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        return {"private_key": self.private_key, "known_hosts": self.known_hosts}
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.stopping.set)
+
+
+class _Files(asyncssh.SFTPServer):
+    def exit(self) -> None:
+        """As OpenSSH's ends; without a status the client calls its end a failure."""
+        self.channel.exit(0)
+
+
+@contextlib.contextmanager
+def sftp_server() -> Iterator[Sftp]:
+    host_key, client_key = asyncssh.generate_private_key("ssh-ed25519"), asyncssh.generate_private_key("ssh-ed25519")
+    ready = threading.Event()
+    server: list[Sftp] = []
+
+    class Known(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            return True
+
+        def public_key_auth_supported(self) -> bool:
+            return True
+
+        def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+            return username == "backup" and key.public_data == client_key.public_data
+
+    async def serve() -> None:
+        stopping = asyncio.Event()
+        acceptor = await asyncssh.create_server(
+            Known, "127.0.0.1", 0, server_host_keys=[host_key], sftp_factory=_Files, allow_scp=False
+        )
+        port = acceptor.get_port()
+        public = host_key.export_public_key().decode().strip()
+        server.append(
+            Sftp(
+                port,
+                client_key.export_private_key("openssh").decode(),
+                f"[127.0.0.1]:{port} {public}\n",
+                asyncio.get_running_loop(),
+                stopping,
+            )
+        )
+        ready.set()
+        await stopping.wait()
+        acceptor.close()
+        await acceptor.wait_closed()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+    thread.start()
+    if not ready.wait(20):
+        raise RuntimeError("the SFTP server did not start")
+    try:
+        yield server[0]
+    finally:
+        with contextlib.suppress(RuntimeError):
+            server[0].stop()
+        thread.join(10)
+
+
+# S3
+
+
+@dataclass
+class S3:
+    """An S3 store in a process of its own."""
+
+    http: int
+    https: int
+    ca: str
+    secrets: dict[str, str] = field(default_factory=dict)
+    writer: dict[str, str] = field(default_factory=dict)  # may not delete
+
+    def location(self, bucket: str, path: str = "portal", *, tls: bool = False) -> str:
+        scheme, port = ("https", self.https) if tls else ("http", self.http)
+        return f"s3:{scheme}://127.0.0.1:{port}/{bucket}/{path}"
+
+
+def _certificate(directory: Path) -> tuple[Path, Path]:
+    key, certificate = directory / "k.pem", directory / "c.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=store",
+         "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return key, certificate
+
+
+@contextlib.contextmanager
+def s3_store() -> Iterator[S3]:
+    directory = Path(tempfile.mkdtemp(prefix="backstay-s3-"))
+    key, certificate = _certificate(directory)
+    admin = {"access_key_id": "admin-key", "secret_access_key": "admin-secret"}
+    writer = {"access_key_id": "writer-key", "secret_access_key": "writer-secret"}
+
+    def identity(name: str, who: dict[str, str], actions: list[str]) -> dict[str, Any]:
+        credentials = [{"accessKey": who["access_key_id"], "secretKey": who["secret_access_key"]}]
+        return {"name": name, "credentials": credentials, "actions": actions}
+
+    config = directory / "s3.json"
+    everything = ["Admin", "Read", "Write", "List", "Tagging"]
+    config.write_text(
+        json.dumps({"identities": [identity("a", admin, everything), identity("w", writer, ["Read", "List"])]})
+    )
+    store = S3(free_port(), free_port(), certificate.read_text(), admin, writer)
+    data = directory / "data"
+    data.mkdir()
+    weed = Path(sysconfig.get_path("scripts")) / "weed"
+    command = [
+        str(weed), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=30",
+        "-master.volumeSizeLimitMB=64", f"-master.port={free_port()}", f"-master.port.grpc={free_port()}",
+        f"-volume.port={free_port()}", f"-volume.port.grpc={free_port()}", "-filer", f"-filer.port={free_port()}",
+        f"-filer.port.grpc={free_port()}", "-s3", f"-s3.port={store.http}", f"-s3.port.grpc={free_port()}",
+        f"-s3.port.https={store.https}", f"-s3.cert.file={certificate}", f"-s3.key.file={key}", f"-s3.config={config}",
+    ]  # fmt: skip
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(["nice", "-n", "10", *command], stdout=log, stderr=log, cwd=directory)
+    try:
+        _wait(process, store, directory / "log")
+        yield store
+    finally:
+        process.terminate()
+        try:
+            process.wait(1)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _wait(process: subprocess.Popen[bytes], store: S3, log: Path) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{store.http}/", timeout=2)
+        except urllib.error.HTTPError:
+            return  # it answers: nobody may list buckets without a name
+        except OSError:
+            time.sleep(0.3)
+        else:
+            return
+    raise RuntimeError(f"the S3 store did not start:\n{log.read_text()[-3000:]}")
+
+
+def tree(directory: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return directory
+
+
+def all_bytes(directory: Path) -> bytes:
+    """The content of every file below a directory, to look for what must not be there."""
+    found = b""
+    for here, _below, names in os.walk(directory):
+        for name in names:
+            found += Path(here, name).read_bytes()
+    return found

@@ -1,0 +1,179 @@
+"""The offline key, and passwords that change: whenever it is killed, a password that is written down opens it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _escrow
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._repository import (
+    Repository,
+    RepositoryError,
+    read_secrets,
+    repositories_of,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._run import Completed, run
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+
+from .stores import PASSWORD, repository, tree
+
+NEXT = "the next password"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout("portal", tmp_path / "host")
+    layout.configuration.mkdir(parents=True)
+    secrets = {"disk": {"password": PASSWORD}, "bucket": {"password": "b", "secret_access_key": "s"}}
+    layout.backup_secrets.write_text(json.dumps({"format": 1, "repositories": secrets}))
+    layout.backup_key.with_name("backup_key.pub").write_text("ssh-ed25519 AAAA host\n")
+    return layout
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Repository:
+    made = repository(tmp_path)
+    made.initialize()
+    return made
+
+
+def test_the_offline_key_alone_opens_the_repository(tmp_path, layout, disk):
+    stored = disk.store(tree(tmp_path / "stage", {"media/a": b"1"}), ("media",), ("run=1", "part=data"))
+    path = tmp_path / "portal.key"
+    _escrow.write(path, layout, {"disk": disk.settings}, Storage(), at="2026-01-01T00:00:00Z")
+    assert path.stat().st_mode & 0o777 == 0o600
+    key = _escrow.read(path, Storage())
+    assert (key.application, key.manifest_key) == ("portal", "ssh-ed25519 AAAA host")
+    settings = _escrow.settings_of(key)["disk"]
+    elsewhere = Repository(
+        name="disk",
+        application=key.application,
+        settings=settings,
+        secrets=key.repositories["disk"]["secrets"],
+        private=tmp_path / "elsewhere",
+    )
+    assert elsewhere.read(stored.id, "/media/a") == b"1"
+    assert PASSWORD not in repr(key)
+
+
+def test_the_offline_key_says_how_it_is_used(tmp_path, layout, disk):
+    path = tmp_path / "portal.key"
+    _escrow.write(path, layout, {"disk": disk.settings}, Storage(), at="2026-01-01T00:00:00Z")
+    assert "restic restore" in " ".join(json.loads(path.read_text())["how"])
+
+
+def test_an_offline_key_is_never_written_over(tmp_path, layout, disk):
+    path = tmp_path / "portal.key"
+    path.write_text("older")
+    with pytest.raises(InputError, match="there already"):
+        _escrow.write(path, layout, {"disk": disk.settings}, Storage(), at="2026-01-01T00:00:00Z")
+    assert path.read_text() == "older"
+
+
+def test_what_is_no_offline_key_is_refused_without_showing_it(tmp_path):
+    path = tmp_path / "key"
+    with pytest.raises(InputError, match="no offline key"):
+        _escrow.read(path, Storage())
+    path.write_text('{"format": 1, "secret": "hunter2"}')
+    with pytest.raises(InputError, match="is no offline key") as caught:
+        _escrow.read(path, Storage())
+    assert "hunter2" not in caught.value.message
+    good = {"format": 9, "application": "a", "at": "t", "manifest_key": "k", "repositories": {}}
+    path.write_text(json.dumps(good))
+    with pytest.raises(BackstayError, match="format 9"):
+        _escrow.read(path, Storage())
+
+
+def _opens(made: Repository, password: str) -> bool:
+    try:
+        return made.with_password(password).identity() is not None
+    except RepositoryError:
+        return False
+
+
+def test_a_changed_password_opens_and_the_old_one_no_longer(layout, disk):
+    assert _opens(_escrow.rotate(disk, NEXT, layout, Storage()), NEXT)
+    assert not _opens(disk, PASSWORD)
+    assert read_secrets(layout, Storage())["disk"] == {"password": NEXT}
+    assert read_secrets(layout, Storage())["bucket"] == {"password": "b", "secret_access_key": "s"}
+    assert layout.backup_secrets.stat().st_mode & 0o777 == 0o600
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def _killed_after(made: Repository, layout: Layout, steps: int) -> bool:
+    """Rotate, and be killed before the step of this number (a command or a write); whether it came to an end."""
+    counter = itertools.count()
+
+    def step() -> None:
+        if next(counter) >= steps:
+            raise Killed
+
+    def runner(arguments: Sequence[str], **given: Any) -> Completed:
+        step()
+        done = run(arguments, **given)
+        step()
+        return done
+
+    class Dying(Storage):
+        def _rename(self, source: Path, target: Path) -> None:
+            step()
+            super()._rename(source, target)
+
+    try:
+        _escrow.rotate(replace(made, runner=runner), NEXT, layout, Dying())
+    except Killed:
+        return False
+    return True
+
+
+def test_whenever_it_is_killed_a_stored_password_opens_and_doing_it_again_finishes(tmp_path, layout, disk):
+    before = layout.backup_secrets.read_bytes()
+    done, steps = False, 0
+    while not done:
+        made = repository(tmp_path, str(tmp_path / f"repository{steps}"))
+        Path(made.settings.location).mkdir()
+        made.initialize()
+        layout.backup_secrets.write_bytes(before)
+        done = _killed_after(made, layout, steps)
+        stored = read_secrets(layout, Storage())["disk"]
+        words = [str(stored[key]) for key in ("password", "next_password") if key in stored]
+        assert any(_opens(made, word) for word in words), f"killed before step {steps}"
+        again = made.with_password(str(stored["password"]))
+        _escrow.rotate(again, NEXT, layout, Storage())
+        assert read_secrets(layout, Storage())["disk"] == {"password": NEXT}
+        assert _opens(made, NEXT)
+        assert not _opens(made, PASSWORD)
+        steps += 1
+    assert steps > 8
+
+
+def test_one_that_was_begun_with_another_password_is_finished_first(layout, disk):
+    _killed_after(disk, layout, 6)
+    stored = read_secrets(layout, Storage())["disk"]
+    assert stored.get("next_password") == NEXT
+    _escrow.rotate(disk, "a third password", layout, Storage())
+    assert _opens(disk, "a third password")
+    assert not _opens(disk, NEXT)
+    assert not _opens(disk, PASSWORD)
+
+
+def test_a_password_of_two_lines_is_refused(layout, disk):
+    with pytest.raises(InputError, match="one line"):
+        _escrow.rotate(disk, "a\nb", layout, Storage())
+
+
+def test_repositories_are_opened_with_the_password_that_is_written_down(layout, disk):
+    _escrow.rotate(disk, NEXT, layout, Storage())
+    found = repositories_of(layout, {"disk": disk.settings}, Storage())
+    assert found["disk"].identity() == disk.with_password(NEXT).identity()
