@@ -47,6 +47,7 @@ MANIFEST_NAMESPACE, SEAL_NAMESPACE = "backstay-manifest", "backstay-seal"
 SEAL_FORMAT = 1
 PARTS = ("databases", "media", "configuration", "artifacts")
 SPARE_BYTES = 64 << 20
+YOUNG_SECONDS = 60.0
 CHEAP_SECONDS = 60.0  # a read-back that takes no longer is made after each run
 READ_BYTES_A_SECOND = 50 << 20  # what is assumed where nobody has measured
 LEFTOVER_AGE = timedelta(days=1)  # an unsealed snapshot that this host's catalogue does not know: another host's run?
@@ -103,8 +104,9 @@ class Outcome:
 class Collector(Protocol):
     """Copies and counts what is to be stored; `HostCollector` is the one of a host."""
 
-    def freeze(self, stage: Path) -> tuple[str, ...]:
-        """Link the media into the stage, as they are now; sentences about what was left out."""
+    def freeze(self, stage: Path, *, first: bool) -> tuple[str, ...]:
+        """Link the media into the stage, as they are now; sentences about what was left out. Not `first`: what is there
+        stays, also what was deleted meanwhile."""
 
     def copy(self, stage: Path) -> None:
         """Copy every database into the stage."""
@@ -304,9 +306,10 @@ class _Run:
             (self.stage / part).mkdir(mode=0o700)
         say = self.source.say
         say("freeze: media are linked, databases copied")
-        self.notes += self.collector.freeze(self.stage)
+        self.notes += self.collector.freeze(self.stage, first=True)
         self.collector.copy(self.stage)
-        self.notes += [note for note in self.collector.freeze(self.stage) if note not in self.notes]
+        self.notes += [note for note in self.collector.freeze(self.stage, first=False) if note not in self.notes]
+        self.settle()
         configuration = self.copy_configuration()
         artifacts = self.link_artifacts()
         ended = self.source.now()
@@ -441,10 +444,12 @@ class _Run:
             for attempt in (1, 2):
                 before = _states(self.stage / "media")
                 hashing = pool.submit(self.collector.media, self.stage, earlier)
-                data = self.store()
+                data, torn = self.store()
                 media = hashing.result()
                 changed = [path for path, state in _states(self.stage / "media").items() if before.get(path) != state]
                 if not changed:
+                    for name, reason in torn.items():
+                        self._lose(name, reason)
                     break
                 if attempt == 2:
                     raise BackstayError(
@@ -461,8 +466,17 @@ class _Run:
             answers = self.collector.answers(self.stage)
         return data, facts, media, answers
 
-    def store(self) -> dict[str, Snapshot]:
+    def settle(self) -> None:
+        """What was changed so lately that somebody may still write to it becomes a copy of our own."""
+        young = (time.time() - YOUNG_SECONDS) * 1e9
+        for path, (_size, changed_ns) in _states(self.stage / "media").items():
+            if changed_ns > young:
+                _separate(self.stage / "media" / path)
+
+    def store(self) -> tuple[dict[str, Snapshot], dict[str, str]]:
+        """What was stored by repository, and where the snapshot is not what the stage was, why."""
         found: dict[str, Snapshot] = {}
+        torn: dict[str, str] = {}
         for name, repository in self.repositories.items():
             if name in self.lost:
                 continue
@@ -472,12 +486,15 @@ class _Run:
                 found[name] = repository.store(
                     self.stage, PARTS, (f"run={self.run}", "part=data"), parent=last.id if last else None
                 )
-            except RepositoryError as failed:
-                self._lose(name, failed.message)
+            except BackstayError as failed:
+                if isinstance(failed, RepositoryError) and failed.kind == "incomplete":
+                    torn[name] = failed.message
+                else:
+                    self._lose(name, failed.message)
             else:
                 seconds = time.monotonic() - began
                 self.source.say(f"{name}: {mib(found[name].added_bytes)} added in {seconds:.1f} s")
-        return found
+        return found, torn
 
     def tools(self) -> dict[str, str]:
         import platform
@@ -536,7 +553,7 @@ class _Run:
                         )
                 names = tuple(name + ending for name in files for ending in ("", SIGNATURE))
                 sealed = repository.store(staged, names, (f"run={self.run}", "part=manifest"))
-            except RepositoryError as failed:
+            except BackstayError as failed:
                 self._lose(name, failed.message)
                 continue
             found[name] = Copy(
@@ -791,4 +808,5 @@ def _separate(path: Path) -> None:
         status = os.fstat(old.fileno())
     os.chown(fresh, status.st_uid, status.st_gid)
     fresh.chmod(stat.S_IMODE(status.st_mode))
+    os.utime(fresh, ns=(status.st_atime_ns, status.st_mtime_ns))
     os.rename(fresh, path)

@@ -1,4 +1,4 @@
-"""What the modules `backup`, `backup_verify` and `restore` share: options become a command, its JSON a result."""
+"""What `backup`, `restore_point_verify` and `restore` (modules) share: options become a command, its JSON a result."""
 
 from __future__ import annotations
 

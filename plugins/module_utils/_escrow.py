@@ -25,7 +25,7 @@ HOW = (
     "This file opens every backup of the application. Keep it offline, twice, away from its servers; tell nobody.",
     "1. On any Debian host: apt install restic, or install Backstay, and copy this file there (mode 0600).",
     "2. With Backstay: backstay restore --offline-key FILE. It checks the manifests with `manifest_key`.",
-    "3. Without: put `password` into a file, set RESTIC_REPOSITORY to `location` and RESTIC_PASSWORD_FILE to that file.",
+    "3. Without: put `password` into a file, RESTIC_PASSWORD_FILE names it, and RESTIC_REPOSITORY is `location`.",
     "   For S3 also set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for SFTP use `private_key` with ssh.",
     "   Then `restic snapshots`, and `restic restore ID --target DIRECTORY` for a snapshot tagged part=data.",
     "4. What comes out has databases/, media/, configuration/ (with the application's secrets) and artifacts/.",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _sqlite_copy
+from . import _media, _sqlite_copy
 from ._backup_settings import Question
 from ._errors import BackstayError
 from ._manifest import CanaryAnswer, DatabaseFacts, MediaFile
@@ -22,7 +23,7 @@ MEDIA = "media"
 class HostCollector:
     """Of the live data, with the application's own accounts."""
 
-    def __init__(self, source: Source, *, account: _sqlite_copy.Account | None | str = "") -> None:
+    def __init__(self, source: Source, *, account: _sqlite_copy.Account | str | None = "") -> None:
         """`account`: whose process opens the databases; "" stands for the application's user."""
         self.source = source
         self._account = account
@@ -34,11 +35,15 @@ class HostCollector:
             return _sqlite_copy.Account.of(self._account or self.source.layout.name)
         return self._account
 
-    def freeze(self, stage: Path) -> tuple[str, ...]:
-        from . import _media
-
+    def freeze(self, stage: Path, *, first: bool) -> tuple[str, ...]:
         media = self.source.application.media
-        return () if media is None else _media.freeze(self.source.layout.data / media, stage / MEDIA)
+        if media is None:
+            return ()
+        skipped = _media.freeze(self.source.layout.data / media, stage / MEDIA, first=first).skipped
+        if not skipped:
+            return ()
+        path, kind = skipped[0]
+        return (f"{len(skipped)} entries of the media are no files and are not backed up, such as {path} (a {kind}).",)
 
     def copy(self, stage: Path) -> None:
         for database in self.source.application.databases:
@@ -66,8 +71,6 @@ class HostCollector:
         return found
 
     def media(self, stage: Path, known: Mapping[str, MediaFile]) -> Mapping[str, MediaFile]:
-        from . import _media
-
         return _media.hash_tree(stage / MEDIA, known=known)
 
     def answers(self, stage: Path) -> tuple[tuple[CanaryAnswer, ...], Mapping[str, str | None]]:
@@ -90,8 +93,6 @@ class HostCollector:
         raise BackstayError(f"The database {name} was not asked in its own moment; this is a defect: report it.")
 
     def _newest(self, stage: Path, question: Question) -> str | None:
-        import json
-
         from ._restored import utc_of
 
         rows = json.loads(self._ask(stage, question.database, question.query))

@@ -112,7 +112,7 @@ class Ledger:
             return "sound", f"{count}; a crash came before the last was anchored, and the next entry mends that."
         return "sound", f"{count}."
 
-    def append(self, event: str, release: str, **data: Any) -> Entry:
+    def append(self, event: str, release: str, /, **data: Any) -> Entry:
         """Append one event; when this returns it is on the disk."""
         reading = self._reading()
         fault = reading.fault or self._anchor_fault(reading)

@@ -16,7 +16,6 @@ from itertools import islice
 from typing import Any, NoReturn, TypeVar
 
 from ._errors import BackstayError
-from ._storage import canonical
 
 FORMAT = 1
 LIMIT = 20  # so many differences are told in full, and how many more there are
@@ -136,7 +135,8 @@ def to_bytes(manifest: Manifest) -> bytes:
     ]
     for part in ("media", "configuration", "artifacts"):
         value |= _files_to_dict(part, getattr(manifest, part))
-    return canonical(value) + b"\n"
+    # In ASCII, as all that is signed (`_attestation`): it reaches ssh-keygen byte for byte in every locale.
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def database_to_dict(facts: DatabaseFacts) -> dict[str, Any]:

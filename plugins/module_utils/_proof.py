@@ -601,10 +601,10 @@ def _time_of_run(run_id: str, snapshot: Snapshot) -> dt.datetime:
         stamp = run_id.partition("-")[0]
         return dt.datetime.strptime(f"{stamp[:15]}{stamp[15:18] or '000'}000+0000", "%Y%m%dT%H%M%S%f%z")
     except ValueError:
-        return _iso(snapshot.time)
+        return iso_time(snapshot.time)
 
 
-def _iso(text: str) -> dt.datetime:
+def iso_time(text: str) -> dt.datetime:
     """A time as restic writes it (nanoseconds, any zone)."""
     shortened = text.replace("Z", "+00:00")
     head, dot, tail = shortened.partition(".")

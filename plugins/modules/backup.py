@@ -39,7 +39,7 @@ attributes:
     description: A backup changes nothing of the application.
     support: none
 seealso:
-  - module: backstay.ops.backup_verify
+  - module: backstay.ops.restore_point_verify
   - module: backstay.ops.restore
 """
 

@@ -1,106 +1,234 @@
 #!/usr/bin/python
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Prove that a restore point can be restored: a thin client of the host's own command."""
+"""Prove that a restic repository, by whomever it was written, can bring the data back."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: backup_verify
-short_description: Prove that a restore point can be restored
+short_description: Prove that a restic repository can bring the data back
 version_added: 0.1.0
 author:
   - Backstay contributors (@backstay)
 description:
-  - Asks C(backstay verify) on the host. What is live is not touched, and a restored copy never leaves its sandbox.
-  - Fails when the restore point is not what its manifest says; the difference is in the message.
-
+  - Proves one snapshot of any restic repository, by whomever it was written, on a level that is named.
+  - V(1) the snapshot is listed, fresh, and holds every path asked for. V(2) restic's own check of the structure. V(3)
+    all data are read back. V(4) the databases are restored beside, are sound (integrity and foreign keys), have rows enough
+    and give the right answers. Each level includes those below, and the first that fails ends the proof.
+  - What is restored lies in a directory of its own and is removed again. It changes nothing in the repository.
+  - It needs restic and Python on the host, and can be used without the rest of Backstay.
+requirements:
+  - restic (0.14 or newer)
 options:
-  application:
-    description: Name of the application.
+  repository:
+    description: Where the repository is, as C(restic -r) takes it.
     type: str
     required: true
-  level:
-    description: How far the proof goes.
+  password:
+    description: The password that opens it. It reaches restic by its environment only.
     type: str
-    choices:
-      L1: It is listed and fresh.
-      L2: Its structure is sound; manifest and seal are signed and belong together.
-      L3: All its data were read back.
-      L4: It was restored in isolation and is equal to its manifest.
-      L5: The release that made it runs on the restored data and answers.
-    default: L4
-  point:
-    description: V(latest), the id of a run, or a time; the newest restore point that is not younger is taken.
+    required: true
+  environment:
+    description: Credentials of the store, as restic reads them from its environment, such as C(AWS_ACCESS_KEY_ID).
+    type: dict
+    default: {}
+  snapshot:
+    description: The snapshot's id, or its beginning; V(latest) is the newest.
     type: str
     default: latest
-  repository:
-    description: The repository to take it from. Without it, each one.
-    type: str
-  escrow:
-    description:
-      - Path on the host of the file that C(backstay escrow) wrote. With it the proof needs nothing else of the host
-        that made the restore point; the application need not be declared here.
+  level:
+    description: How much to prove.
+    type: int
+    choices: [1, 2, 3, 4]
+    default: 4
+  max_age_hours:
+    description: How old the newest snapshot may be. Not asked by default.
+    type: float
+  databases:
+    description: SQLite databases in the snapshot, and what must be true of them.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: Its path in the snapshot, from / on, as C(restic ls) shows it.
+        type: str
+        required: true
+      least_rows:
+        description: How many rows a table must have at least, by its name.
+        type: dict
+        default: {}
+      canaries:
+        description: Queries that only read, and the answers they must give.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          query:
+            description: One SELECT.
+            type: str
+            required: true
+          answer:
+            description: The one value it must answer with; several values or rows as JSON, a list of lists.
+            type: str
+            required: true
+  paths:
+    description: Paths that the snapshot must hold, from / on.
+    type: list
+    elements: str
+    default: []
+  scratch:
+    description: Directory to restore into, with room for the databases. The default is the system's for such files.
     type: path
+  timeout_seconds:
+    description: How long one command of restic may take.
+    type: float
+    default: 14400.0
 attributes:
   check_mode:
-    description: Proves just the same, as it changes nothing of the application.
+    description: Proves just the same, as it changes nothing.
     support: full
   diff_mode:
-    description: It changes nothing of the application.
+    description: There is no difference to show.
     support: none
-seealso:
-  - module: backstay.ops.backup
-  - module: backstay.ops.restore
 """
 
 EXAMPLES = r"""
-- name: Restore the newest restore point in isolation and compare
+- name: Prove last night's backup
   backstay.ops.backup_verify:
-    application: audit-portal
+    repository: /backup/portal
+    password: "{{ backup_password }}"
+    max_age_hours: 26
+    paths: [/media]
+    databases:
+      - path: /databases/main.sqlite3
+        least_rows: {auth_user: 1, reports_report: 100}
+        canaries:
+          - query: SELECT count(*) FROM django_migrations WHERE app = 'reports'
+            answer: "12"
+
+- name: Look whether a bucket is backed up to at all
+  backstay.ops.backup_verify:
+    repository: s3:https://s3.example.org/bucket
+    password: "{{ backup_password }}"
+    environment:
+      AWS_ACCESS_KEY_ID: "{{ key_id }}"
+      AWS_SECRET_ACCESS_KEY: "{{ key }}"
+    level: 1
+    max_age_hours: 26
 """
 
 RETURN = r"""
-proofs:
-  description: Each proof with run, repository, level, findings, and seconds by level.
-  type: list
-  elements: dict
-  returned: success
-backstay_lines:
-  description: The same for people, line by line; after a failure, what led to it.
+level:
+  description: The highest level that holds; 0 where none does.
+  returned: always, unless the options are refused
+  type: int
+  sample: 4
+snapshot:
+  description: The id of the snapshot.
+  returned: always, unless the options are refused
+  type: str
+  sample: 4a0b1c2d4a0b1c2d4a0b1c2d4a0b1c2d4a0b1c2d4a0b1c2d4a0b1c2d4a0b1c2d
+made:
+  description: When it was made, in UTC.
+  returned: always, unless the options are refused
+  type: str
+  sample: "2026-03-03T02:00:09Z"
+findings:
+  description: A sentence per failure; empty when the level holds.
+  returned: always, unless the options are refused
   type: list
   elements: str
-  returned: always
+  sample: []
+seconds:
+  description: How long each level took, by its number.
+  returned: always, unless the options are refused
+  type: dict
+  sample: {"1": 0.4, "2": 0.9}
 """
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._backup_client import arguments, result
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._foreign_repository import (
+    Expected,
+    ForeignRepository,
+    Verdict,
+    verify,
+)
+
+CANARY = {"query": {"type": "str", "required": True}, "answer": {"type": "str", "required": True}}
+DATABASE = {
+    "path": {"type": "str", "required": True},
+    "least_rows": {"type": "dict", "default": {}},
+    "canaries": {"type": "list", "elements": "dict", "options": CANARY, "default": []},
+}
+
+
+def prove(options: Mapping[str, Any]) -> Verdict:
+    """The verdict on the module's options. Raises InputError for those that make no sense."""
+    repository = ForeignRepository(
+        options["repository"],
+        options["password"],
+        {str(name): str(value) for name, value in options["environment"].items()},
+        seconds=options["timeout_seconds"],
+    )
+    age = options["max_age_hours"]
+    return verify(
+        repository,
+        options["level"],
+        snapshot=options["snapshot"],
+        max_age_seconds=None if age is None else age * 3600,
+        databases=[_expected(each) for each in options["databases"]],
+        paths=options["paths"],
+        scratch=None if options["scratch"] is None else Path(options["scratch"]),
+    )
+
+
+def _expected(given: Mapping[str, Any]) -> Expected:
+    try:
+        rows = {str(table): int(least) for table, least in given["least_rows"].items()}
+    except (TypeError, ValueError) as wrong:
+        raise InputError(f"least_rows of {given['path']} must be whole numbers by table: correct them.") from wrong
+    return Expected(given["path"], rows, {each["query"]: each["answer"] for each in given["canaries"]})
 
 
 def main() -> None:
-    """Translate the options into one command, and its JSON into a result."""
     module = AnsibleModule(
         argument_spec={
-            "application": {"type": "str", "required": True},
-            "level": {"type": "str", "choices": ["L1", "L2", "L3", "L4", "L5"], "default": "L4"},
-            "point": {"type": "str", "default": "latest"},
-            "repository": {"type": "str"},
-            "escrow": {"type": "path"},
+            "repository": {"type": "str", "required": True},
+            "password": {"type": "str", "required": True, "no_log": True},
+            "environment": {"type": "dict", "default": {}, "no_log": True},
+            "snapshot": {"type": "str", "default": "latest"},
+            "level": {"type": "int", "choices": [1, 2, 3, 4], "default": 4},
+            "max_age_hours": {"type": "float"},
+            "databases": {"type": "list", "elements": "dict", "options": DATABASE, "default": []},
+            "paths": {"type": "list", "elements": "str", "default": []},
+            "scratch": {"type": "path"},
+            "timeout_seconds": {"type": "float", "default": 14400.0},
         },
         supports_check_mode=True,
     )
-    given = module.params
-    name = given["application"]
-    command = module.get_bin_path("backstay")
-    if command is None:
-        module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
-    options = {key: given[key] for key in ("level", "point", "repository", "escrow")}
-    asked = arguments("verify", name, options)
-    failed, told = result("verify", name, module.run_command([command, *asked]), check_mode=False)
-    if failed:
-        module.fail_json(**told)
-    told["changed"] = False
-    module.exit_json(**told)
+    try:
+        verdict = prove(module.params)
+    except BackstayError as refused:
+        module.fail_json(msg=refused.message)
+        return
+    found = {
+        "level": verdict.level,
+        "snapshot": verdict.snapshot,
+        "made": verdict.made,
+        "findings": list(verdict.findings),
+        "seconds": {str(level): seconds for level, seconds in verdict.seconds.items()},
+    }
+    if not verdict.ok:
+        more = f" (and {len(verdict.findings) - 1} more)" if len(verdict.findings) > 1 else ""
+        module.fail_json(msg=f"Level {verdict.level + 1} does not hold: {verdict.findings[0]}{more}", **found)
+    module.exit_json(changed=False, **found)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ attributes:
     support: none
 seealso:
   - module: backstay.ops.backup
-  - module: backstay.ops.backup_verify
+  - module: backstay.ops.restore_point_verify
 """
 
 EXAMPLES = r"""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import base64
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -17,10 +20,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import asyncssh
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.poly1305 import Poly1305
 
 from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import RepositorySettings
 from ansible_collections.backstay.ops.plugins.module_utils._repository import Repository
@@ -43,6 +49,53 @@ def repository(directory: Path, location: str | None = None, **changed: Any) -> 
     )
     given: dict[str, Any] = {"name": "disk", "application": "portal", "private": directory / "run", "runner": run}
     return Repository(settings=settings, secrets=secrets, **{**given, **changed})
+
+
+# restic takes half a second to try a password, on purpose; a test opens a repository a dozen times
+
+
+def cheap_key(directory: Path, password: str = PASSWORD) -> None:
+    """Give the one key of a fresh local repository a password check that costs nothing. What a key file holds is the
+    repository's own key, encrypted with AES-256 (CTR) and authenticated with Poly1305-AES by keys from scrypt."""
+    (path,) = (directory / "keys").iterdir()
+    value = json.loads(path.read_bytes())
+    cost = {name: int(value[name]) for name in ("N", "r", "p")}
+    sealed = base64.b64decode(value["data"])
+    plain = _aes(_scrypt(password, value["salt"], cost)[:32], sealed[:16], sealed[16:-16])
+    cost = {"N": 2, "r": 1, "p": 1}
+    keys, nonce = _scrypt(password, value["salt"], cost), os.urandom(16)
+    hidden = _aes(keys[:32], nonce, plain)
+    once = Cipher(algorithms.AES(keys[32:48]), modes.ECB()).encryptor().update(nonce)
+    mac = Poly1305.generate_tag(keys[48:64] + once, hidden)
+    content = json.dumps({**value, **cost, "data": base64.b64encode(nonce + hidden + mac).decode()}).encode()
+    path.unlink()
+    (directory / "keys" / hashlib.sha256(content).hexdigest()).write_bytes(content)
+
+
+def _scrypt(password: str, salt: str, cost: dict[str, int]) -> bytes:
+    return hashlib.scrypt(
+        password.encode(), salt=base64.b64decode(salt), n=cost["N"], r=cost["r"], p=cost["p"], maxmem=1 << 30, dklen=64
+    )
+
+
+def _aes(key: bytes, nonce: bytes, content: bytes) -> bytes:
+    return Cipher(algorithms.AES(key), modes.CTR(nonce)).encryptor().update(content)
+
+
+@cache
+def _template() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="backstay-template-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    repository(directory).initialize()
+    cheap_key(directory / "repository")
+    return directory / "repository"
+
+
+def made(directory: Path, location: str | None = None, **changed: Any) -> Repository:
+    """A local repository that is there already, and opens at once."""
+    found = repository(directory, location, **changed)
+    shutil.copytree(_template(), found.settings.location, dirs_exist_ok=True)
+    return found
 
 
 # SFTP

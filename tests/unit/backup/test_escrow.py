@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from ansible_collections.backstay.ops.plugins.module_utils._repository import (
     read_secrets,
     repositories_of,
 )
-from ansible_collections.backstay.ops.plugins.module_utils._run import Completed, run
+from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
-from .stores import PASSWORD, repository, tree
+from .stores import PASSWORD, made, repository, tree
 
 NEXT = "the next password"
 
@@ -40,9 +40,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Repository:
-    made = repository(tmp_path)
-    made.initialize()
-    return made
+    return made(tmp_path)
 
 
 def test_the_offline_key_alone_opens_the_repository(tmp_path, layout, disk):
@@ -92,9 +90,9 @@ def test_what_is_no_offline_key_is_refused_without_showing_it(tmp_path):
         _escrow.read(path, Storage())
 
 
-def _opens(made: Repository, password: str) -> bool:
+def _opens(disk: Repository, password: str) -> bool:
     try:
-        return made.with_password(password).identity() is not None
+        return disk.with_password(password).identity() is not None
     except RepositoryError:
         return False
 
@@ -111,61 +109,82 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def _killed_after(made: Repository, layout: Layout, steps: int) -> bool:
-    """Rotate, and be killed before the step of this number (a command or a write); whether it came to an end."""
+class Restic:
+    """Its keys, in memory: what it answers was looked up with the real one, which takes half a second for each."""
+
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        self.keys = {"key1": PASSWORD}
+        self.before = before
+
+    def __call__(self, arguments: Sequence[str], **given: Any) -> Completed:
+        self.before()
+        words = list(arguments[arguments.index("-r") + 2 :])
+        used = Path(given["environment"]["RESTIC_PASSWORD_FILE"]).read_text()
+        if used not in self.keys.values():
+            return Completed(tuple(arguments), 12, "", "Fatal: wrong password or no key found")
+        output = '{"id": "r"}'
+        if words[:2] == ["key", "list"]:
+            output = json.dumps([{"id": key, "current": word == used} for key, word in self.keys.items()])
+        elif words[:2] == ["key", "add"]:
+            self.keys[f"key{len(self.keys) + 1}"] = Path(words[3]).read_text()
+        elif words[:2] == ["key", "remove"]:
+            del self.keys[words[2]]
+        self.before()
+        return Completed(tuple(arguments), 0, output, "")
+
+
+class Dying(Storage):
+    """A disk whose process may end before a new content is in place, and after."""
+
+    def __init__(self, step: Callable[[], None]) -> None:
+        self.step = step
+
+    def _rename(self, source: Path, target: Path) -> None:
+        self.step()
+        super()._rename(source, target)
+        self.step()
+
+
+def _killed_before(steps: int, disk: Repository, restic: Restic, layout: Layout) -> bool:
+    """Whether the process ended before the step of this number (a command or a write, and what comes after it)."""
     counter = itertools.count()
 
     def step() -> None:
         if next(counter) >= steps:
             raise Killed
 
-    def runner(arguments: Sequence[str], **given: Any) -> Completed:
-        step()
-        done = run(arguments, **given)
-        step()
-        return done
-
-    class Dying(Storage):
-        def _rename(self, source: Path, target: Path) -> None:
-            step()
-            super()._rename(source, target)
-
+    restic.before = step
     try:
-        _escrow.rotate(replace(made, runner=runner), NEXT, layout, Dying())
+        _escrow.rotate(replace(disk, runner=restic), NEXT, layout, Dying(step))
     except Killed:
-        return False
-    return True
+        return True
+    finally:
+        restic.before = lambda: None
+    return False
 
 
-def test_whenever_it_is_killed_a_stored_password_opens_and_doing_it_again_finishes(tmp_path, layout, disk):
+def test_whenever_it_is_killed_a_stored_password_opens_and_doing_it_again_finishes(tmp_path, layout):
     before = layout.backup_secrets.read_bytes()
-    done, steps = False, 0
-    while not done:
-        made = repository(tmp_path, str(tmp_path / f"repository{steps}"))
-        Path(made.settings.location).mkdir()
-        made.initialize()
-        layout.backup_secrets.write_bytes(before)
-        done = _killed_after(made, layout, steps)
-        stored = read_secrets(layout, Storage())["disk"]
-        words = [str(stored[key]) for key in ("password", "next_password") if key in stored]
-        assert any(_opens(made, word) for word in words), f"killed before step {steps}"
-        again = made.with_password(str(stored["password"]))
-        _escrow.rotate(again, NEXT, layout, Storage())
-        assert read_secrets(layout, Storage())["disk"] == {"password": NEXT}
-        assert _opens(made, NEXT)
-        assert not _opens(made, PASSWORD)
+    killed, steps = True, -1
+    while killed:
         steps += 1
-    assert steps > 8
+        layout.backup_secrets.write_bytes(before)
+        restic, disk = Restic(), repository(tmp_path)
+        killed = _killed_before(steps, disk, restic, layout)
+        stored = read_secrets(layout, Storage())["disk"]
+        assert {stored["password"], stored.get("next_password")} & set(restic.keys.values()), f"before step {steps}"
+        _escrow.rotate(replace(disk, runner=restic).with_password(stored["password"]), NEXT, layout, Storage())
+        assert read_secrets(layout, Storage())["disk"] == {"password": NEXT}
+        assert list(restic.keys.values()) == [NEXT]
+    assert steps > 15
 
 
-def test_one_that_was_begun_with_another_password_is_finished_first(layout, disk):
-    _killed_after(disk, layout, 6)
-    stored = read_secrets(layout, Storage())["disk"]
-    assert stored.get("next_password") == NEXT
-    _escrow.rotate(disk, "a third password", layout, Storage())
-    assert _opens(disk, "a third password")
-    assert not _opens(disk, NEXT)
-    assert not _opens(disk, PASSWORD)
+def test_one_that_was_begun_with_another_password_is_finished_first(tmp_path, layout):
+    restic, disk = Restic(), repository(tmp_path)
+    assert _killed_before(5, disk, restic, layout)
+    assert read_secrets(layout, Storage())["disk"].get("next_password") == NEXT
+    _escrow.rotate(replace(disk, runner=restic), "a third password", layout, Storage())
+    assert list(restic.keys.values()) == ["a third password"]
 
 
 def test_a_password_of_two_lines_is_refused(layout, disk):

@@ -28,7 +28,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._s3 import holds_something
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
-from .stores import PASSWORD, S3, Sftp, free_port, repository, s3_store, sftp_server, tree
+from .stores import PASSWORD, S3, Sftp, free_port, made, repository, s3_store, sftp_server, tree
 
 TAGS = ("run=20260101T000000000-1", "part=data")
 FILES = {
@@ -57,9 +57,7 @@ def stage(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Repository:
-    made = repository(tmp_path)
-    made.initialize()
-    return made
+    return made(tmp_path)
 
 
 def _kind(caught: pytest.ExceptionInfo[RepositoryError]) -> str:
@@ -67,23 +65,23 @@ def _kind(caught: pytest.ExceptionInfo[RepositoryError]) -> str:
     return caught.value.kind
 
 
-def _round(made: Repository, stage: Path, tmp_path: Path) -> None:
+def _round(found: Repository, stage: Path, tmp_path: Path) -> None:
     """Made once, stored, listed, restored byte for byte, read, forgotten."""
-    assert made.identity() is None
-    assert made.initialize() is True
-    assert made.initialize() is False
-    snapshot = made.store(stage, ("databases", "media"), TAGS)
+    assert found.identity() is None
+    assert found.initialize() is True
+    assert found.initialize() is False
+    snapshot = found.store(stage, ("databases", "media"), TAGS)
     assert (snapshot.run, snapshot.part) == ("20260101T000000000-1", "data")
-    assert [each.id for each in made.snapshots()] == [snapshot.id]
-    made.restore(snapshot.id, tmp_path / "out")
+    assert [each.id for each in found.snapshots()] == [snapshot.id]
+    found.restore(snapshot.id, tmp_path / "out")
     assert {name: (tmp_path / "out" / name).read_bytes() for name in FILES} == FILES
-    assert made.read(snapshot.id, "/media/a/photo.jpg") == FILES["media/a/photo.jpg"]
-    made.check(read_data=True)
-    assert made.size_bytes() > 0
-    made.forget([snapshot.id, "0" * 64])
-    made.prune()
-    assert made.snapshots() == ()
-    assert not list(made.private.iterdir())
+    assert found.read(snapshot.id, "/media/a/photo.jpg") == FILES["media/a/photo.jpg"]
+    found.check(read_data=True)
+    assert found.size_bytes() > 0
+    found.forget([snapshot.id, "0" * 64])
+    found.prune()
+    assert found.snapshots() == ()
+    assert not list(found.private.iterdir())
 
 
 def test_a_directory_is_a_repository(tmp_path, stage):
@@ -163,27 +161,27 @@ def test_another_repository_at_the_place_is_told(disk):
 def test_nothing_is_made_over_what_is_left_of_a_repository(where, tmp_path, stage, sftp, s3):
     """restic 0.14 would put a new configuration over the old data."""
     if where == "s3":
-        made = repository(tmp_path, s3.location("left", "a"), secrets=s3.secrets)
-        made.initialize()
-        inner = replace(made, settings=replace(made.settings, location=s3.location("left", "")))
+        there = repository(tmp_path, s3.location("left", "a"), secrets=s3.secrets)
+        there.initialize()
+        inner = replace(there, settings=replace(there.settings, location=s3.location("left", "")))
         assert holds_something(inner.settings.location.rstrip("/"), s3.secrets)
-        with pytest.raises(RepositoryError, match="none is made over them"):
-            replace(made, settings=replace(made.settings, location=s3.location("left", "").rstrip("/"))).initialize()
+        with pytest.raises(RepositoryError, match="none is there over them"):
+            replace(there, settings=replace(there.settings, location=s3.location("left", "").rstrip("/"))).initialize()
         return
     place = tmp_path / "left"
     location = str(place) if where == "disk" else sftp.location(place)
-    made = repository(tmp_path, location, secrets=sftp.secrets)
-    made.initialize()
+    there = repository(tmp_path, location, secrets=sftp.secrets)
+    there.initialize()
     (place / "config").unlink()
-    with pytest.raises(RepositoryError, match="none is made over them") as caught:
-        made.initialize()
+    with pytest.raises(RepositoryError, match="none is there over them") as caught:
+        there.initialize()
     assert _kind(caught) == "damaged"
     assert not (place / "config").exists()
 
 
 def test_a_directory_on_the_disk_of_the_data_is_refused(tmp_path):
-    made = repository(tmp_path, data=tmp_path / "data")
-    own = replace(made, settings=replace(made.settings, own_disk=True))
+    there = repository(tmp_path, data=tmp_path / "data")
+    own = replace(there, settings=replace(there.settings, own_disk=True))
     with pytest.raises(InputError, match="is it unmounted"):
         own.initialize()
     assert not (tmp_path / "repository").exists()
@@ -201,10 +199,9 @@ def test_a_snapshot_that_lacks_a_file_does_not_count(tmp_path, stage):
             (stage / "media" / "b.txt").unlink()
         return run(arguments, **given)
 
-    made = repository(tmp_path, runner=forgetful)
-    made.initialize()
+    disk = made(tmp_path, runner=forgetful)
     with pytest.raises(RepositoryError, match=r"lacks 1 of 3 files.*media/b\.txt") as caught:
-        made.store(stage, ("databases", "media"), TAGS)
+        disk.store(stage, ("databases", "media"), TAGS)
     assert _kind(caught) == "incomplete"
 
 
@@ -228,10 +225,10 @@ def test_secrets_are_in_private_files_of_one_command_and_nowhere_else(tmp_path, 
         return run(arguments, **given)
 
     place = sftp.location(tmp_path / "private")
-    made = repository(tmp_path, place, secrets=sftp.secrets, runner=watching)
-    made.initialize()
-    made.store(stage, ("media",), TAGS)
-    made.add_key("the next password")
+    there = repository(tmp_path, place, secrets=sftp.secrets, runner=watching)
+    there.initialize()
+    there.store(stage, ("media",), TAGS)
+    there.add_key("the next password")
     for arguments, environment, modes in seen:
         words = " ".join(arguments) + " ".join(environment.values())
         assert PASSWORD not in words
@@ -239,7 +236,7 @@ def test_secrets_are_in_private_files_of_one_command_and_nowhere_else(tmp_path, 
         assert "PRIVATE KEY" not in words
         assert set(modes.values()) == {0o600}
     assert not list((tmp_path / "run").iterdir())
-    assert PASSWORD not in repr(made)
+    assert PASSWORD not in repr(there)
 
 
 def test_what_a_killed_process_left_on_run_is_removed(tmp_path, disk):
@@ -252,14 +249,14 @@ def test_what_a_killed_process_left_on_run_is_removed(tmp_path, disk):
     assert not left.exists()
 
 
-def _locked_by(made: Repository) -> subprocess.Popen[bytes]:
+def _locked_by(there: Repository) -> subprocess.Popen[bytes]:
     """A restic that holds the repository until it is ended."""
     environment = {**os.environ, "RESTIC_PASSWORD": PASSWORD}
-    command = ["restic", "--no-cache", "-r", made.settings.location, "backup", "--stdin", "--host", "elsewhere"]
+    command = ["restic", "--no-cache", "-r", there.settings.location, "backup", "--stdin", "--host", "elsewhere"]
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
-    locks = Path(made.settings.location) / "locks"
+    locks = Path(there.settings.location) / "locks"
     deadline = time.monotonic() + 20
     while not any(locks.iterdir()):
         assert time.monotonic() < deadline
@@ -332,11 +329,11 @@ def test_a_full_disk_is_told_as_such(tmp_path, stage):
     small.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], check=True)
     try:
-        made = repository(tmp_path, str(small / "repository"))
+        there = repository(tmp_path, str(small / "repository"))
         (stage / "media" / "large").write_bytes(os.urandom(1 << 20))
-        made.initialize()
+        there.initialize()
         with pytest.raises(RepositoryError, match="the store is full") as caught:
-            made.store(stage, ("media",), TAGS)
+            there.store(stage, ("media",), TAGS)
         assert _kind(caught) == "full"
     finally:
         subprocess.run(["umount", str(small)], check=True)
@@ -350,11 +347,10 @@ def test_a_store_that_keeps_snapshots_refuses(tmp_path, stage):
             return Completed(tuple(arguments), 0, "", "unable to remove <snapshot/14a5f908e1> from the repository")
         return run(arguments, **given)
 
-    made = repository(tmp_path, runner=keeping)
-    made.initialize()
-    snapshot = made.store(stage, ("media",), TAGS)
+    disk = made(tmp_path, runner=keeping)
+    snapshot = disk.store(stage, ("media",), TAGS)
     with pytest.raises(RepositoryError, match="refuses to remove 1 of 1") as caught:
-        made.forget([snapshot.id])
+        disk.forget([snapshot.id])
     assert _kind(caught) == "refused"
 
 
@@ -453,8 +449,7 @@ def test_an_applications_repositories_are_opened_with_what_is_declared(tmp_path)
 
 
 def test_the_cache_is_of_no_consequence(tmp_path, stage):
-    made = repository(tmp_path, cache=tmp_path / "cache")
-    made.initialize()
-    snapshot = made.store(stage, ("media",), TAGS)
+    disk = made(tmp_path, cache=tmp_path / "cache")
+    snapshot = disk.store(stage, ("media",), TAGS)
     shutil.rmtree(tmp_path / "cache")
-    assert made.read(snapshot.id, "/media/b.txt") == b"text"
+    assert disk.read(snapshot.id, "/media/b.txt") == b"text"

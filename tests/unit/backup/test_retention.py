@@ -1,4 +1,4 @@
-"""What stays in a repository: by count, by age, by need; and that neither clock nor shrink nor attacker evicts a good one."""
+"""What stays in a repository; and that neither a clock nor a shrink nor an attacker evicts a good restore point."""
 
 from __future__ import annotations
 

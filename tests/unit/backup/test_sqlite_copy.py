@@ -20,15 +20,25 @@ from ansible_collections.backstay.ops.plugins.module_utils._errors import Backst
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._sqlite_copy import Account, answer, check, copy, facts
 
-# Commits rows one by one, or a few at a time, and tells of each commit after SQLite acknowledged it.
+# Commits rows one by one, and tells of each commit after SQLite acknowledged it.
 WRITER = """
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
 number = 0
 while True:
     number += 1
-    connection.execute("INSERT INTO audit (writer, number, text) VALUES (?, ?, ?)", (int(sys.argv[2]), number, "x" * 300))
+    row = (int(sys.argv[2]), number, "x" * 300)
+    connection.execute("INSERT INTO audit (writer, number, text) VALUES (?, ?, ?)", row)
     print(number, flush=True)
+"""
+# An application that has its database open, with a log that is not folded in.
+HOLDER = """
+import os, sqlite3, sys
+os.setgid(65534); os.setuid(65534)
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("INSERT INTO audit (writer) VALUES (7)")
+print("ready", flush=True)
+sys.stdin.read()
 """
 NOBODY = Account(65534, 65534)
 
@@ -115,16 +125,8 @@ def test_the_copy_is_made_by_the_application_and_belongs_to_root_alone(tmp_path:
     (stage / "databases").mkdir(parents=True)
     stage.chmod(0o700)
     target = stage / "databases" / "portal.sqlite3"
-    # Somebody of the application's holds it open, so that its log and index are there, and theirs.
     held = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import os, sqlite3, sys; os.setgid(65534); os.setuid(65534)\n"
-            "c = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-            "c.execute('INSERT INTO audit (writer) VALUES (7)'); print('ready', flush=True); sys.stdin.read()",
-            str(source),
-        ],
+        [sys.executable, "-c", HOLDER, str(source)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -236,7 +238,7 @@ def test_the_copy_and_its_name_are_on_the_disk_before_it_counts(
     fsync = os.fsync
 
     def watched(descriptor: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watched)
@@ -314,7 +316,7 @@ def test_digests_are_the_same_for_ever(tmp_path: Path) -> None:
         "k": (3, "bc86b0b2bda6b47da6004ba8f89277d35773ee0a3abbd155a5a805ff0d6dd163"),
         "t": (4, "1acdb7ec3e95249171197826042393245b662490c50a0212c97d890391728957"),
     }
-    assert found.schema_sha256 == "S"
+    assert found.schema_sha256 == "49821bb2d0d0a360f7de7e7a64aadd50b3cbfd3784df06954e686bd122c03df5"
 
 
 def test_the_order_in_which_rows_were_written_does_not_matter(tmp_path: Path) -> None:

@@ -70,4 +70,4 @@ def test_an_exit_code_counts_more_than_a_kind_word() -> None:
 def test_an_answer_that_is_none_is_shown_as_it_is(output: str, error: str, said: str) -> None:
     failed, told = result("backup", "portal", (127, output, error), check_mode=False)
     assert failed
-    assert told["msg"] == f"`backstay backup` on portal ended with 127 and no answer in JSON, but: {said}"
+    assert told["msg"] == f"backstay backup on portal ended with 127 and no answer in JSON, but: {said}"

@@ -1,19 +1,23 @@
 """A host in a directory: the real engine, conductor, recovery, units and files over a small systemd of our own.
 
 Only what is outside the library is played: systemd, the migrations of the application (rows of a real SQLite file),
-venv and pip, who vouches for a payload, and health, which is always good. A power cut is a new `Host` over what
-survived: nothing runs on it.
+venv and pip, who vouches for a payload, a repository with one restore point, and health, which is always good. A power
+cut is a new `Host` over what survived: nothing runs on it.
 """
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
 import os
+import pwd
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,6 +33,7 @@ from ansible_collections.backstay.ops.plugins.module_utils import (
     _runtime,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._application import Application
+from ansible_collections.backstay.ops.plugins.module_utils._catalogue import catalogue
 from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
@@ -36,7 +41,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor
 from ansible_collections.backstay.ops.plugins.module_utils._steps import PHASES
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
-from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Restoring, Transaction
 
 from .lossy_storage import LossyStorage
 
@@ -52,9 +57,23 @@ DECLARED: dict[str, Any] = {
     "runtime": {"settings": "portal.settings", "wsgi": "portal.wsgi:application"},
     "processes": {"web": {}, "scheduler": {"command": ["python", "manage.py", "schedule"], "singleton": True}},
     "databases": [{"name": "default", "engine": "sqlite", "path": "db/portal.sqlite3"}],
+    "media": "uploads/media",
+    "backup": {
+        "repositories": {"disk": {"location": "/srv/backup"}},
+        "before_release": False,
+        "retention": ["python", "manage.py", "expire"],
+    },
     "environment": {"values": {"BANNER": "hello"}, "required": ["SECRET_KEY"], "secret": ["SECRET_KEY"]},
     "releases": {"keep": 2, "drain_seconds": 0, "watch": {"seconds": 0}},
 }
+
+
+# What a host holds that has a restore point, and what the point holds: it is older than the live code, and it has a row
+# that the application's retention deletes.
+SINCE = ["note: written since", "portal.0001", "portal.0002"]
+POINT = ["note: in the point", "note: too old", "portal.0001"]
+LIVE_MEDIA = {"2025/a.jpg": b"a, changed since\n", "2026/b.jpg": b"b\n", "2026/deep/c.jpg": b"c, made since\n"}
+POINT_MEDIA = {"2025/a.jpg": b"a\n", "2026/b.jpg": b"b, as it was\n", "2026/gone.jpg": b"deleted since\n"}
 
 
 class Quick(Storage):
@@ -116,9 +135,13 @@ def _database_path(layout: Layout) -> Path:
     return layout.data / "db" / "portal.sqlite3"
 
 
-def database(layout: Layout, rows: Sequence[str] | None = None) -> list[str]:
-    """The migrations that are applied; with `rows`, these and no others from now on."""
-    connection = sqlite3.connect(_database_path(layout))
+def database(layout: Layout, rows: Sequence[str] | None = None, *, generation: Path | None = None) -> list[str]:
+    """The migrations that are applied, and notes; with `rows`, these and no others from now on."""
+    return _rows((generation or layout.data) / "db" / "portal.sqlite3", rows)
+
+
+def _rows(path: Path, rows: Sequence[str] | None = None) -> list[str]:
+    connection = sqlite3.connect(path)
     try:
         if rows is not None:
             connection.execute("PRAGMA synchronous=OFF")
@@ -129,6 +152,52 @@ def database(layout: Layout, rows: Sequence[str] | None = None) -> list[str]:
         return [row[0] for row in connection.execute("SELECT name FROM applied ORDER BY name")]
     finally:
         connection.close()
+
+
+def media(layout: Layout) -> dict[str, bytes]:
+    """The uploaded files, by path."""
+    top = layout.data / "uploads" / "media"
+    return {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
+
+
+def _lay(directory: Path, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(content)
+
+
+def live_for_a_while(layout: Layout) -> None:
+    """What visitors have written, the last of it only in the database's log, as a process leaves it that was killed;
+    and one restore point in the catalogue."""
+    path = _database_path(layout).resolve()
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    connection.execute("INSERT INTO applied VALUES ('note: written since')")
+    kept = {part: part.read_bytes() for part in (path, path.with_name(f"{path.name}-wal"))}
+    connection.close()
+    for part, content in kept.items():
+        part.write_bytes(content)
+    _lay(layout.data / "uploads" / "media", LIVE_MEDIA)
+    ledger = catalogue(layout, Quick(), lambda: "2026-11-21T02:00:00.000Z")
+    run = "20261121T020000000-1"
+    ledger.append("made", run, at="2026-11-21T02:00:00.000Z", release="0001-1.0.0", manifest="e" * 64, size_bytes=1)
+    ledger.append("stored", run, repository="disk", id="r", snapshot="s", tree="t", manifest_snapshot="m")
+
+
+class OnePoint:
+    """A repository that lays the files of its only restore point where it is asked to."""
+
+    def restore(self, snapshot: str, target: Path, include: Sequence[str] = ()) -> None:
+        whole = target.with_name("whole")
+        (whole / "databases").mkdir(parents=True)
+        _rows(whole / "databases" / "default.sqlite3", POINT)
+        _lay(whole / "media", POINT_MEDIA)
+        for path in include:
+            place = target / path.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (whole / path.lstrip("/")).rename(place)
+        shutil.rmtree(whole)
 
 
 class Host:
@@ -145,7 +214,7 @@ class Host:
         if name == "systemctl":
             code, output = self._systemctl(rest)
         elif name == "systemd-run":
-            code, output = 0, self._agent(rest)
+            code, output = 0, self._expire() if "expire" in rest else self._agent(rest)
         elif name == "journalctl" or "compileall" in rest:
             code, output = 0, ""
         elif "venv" in rest:
@@ -186,22 +255,28 @@ class Host:
         release = next(Path(word).parents[2] for word in words if word.endswith("/venv/bin/python"))
         count = int((release / "code" / "migrations.txt").read_text())
         known = [f"portal.{number:04d}" for number in range(1, count + 1)]
-        applied = database(self.layout)
+        bound = next((word for word in words if word.startswith("--property=BindPaths=")), None)
+        generation = Path(bound.rpartition("=")[2].partition(":")[0]) if bound else None
+        applied = database(self.layout, generation=generation)
         events = []
         if "migrate" in words:
             fresh = [name for name in known if name not in applied]
             events = [{"event": "migration", "name": name, "seconds": 0.1} for name in fresh]
-            applied = self.migrated(sorted({*applied, *known}))
+            applied = self.migrated(sorted({*applied, *known}), generation)
         pending = [name for name in known if name not in applied]
-        unknown = [name for name in applied if name not in known]
+        unknown = [name for name in applied if name.startswith("portal.") and name not in known]
         state = {"event": "state", "applied": applied, "known": known, "pending": pending, "unknown": unknown}
         return "".join(json.dumps(event) + "\n" for event in (*events, state))
 
-    def migrated(self, rows: list[str]) -> list[str]:
+    def _expire(self) -> str:
+        self.migrated([row for row in database(self.layout) if row != "note: too old"])
+        return "1 deleted\n"
+
+    def migrated(self, rows: list[str], generation: Path | None = None) -> list[str]:
         """The database has these migrations from now on; it has synced them by itself, as databases do."""
-        found = database(self.layout, rows)
+        found = database(self.layout, rows, generation=generation)
         if isinstance(self.storage, LossyStorage):
-            self.storage.synced_elsewhere(_database_path(self.layout).resolve())
+            self.storage.synced_elsewhere(((generation or self.layout.data) / "db" / "portal.sqlite3").resolve())
         return found
 
 
@@ -229,6 +304,19 @@ class CrashEngine(Engine):
 
     def _check_room(self, *_unused: Any) -> None:
         """The machine of the tests is another one."""
+
+    def _check_disk(self, *_unused: Any) -> None:
+        """So is its disk."""
+
+    def _repository(self, restoring: Restoring) -> Any:
+        return OnePoint()
+
+    def do_prove(self, transaction: Transaction) -> str:
+        """What came is what was stored: proofs have tests of their own."""
+        return "equal"
+
+    def _manifest(self, restoring: Restoring, sha256: str = "") -> Any:
+        return SimpleNamespace(canaries=())
 
     def _gid(self) -> int:
         return os.getgid()
@@ -292,4 +380,7 @@ def play(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
     monkeypatch.setattr(_runtime, "pip_program", lambda: Path("pip"))
     monkeypatch.setattr(_host, "open_connections", lambda path: 0)
     monkeypatch.setattr(_restore_point, "opened_by", lambda path: [])
-    monkeypatch.setattr(os, "chown", lambda *_unused: None)
+    monkeypatch.setattr(os, "chown", lambda *_unused, **_options: None)
+    account = SimpleNamespace(pw_uid=os.getuid(), pw_gid=os.getgid())
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: account)
+    monkeypatch.setattr(grp, "getgrnam", lambda name: SimpleNamespace(gr_gid=os.getgid()))

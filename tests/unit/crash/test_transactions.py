@@ -6,6 +6,10 @@ host boots and recovers, and then: `active` names one whole release, old or new 
 journal is put away and the ledger is good; the data fit the release; what must run, runs; the door is open; and the
 next release gets an id of its own and all its assets. A recovery is cut off in the same way.
 
+For a restore and its undoing that means: the generation that is live is whole, the old one with the rows that were only
+in its log, the new one with those of the point and none of another's log; what is not live is whole or gone; and the
+next restore works.
+
 By default a seeded sample runs, in which no step of any operation is missing; BACKSTAY_ALL=1 runs all.
 """
 
@@ -20,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _runtime
+from ansible_collections.backstay.ops.plugins.module_utils import _generations, _runtime
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._releases import must_run
@@ -29,12 +33,29 @@ from ansible_collections.backstay.ops.plugins.module_utils._steps import (
     CLOSED,
     OPERATIONS,
     POINT_OF_NO_RETURN,
+    RESTORES,
     all_steps,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
-from .host import NAME, CrashEngine, Host, Payloads, Quick, conduct, database, declare, engine_on, play
+from .host import (
+    LIVE_MEDIA,
+    NAME,
+    POINT_MEDIA,
+    SINCE,
+    CrashEngine,
+    Host,
+    Payloads,
+    Quick,
+    conduct,
+    database,
+    declare,
+    engine_on,
+    live_for_a_while,
+    media,
+    play,
+)
 from .lossy_storage import LossyStorage, Tree, fingerprint, lay
 
 Tell = Callable[[str, object], None]
@@ -50,6 +71,19 @@ class Scenario:
     operation: str
     first: bool = False
     configuration: bool = False  # the payload that is live, configured anew
+    only: tuple[str, ...] = ()  # of a restore
+
+    @property
+    def start(self) -> str:
+        """What the host has been through."""
+        if self.operation in RESTORES:
+            return "with a restore point" if self.operation == "restore" else "restored"
+        return "declared" if self.first else "released twice"
+
+    @property
+    def generation(self) -> str:
+        """The one that is live when it went through."""
+        return "0002" if self.operation == "restore" else "0001"
 
     @property
     def old(self) -> str | None:
@@ -57,12 +91,16 @@ class Scenario:
 
     @property
     def new(self) -> str:
+        if self.operation in RESTORES:
+            return "0002-1.1.0"
         if "reserve" not in all_steps(self.operation):
             return "0001-1.0.0"
         return "0001-1.2.0" if self.first else "0003-1.1.0" if self.configuration else "0003-1.2.0"
 
     def request(self, world: World) -> Request:
         """Those that reserve an id release a payload; the others go back."""
+        if self.operation in RESTORES:
+            return Request("restore", by="tests", point="latest", undo=self.operation == "undo", only=self.only)
         if "reserve" not in all_steps(self.operation):
             return Request("rollback", by="tests")
         if self.configuration:
@@ -72,7 +110,12 @@ class Scenario:
 
 # Enumerated, so that a new operation is swept without anyone remembering.
 SCENARIOS = {operation: Scenario(operation, operation) for operation in OPERATIONS}
-MORE = [Scenario("first release", "release", first=True), Scenario("configuration", "release", configuration=True)]
+MORE = [
+    Scenario("first release", "release", first=True),
+    Scenario("configuration", "release", configuration=True),
+    Scenario("restore of some media", "restore", only=("media:2026",)),
+    Scenario("restore of the database", "restore", only=("database:default",)),
+]
 SCENARIOS |= {scenario.name: scenario for scenario in MORE}
 
 
@@ -109,20 +152,29 @@ class World:
         self.whole: dict[str, Tree] = {}
         self.swept: dict[tuple[str, bool], Sweep] = {}
         self.after: dict[str, list[str]] = {}  # the data when an operation went through
+        self.media: dict[str, dict[str, bytes]] = {}
         play(monkeypatch, directory)
         monkeypatch.setattr(os, "fsync", self._fsync)
         self.quick = Quick()
         monkeypatch.setattr(_runtime, "Storage", lambda: self.lossy or self.quick)
         declare(self.layout)
         engine, _host = engine_on(self.layout, self.quick)
-        self.starts = {True: self.read()}
-        self.before = {True: database(self.layout)}
+        self.starts = {"declared": self.read()}
+        self.before = {"declared": database(self.layout)}
         for version in ("1.0.0", "1.1.0"):
             conduct(engine, self.request(version))
-        self.starts[False] = self.read()
-        self.before[False] = database(self.layout)
+        self.starts["released twice"] = self.read()
+        self.before["released twice"] = database(self.layout)
         self.remember()
-        conduct(engine, self.request())
+        live_for_a_while(self.layout)
+        self.starts["with a restore point"] = self.read()
+        self.before["with a restore point"] = SINCE
+        conduct(engine, Request("restore", by="tests", point="latest"))
+        self.starts["restored"] = self.read()
+        self.before["restored"] = database(self.layout)
+        assert self.before["restored"] == ["note: in the point", "portal.0001", "portal.0002"], "migrated, and expired"
+        lay(self.starts["released twice"], self.root)
+        conduct(engine_on(self.layout, self.quick)[0], self.request())
         self.remember()
 
     def request(self, version: str = "1.2.0") -> Request:
@@ -196,7 +248,7 @@ class World:
         key = (scenario.name, thorough)
         if key in self.swept:
             return self.swept[key]
-        lay(self.starts[scenario.first], self.root)
+        lay(self.starts[scenario.start], self.root)
         request = scenario.request(self)
 
         def work(storage: LossyStorage) -> None:
@@ -205,6 +257,7 @@ class World:
 
         self.swept[key] = self.sweep(work, thorough=thorough)
         self.after[scenario.name] = database(self.layout)
+        self.media[scenario.name] = media(self.layout)
         self.remember()
         return self.swept[key]
 
@@ -221,7 +274,7 @@ class World:
     def killed(self, scenario: Scenario, point: int, *, thorough: bool) -> tuple[str, Sweep] | None:
         """An operation whose process is killed at a point, and then a power cut in the recovery that follows on the
         running host: what was written is in memory, and not all of it on the disk. None when it ended before that."""
-        lay(self.starts[scenario.first], self.root)
+        lay(self.starts[scenario.start], self.root)
         request = scenario.request(self)
         killed_in = ""
 
@@ -242,6 +295,7 @@ class World:
             except Killed:
                 killed_in = storage.context
                 storage.at = keep
+                engine.data_lock.release()  # the kernel does that
                 next_engine, next_host = engine_on(self.layout, storage)
                 next_host.running = host.running
                 recover(next_engine)
@@ -280,20 +334,28 @@ def check(world: World, scenario: Scenario, survivor: Survivor) -> None:
     live = engine.live()
     forward = live == scenario.new
     assert live in (scenario.new, scenario.old), f"{where}: {live} is live; {told['message']}"
+    if operation in RESTORES:
+        forward = _generations.live(layout) == scenario.generation
     assert forward in allowed(operation, survivor.step), f"{where}: {live} is live; {told['message']}"
     look(world, engine, host, where)
     rows = database(layout)
-    before, after = world.before[scenario.first], world.after[scenario.name]
+    if operation in RESTORES:
+        look_at_generations(world, scenario, forward=forward)
+    before, after = world.before[scenario.start], world.after[scenario.name]
     right = [after] if forward else [before] if operation in CLOSED else [before, after]
     assert rows in [[*each, *visitor] for each in right], f"{where}: {live} has the data {rows}; {told['message']}"
     assert recover(engine)["found"] == "nothing", f"{where}: recovery is not done with it"
+    if operation in RESTORES:
+        conduct(engine, SCENARIOS["restore"].request(world))
+        assert database(layout) == world.before["restored"], f"{where}: the next restore brings something else"
+        look(world, engine, host, f"{where}, and the restore after it")
     used = set(engine.history().releases)
     transaction = conduct(engine, world.request())
     assert transaction.candidate not in used, f"{where}: the id {transaction.candidate} was given before"
     assert engine.live() == transaction.candidate
     look(world, engine, host, f"{where}, and the release after it")
     assert engine.ledger.verify()[0] == "sound", where
-    left = [path for path in world.root.rglob(".*") if path.name.endswith((".new", ".partial", ".restored"))]
+    left = [path for path in world.root.rglob(".*") if path.name.endswith(LEFT)]
     assert not left, f"{where}: {left} stay for ever"
     states = {release.id: release.state for release in engine.history().ordered()}
     units = {unit.name.removeprefix(f"{NAME}-").rpartition("-")[0] for unit in layout.units.iterdir()}
@@ -301,6 +363,29 @@ def check(world: World, scenario: Scenario, survivor: Survivor) -> None:
         there = {path.name for path in place.iterdir()}
         gone = [name for name in there | units if states.get(name) in (None, "failed", "pruned")]
         assert not gone, f"{where}: files of {gone} stay for ever"
+
+
+LEFT = (".new", ".partial", ".restored", ".carried")
+
+
+def look_at_generations(world: World, scenario: Scenario, *, forward: bool) -> None:
+    """Before anybody has opened a database: which generations there are, that each is whole, and what they serve."""
+    layout, where = world.layout, scenario.name
+    there = sorted(path.name for path in layout.generations.iterdir())
+    both = forward or scenario.operation == "undo"
+    assert there == (["0001", "0002"] if both else ["0001"]), f"{where}: {there} lie in data.d"
+    data = f"opt/{NAME}/data.d/"
+    tree, start = world.read(), world.starts[scenario.start]
+    for name in there if scenario.operation == "undo" else ["0001"]:
+        if f"{data}{name}" == f"{data}{_generations.live(layout)}" and not (layout.data / "db").is_dir():
+            raise AssertionError(f"{where}: what is live has no databases")
+        found, wanted = (
+            {path: content for path, content in each.items() if path.startswith(f"{data}{name}/uploads")}
+            for each in (tree, start)
+        )
+        assert found == wanted, f"{where}: the media of {name} are not what they were"
+    right = world.media[where] if forward else LIVE_MEDIA if scenario.operation == "restore" else POINT_MEDIA
+    assert media(layout) == right, f"{where}: the media are {sorted(media(layout))}"
 
 
 def faults_of(world: World, scenario: Scenario, survivors: list[Survivor]) -> list[str]:
@@ -390,6 +475,11 @@ PAST_THE_STORAGE = {
     "environment": (f"opt/{NAME}/environments/", "marked unfinished until the mount is synced"),
     "publish": (f"opt/{NAME}/static/", "the mount is synced before the rename, and after it"),
     "snapshot": (f"var/lib/backstay/{NAME}/restore-points", "the mount is synced before it gets its name"),
+    "fetch": (f"opt/{NAME}/data.d/.", "made aside; the mount is synced before it gets its name"),
+    "place": (f"opt/{NAME}/data.d/.", "made aside; the mount is synced before it gets its name"),
+    "convert": (f"opt/{NAME}/data.d/0002/db", "a database syncs what it commits"),
+    "carry": (f"opt/{NAME}/data.d/0002/", "the mount is synced before that generation is live"),
+    "expire": (f"opt/{NAME}/data.d/0002/db", "a database syncs what it commits"),
     "migrate": (f"opt/{NAME}/data.d/", "a database syncs what it commits"),
     "reverse": (f"opt/{NAME}/data.d/", "a database syncs what it commits"),
     "prune": (
@@ -405,6 +495,8 @@ def test_whatever_is_written_past_the_storage_is_known_with_the_reason_why_it_ma
 ) -> None:
     scenario = SCENARIOS[name]
     for seen in world.conducted(scenario, thorough=ALL).storage.outside:
+        if seen.path == f"var/lib/backstay/{NAME}/data.lock":
+            continue  # what holds is the lock on it; what is written in it is for people
         place, why = PAST_THE_STORAGE.get(seen.context, ("nowhere", ""))
         told = f"{seen.context} {seen.what}, {seen.path}, past the storage: write it through it, or say why not here"
         assert seen.path.startswith(place), told

@@ -23,7 +23,7 @@ def proof(number: int, *findings: Finding, recovery: float = 10.0) -> Proof:
         level=level,
         asked=4,
         findings=findings,
-        seconds={each: 1.5 for each in range(1, (findings[0].level if findings else 4) + 1)},
+        seconds=dict.fromkeys(range(1, (findings[0].level if findings else 4) + 1), 1.5),
         at=f"2026-03-0{number}T03:30:00Z",
         recovery_time_seconds=None if findings else recovery,
         recovery_point_seconds=3600.0,
@@ -99,7 +99,9 @@ def test_a_stale_repository_does_not_refute_the_point(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_in_the_evidence(tmp_path: Path) -> None:
-    layout, (path,) = written(tmp_path, proof(1, Finding(5, "It said: no way, hunter2hunter2.")), secrets=("hunter2hunter2",))
+    layout, (path,) = written(
+        tmp_path, proof(1, Finding(5, "It said: no way, hunter2hunter2.")), secrets=("hunter2hunter2",)
+    )
     assert b"hunter2hunter2" not in path.read_bytes() + layout.backups.read_bytes()
 
 

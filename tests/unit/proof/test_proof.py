@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from ansible_collections.backstay.ops.plugins.module_utils import _manifest
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import Manifest
@@ -164,7 +165,7 @@ def test_a_restore_is_compared_by_the_same_check(place: Place, tmp_path: Path) -
     target = tmp_path / "restored"
     manifest = restored(place, target)
     assert check_restored(target, manifest, place.application) == ()
-    photograph = sorted(path for path in (target / "media").rglob("*") if path.is_file())[0]
+    photograph = min(path for path in (target / "media").rglob("*") if path.is_file())
     photograph.unlink()
     (target / "configuration" / "application.json").write_text("{}")
     (target / "artifacts" / "left over").write_text("x")
@@ -204,7 +205,9 @@ def test_a_stale_log_is_seen_though_sqlite_calls_the_database_sound(place: Place
     assert "a stale main.sqlite3-wal" in found.sentence
 
 
-def test_the_job_of_the_sandbox_is_refused_by_an_older_library(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_job_of_the_sandbox_is_refused_by_an_older_library(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from ansible_collections.backstay.ops.plugins.module_utils._proof import inner_main
 
     job = tmp_path / "job.json"

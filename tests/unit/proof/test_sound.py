@@ -40,7 +40,7 @@ STATEMENTS = {
     ),
     "odd names": (
         'CREATE TABLE "sélect ""from"" x"("order" INT, "a b" TEXT);',
-        "INSERT INTO \"sélect \"\"from\"\" x\" VALUES (1, 'x');",
+        'INSERT INTO "sélect ""from"" x" VALUES (1, \'x\');',
     ),
     "generated columns, views, triggers": (
         "CREATE TABLE made(a INT, b INT AS (a * 2) STORED, c INT AS (a + 1) VIRTUAL);",

@@ -1,0 +1,196 @@
+"""Promise 4: a backup counts when it was restored and compared."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from backstay_lab.scene import APPLICATION, Scene
+
+DISK = f"/srv/backup/{APPLICATION}"
+STATE = f"/var/lib/backstay/{APPLICATION}"
+
+
+def shell(scene: Scene, command: str, *, check: bool = True) -> str:
+    """What a command prints on the host."""
+    return scene.lab.ssh("app1", command, check=check).stdout.strip()
+
+
+def point(scene: Scene) -> dict[str, Any]:
+    """A restore point made now."""
+    return dict(scene.backstay("backup", "--json", APPLICATION))
+
+
+def proof(scene: Scene, level: str = "L4", *, check: bool = True) -> dict[str, Any]:
+    return dict(scene.backstay("verify", f"--level={level}", "--json", APPLICATION, check=check))
+
+
+def photographs(scene: Scene) -> list[str]:
+    found = shell(scene, f"cd /opt/{APPLICATION}/data/media && find . -type f | sort")
+    return [line.removeprefix("./") for line in found.splitlines()]
+
+
+@pytest.fixture
+def kept(at_1_1: Scene) -> Iterator[Scene]:
+    """The host with 1.1.0 live and at least one restore point."""
+    if not at_1_1.backstay("backups", "--json", APPLICATION)["points"]:
+        point(at_1_1)
+    yield at_1_1
+
+
+def test_never_backed_up_is_a_failure_from_the_first_day(at_1_1: Scene) -> None:
+    if at_1_1.backstay("backups", "--json", APPLICATION)["points"]:
+        pytest.fail("another test has made a restore point already: this one must run first in its file")
+    status = at_1_1.status()
+    assert status["exit_code"] == 1
+    assert "there is no restore point" in status["verdict"]
+
+
+def test_every_row_acknowledged_before_a_backup_is_in_it(kept: Scene) -> None:
+    with kept.load(rate=60.0, seconds=60.0) as visitors:
+        time.sleep(3.0)
+        began = time.time()
+        made = point(kept)
+        result = visitors.stop()
+    assert made["ok"], made
+    assert result.failed == 0, result.failures
+    acknowledged = [write.token for write in result.writes if write.at < began]
+    assert acknowledged, "nobody wrote anything before the backup"
+    told = kept.backstay("export", "--to=/srv/export", f"--point={made['run']}", "--json", APPLICATION)
+    program = (
+        f"import sqlite3, sys; c = sqlite3.connect('file:{told['directory']}/default.sqlite3?mode=ro', uri=True); "
+        "print(*(row[0] for row in c.execute(\"SELECT token FROM audits_finding WHERE token <> ''\")))"
+    )
+    there = set(shell(kept, f"python3 -c {shlex.quote(program)}").split())
+    assert [token for token in acknowledged if token not in there] == []
+    shell(kept, "rm -rf /srv/export")
+
+
+def test_the_newest_point_is_restored_in_isolation_and_equals_its_manifest(kept: Scene) -> None:
+    made = point(kept)
+    found = proof(kept)
+    assert found["ok"], found
+    assert (found["run"], found["level"]) == (made["run"], 4)
+    assert set(found["seconds"]) == {"L1", "L2", "L3", "L4"}
+    status = kept.status()["backup"]
+    assert status["newest"]["level"] == 4
+    assert status["problems"] == []
+    assert shell(kept, f"ls -A {STATE}/scratch | grep -v lock", check=False) == "", "the proof left something behind"
+    evidence = json.loads(shell(kept, f"cat {found['evidence']}"))
+    assert evidence["level"] == 4
+    assert kept.backstay("backups", "--evidence", "--json", APPLICATION)["faults"] == []
+
+
+def test_a_release_runs_on_what_was_restored(kept: Scene) -> None:
+    point(kept)
+    found = proof(kept, "L5", check=False)
+    assert found["ok"], found
+    assert found["level"] == 5
+    assert found["recovery_time_seconds"] > 0
+
+
+def test_what_is_altered_in_the_repository_is_refuted(kept: Scene) -> None:
+    point(kept)
+    pack = shell(kept, f"ls -S {DISK}/data/*/* | head -1")
+    shell(kept, f"cp -p {pack} /root/pack && printf x | dd of={pack} bs=1 seek=4000 conv=notrunc status=none")
+    try:
+        found = proof(kept, "L3", check=False)
+        assert not found["ok"]
+        assert found["level"] == 2, "a bit in a pack is found when all data are read back, and not before"
+        assert kept.status()["exit_code"] == 1
+    finally:
+        shell(kept, f"cp -p /root/pack {pack} && rm /root/pack")
+    made = point(kept)
+    assert proof(kept)["run"] == made["run"]
+
+
+def test_the_applications_user_can_neither_read_nor_remove_what_is_kept(kept: Scene) -> None:
+    for command in (f"ls {DISK}", f"rm -rf {DISK}/data", f"cat /etc/backstay/{APPLICATION}/backup.json", f"ls {STATE}"):
+        done = kept.lab.ssh("app1", f"runuser -u {APPLICATION} -- {command}", check=False)
+        assert not done.ok
+        assert "Permission denied" in done.stderr, done.stderr
+
+
+def test_a_backup_that_is_killed_at_any_moment_leaves_the_last_good_one(kept: Scene) -> None:
+    good = point(kept)["run"]
+    for delay in (0.2, 0.5, 0.9, 1.4, 2.0):
+        kill = f"backstay backup --json {APPLICATION} >/dev/null 2>&1 & sleep {delay}; kill -KILL $! 2>/dev/null; wait"
+        shell(kept, f"sh -c {shlex.quote(kill)}", check=False)
+        points = kept.backstay("backups", "--json", APPLICATION)["points"]
+        assert next(each for each in points if each["run"] == good)["good"]
+    shell(kept, "pkill -KILL -x restic", check=False)
+    made = point(kept)
+    assert made["ok"], made
+    assert proof(kept)["run"] == made["run"]
+    assert (
+        shell(kept, f"ls -A /opt/{APPLICATION}/data.d")
+        == shell(kept, f"readlink /opt/{APPLICATION}/data").rpartition("/")[2]
+    )
+
+
+def test_two_at_once_are_told_of_each_other(kept: Scene) -> None:
+    both = (
+        f"backstay backup --json {APPLICATION} > /tmp/one & sleep 0.6; "
+        f"backstay backup --json {APPLICATION} > /tmp/two; wait; cat /tmp/one /tmp/two"
+    )
+    told = [json.loads(line) for line in shell(kept, f"sh -c {shlex.quote(both)}", check=False).splitlines()]
+    assert [each["ok"] for each in told] == [True, False]
+    assert "under way: backup" in told[1]["message"]
+
+
+def test_a_release_names_the_restore_point_that_was_made_before_it(kept: Scene) -> None:
+    kept.declare(backup={"before_release": True})
+    try:
+        kept.release(again=True, why="with a restore point")
+        ledger = [json.loads(line) for line in shell(kept, f"cat {STATE}/ledger.jsonl").splitlines()]
+        named = [each for each in ledger if each["event"] == "backed_up"][-1]
+        live = kept.settled()["live"]["id"]
+        assert named["release"] == live
+        planned = kept.backstay("restore", "--plan", f"--point=release:{live}", "--json", APPLICATION)
+        assert planned["point"] == named["data"]["point"]
+    finally:
+        kept.declare()
+
+
+def test_a_release_without_a_restore_point_is_refused_and_can_be_insisted_on(kept: Scene) -> None:
+    kept.declare(backup={"before_release": True})
+    before = kept.live()
+    shell(kept, f"mv {DISK} {DISK}.away && touch {DISK}")
+    try:
+        refused = kept.release(again=True, check=False)
+        assert not refused.ok
+        assert "No restore point could be made before" in " ".join(refused.output.split())
+        assert kept.settled()["live"]["id"] == before
+        assert kept.release(again=True, override_backup="the lift at the hospital stands still").ok
+    finally:
+        shell(kept, f"rm {DISK} && mv {DISK}.away {DISK}")
+        kept.declare()
+
+
+def test_what_a_schedule_starts_is_what_a_person_starts(kept: Scene) -> None:
+    timers = shell(kept, "systemctl list-timers --all --no-legend 'backstay-*'")
+    for name in ("backup", "verify"):
+        assert f"backstay-{name}@{APPLICATION}.timer" in timers
+    before = len(kept.backstay("backups", "--json", APPLICATION)["points"])
+    shell(kept, f"systemctl start backstay-backup@{APPLICATION}.service backstay-verify@{APPLICATION}.service")
+    points = kept.backstay("backups", "--json", APPLICATION)["points"]
+    assert len(points) == before + 1
+    assert points[-1]["level"] == 4
+
+
+def test_no_secret_of_a_repository_is_seen_by_others_while_it_is_used(kept: Scene) -> None:
+    password = json.loads(shell(kept, f"cat /etc/backstay/{APPLICATION}/backup.json"))["repositories"]["disk"][
+        "password"
+    ]
+    watch = (
+        f"backstay backup {APPLICATION} > /tmp/said 2>&1 & "
+        "while kill -0 $! 2>/dev/null; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; sleep 0.05; done > /tmp/seen; "
+        f"journalctl -u 'backstay-*' --no-pager >> /tmp/seen; cat /tmp/said >> /tmp/seen; cat {STATE}/backups.jsonl >> /tmp/seen"
+    )
+    shell(kept, f"bash -c {shlex.quote(watch)}", check=False)
+    assert "restic" in shell(kept, "cat /tmp/seen")
+    assert kept.lab.ssh("app1", f"grep -cF {shlex.quote(password)} /tmp/seen", check=False).stdout.strip() == "0"

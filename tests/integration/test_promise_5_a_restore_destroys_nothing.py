@@ -1,0 +1,137 @@
+"""Promise 5: a restore destroys nothing; what is there is kept first, and the swap can itself be undone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from backstay_lab.scene import APPLICATION, Scene
+
+HOME = f"/opt/{APPLICATION}"
+
+
+def shell(scene: Scene, command: str, *, check: bool = True) -> str:
+    return scene.lab.ssh("app1", command, check=check).stdout.strip()
+
+
+def written(scene: Scene, seconds: float = 3.0) -> list[str]:
+    """Rows that visitors wrote and that were acknowledged."""
+    with scene.load(rate=60.0, seconds=60.0) as visitors:
+        time.sleep(seconds)
+        result = visitors.stop()
+    assert result.failed == 0, result.failures
+    tokens = [write.token for write in result.writes]
+    assert tokens, "nobody wrote anything"
+    return tokens
+
+
+def restored(scene: Scene, *options: str) -> dict[str, Any]:
+    told = dict(scene.backstay("restore", *options, "--json", APPLICATION, check=False))
+    assert told["ok"], told
+    scene.settled()
+    return told
+
+
+def there(scene: Scene, tokens: Sequence[str]) -> int:
+    return len(tokens) - len(scene.missing_writes(list(tokens)))
+
+
+def test_a_restore_brings_the_point_back_and_its_undo_everything_written_since(at_1_1: Scene) -> None:
+    before = written(at_1_1)
+    made = at_1_1.backstay("backup", "--json", APPLICATION)
+    after = written(at_1_1)
+    live = at_1_1.live()
+    planned = at_1_1.backstay("restore", "--plan", "--json", APPLICATION)
+    assert planned["point"] == made["run"]
+    assert f"{len(after)} audits_finding" in " ".join(planned["lines"]), planned["lines"]
+
+    restored(at_1_1, "--why=a-test")
+    assert at_1_1.live() == live
+    assert at_1_1.get("/").status == 200
+    assert there(at_1_1, before) == len(before)
+    assert there(at_1_1, after) == 0
+
+    since = written(at_1_1)
+    restored(at_1_1, "--undo")
+    assert there(at_1_1, before) == len(before)
+    assert there(at_1_1, after) == len(after), "the undo lost what was written before the restore"
+    assert there(at_1_1, since) == 0
+    # What was written between the two is not gone either: its generation lies beside.
+    generations = shell(at_1_1, f"ls {HOME}/data.d").split()
+    assert len(generations) == 2
+    owners = set(shell(at_1_1, f"find {HOME}/data/ -type f -printf '%u:%m\\n'").splitlines())
+    assert owners <= {f"{APPLICATION}:640", f"{APPLICATION}:644", f"{APPLICATION}:660"}
+
+
+def test_visitors_see_the_maintenance_page_and_then_the_portal_and_nothing_else(at_1_1: Scene) -> None:
+    at_1_1.backstay("backup", "--json", APPLICATION)
+    with at_1_1.load(rate=40.0, seconds=120.0) as visitors:
+        time.sleep(2.0)
+        restored(at_1_1)
+        time.sleep(2.0)
+        result = visitors.stop()
+    seen = {failure.split()[0] if isinstance(failure, str) else str(failure) for failure in result.failures}
+    statuses = json.dumps(result.to_json())
+    assert result.succeeded > 0
+    assert "502" not in statuses, seen
+    assert "500" not in statuses, seen
+
+
+def test_only_the_media_asked_for_come_back_and_everything_else_stays(at_1_1: Scene) -> None:
+    media = f"{HOME}/data/media"
+    folder = shell(at_1_1, f"cd {media} && find . -type f | head -1 | xargs dirname").removeprefix("./")
+    lost = shell(at_1_1, f"ls {media}/{folder} | head -1")
+    digest = shell(at_1_1, f"sha256sum < {media}/{folder}/{lost}")
+    at_1_1.backstay("backup", "--json", APPLICATION)
+    since = written(at_1_1)
+    shell(at_1_1, f"rm {media}/{folder}/{lost}; runuser -u {APPLICATION} -- sh -c 'echo new > {media}/new.txt'")
+    restored(at_1_1, f"--only=media:{folder}")
+    assert shell(at_1_1, f"sha256sum < {media}/{folder}/{lost}") == digest
+    assert shell(at_1_1, f"cat {media}/new.txt") == "new"
+    assert there(at_1_1, since) == len(since), "the database was not asked for and changed"
+    assert at_1_1.get(f"/media/{folder}/{lost}").status == 200
+    restored(at_1_1, "--undo")
+    assert shell(at_1_1, f"test -e {media}/{folder}/{lost} || echo gone") == "gone"
+
+
+def test_data_older_than_the_live_code_are_migrated_before_anybody_sees_them(at_1_0: Scene) -> None:
+    """The point was made by 1.0.0; 1.1.0 adds columns."""
+    before = written(at_1_0)
+    made = at_1_0.backstay("backup", "--json", APPLICATION)
+    at_1_0.release("1.1.0")
+    at_1_0.settled()
+    told = restored(at_1_0, f"--point={made['run']}")
+    converted = next(step for step in told["steps"] if step["step"] == "convert")
+    assert converted["detail"] in ("1 migrations applied to the copy", "as new as the live code")
+    assert at_1_0.get("/").status == 200
+    assert there(at_1_0, before) == len(before)
+    assert written(at_1_0)
+
+
+def test_a_point_that_is_not_what_its_manifest_says_is_refused_and_nothing_changes(at_1_1: Scene) -> None:
+    made = at_1_1.backstay("backup", "--json", APPLICATION)
+    manifest = f"/var/lib/backstay/{APPLICATION}/backups/{made['run']}/manifest.json"
+    generation = shell(at_1_1, f"readlink {HOME}/data")
+    shell(at_1_1, f'cp -p {manifest} /root/manifest && sed -i \'s/"rows":3/"rows":4/\' {manifest}')
+    try:
+        told = at_1_1.backstay("restore", "--json", APPLICATION, check=False)
+        assert not told["ok"]
+        assert shell(at_1_1, f"readlink {HOME}/data") == generation
+        assert at_1_1.get("/").status == 200
+    finally:
+        shell(at_1_1, f"mv /root/manifest {manifest}")
+    assert shell(at_1_1, f"ls -A {HOME}/data.d | grep partial", check=False) == ""
+
+
+def test_a_stale_log_of_another_database_never_comes_beside_a_restored_one(at_1_1: Scene) -> None:
+    """SQLite would lay it over the restored file, and its own check would say ok."""
+    before = written(at_1_1)
+    at_1_1.backstay("backup", "--json", APPLICATION)
+    after = written(at_1_1)
+    assert shell(at_1_1, f"ls {HOME}/data/db").split() != ["portal.sqlite3"], "there is no log to be left over"
+    restored(at_1_1)
+    assert there(at_1_1, before) == len(before)
+    assert there(at_1_1, after) == 0
+    restored(at_1_1, "--undo")
