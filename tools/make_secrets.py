@@ -5,8 +5,8 @@ repositories a password, and the inventory a key that signs what it builds.
 
 Writes `group_vars/app_servers/vault.yml`, encrypted with the Vault password that ansible.cfg names. Values that are
 there stay as they are. No secret is ever written in plain text, and no value is printed. What somebody else gives, such
-as the keys of a bucket, is for you to add (`ansible-vault edit`). Without its password nobody opens a repository: keep a
-copy of it where no fire, thief or administrator of your servers reaches it (`backstay escrow`).
+as the keys of a bucket, is for you to add (`ansible-vault edit`). Without its password nobody opens a repository: keep
+a copy of it where no fire, thief or administrator of your servers reaches it (`backstay escrow`).
 
 Makes `signing_key` (OpenSSH, ed25519, its owner's alone, kept out of git) and `allowed_signers`, which names it to the
 hosts, where they are missing; not where the inventory names others (backstay_signing_key, backstay_allowed_signers).

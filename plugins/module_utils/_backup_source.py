@@ -7,12 +7,12 @@ from ._host import Host
 
 
 def source_of(host: Host) -> Source:
-    """The source of a backup made now. Raises InputError where the application declares none."""
+    """The source of a backup made now."""
     live = host.live()
     history = host.history()
     known = history.get(live)
     data = known.data if known else {}
-    source = Source(
+    return Source(
         layout=host.layout,
         application=host.application(),
         release=live or "",
@@ -26,10 +26,8 @@ def source_of(host: Host) -> Source:
         say=host.say,
         # A release that is still here can be gone back from: its restore point stays as long as it does.
         needed={
-            str(release.data["point"]): f"the release {release.id}"
+            str(release.data["backup_run"]): f"the release {release.id}"
             for release in history.ordered()
-            if release.data.get("point") and release.state not in ("pruned", "failed")
+            if release.data.get("backup_run") and release.state not in ("pruned", "failed")
         },
     )
-    _declared = source.policy  # refused here, before anything is asked for
-    return source

@@ -158,6 +158,11 @@ def _verbs_of_data(verb: _Verbs) -> None:
         )
     escrow = verb("escrow", _data, "write the offline key: all that a restore needs when this host is gone")
     escrow.add_argument("--to", required=True, metavar="FILE")
+    rebuild = verb("rebuild", _data, "on a new host: bring back all of it from a repository and the offline key alone")
+    rebuild.add_argument("--offline-key", required=True, metavar="FILE", help="what `backstay escrow` wrote")
+    rebuild.add_argument("--point", default="latest", help="latest, a run, or a time")
+    rebuild.add_argument("--why", default="", help="goes into the ledger")
+    rebuild.add_argument("--by", default=_who(), help="goes into the ledger")
     rekey = verb("rekey", _data, "give a repository another password, read from standard input")
     rekey.add_argument("--repository", required=True)
 
@@ -423,6 +428,7 @@ def _data(options: argparse.Namespace) -> int:
         "export": _cli_data.export,
         "escrow": _cli_data.escrow,
         "rekey": _cli_data.rekey,
+        "rebuild": _cli_data.rebuild,
     }
     return verbs[options.name](options, engine, _tell)
 

@@ -6,16 +6,18 @@ import argparse
 import datetime as dt
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._errors import BackstayError, InputError
+from ._errors import InputError
 
 if TYPE_CHECKING:
     from ._catalogue import Copy, Point
     from ._host import Host
     from ._proof import Proof
+    from ._restore import Restore
 
 Tell = Callable[[argparse.Namespace, dict[str, Any], str], None]
 
@@ -174,7 +176,7 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
         layout=host.layout,
         application=application,
         sandbox=sandbox,
-        public_keys=(manifest_key(host),),
+        public_keys=host.manifest_keys(),
         chain=chain_of(host.layout, host.storage, name),
         max_age_seconds=policy.max_age_hours * 3600.0 if wanted == "latest" else None,
         limits=Limits(memory_max_bytes=policy.proof.memory_max_bytes, seconds=policy.proof.seconds),
@@ -195,21 +197,12 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
     return proof, evidence
 
 
-def manifest_key(host: Host) -> str:
-    """The public half of the key that signs this host's manifests."""
-    path = host.layout.backup_key.with_name(f"{host.layout.backup_key.name}.pub")
-    content = host.storage.read(path)
-    if content is None:
-        raise BackstayError(f"{path} is missing, so no manifest can be believed: run playbooks/site.yml.")
-    return content.decode().strip()
-
-
 def _longest_ago(point: Point, best: Copy) -> str:
     good = [copy for copy in point.repositories.values() if copy.good] or [best]
     return min(good, key=lambda copy: (copy.level >= 4, copy.proven_at or "")).repository
 
 
-def export(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+def export(options: argparse.Namespace, host: Restore, tell: Tell) -> int:
     """A restore point as files that one can look at."""
     from ._export import export as write_out
 
@@ -254,6 +247,35 @@ def rekey(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         "new one into Vault, and write a new offline key (backstay escrow)."
     )
     tell(options, {"ok": True, "changed": True, "repository": options.repository}, text)
+    return 0
+
+
+def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """The host before this one burned down: its newest restore point, from a repository and the offline key alone."""
+    from ._client import call
+    from ._rebuild import learn
+
+    began = time.monotonic()
+    learnt = learn(host, Path(options.offline_key), wanted=options.point, say=host.say)
+    host.say(f"{learnt.points} restore points; {learnt.run} was made by {learnt.release}")
+    why = options.why or f"rebuilt from {learnt.run}"
+    release = {
+        "operation": "release",
+        "version": learnt.version,
+        "payload": learnt.payload,
+        "by": options.by,
+        "why": why,
+        "override_freeze": why,
+        "override_promotion": why,
+    }
+    released = call(host.layout, "begin", request=release, auto=True)
+    host.say(f"{released['release']} is live, on empty data")
+    request = {"operation": "restore", "point": learnt.run, "by": options.by, "why": why}
+    call(host.layout, "begin", request=request, auto=True)
+    seconds = round(time.monotonic() - began, 1)
+    message = f"{host.layout.name}: {released['release']} is live on the data of {learnt.run}, after {seconds:g} s."
+    result = {"ok": True, "changed": True, "run": learnt.run, "release": released["release"], "seconds": seconds}
+    tell(options, {**result, "message": message}, message)
     return 0
 
 

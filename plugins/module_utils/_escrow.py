@@ -24,7 +24,7 @@ FORMAT = 1
 HOW = (
     "This file opens every backup of the application. Keep it offline, twice, away from its servers; tell nobody.",
     "1. On any Debian host: apt install restic, or install Backstay, and copy this file there (mode 0600).",
-    "2. With Backstay: backstay restore --offline-key FILE. It checks the manifests with `manifest_key`.",
+    "2. With Backstay: playbooks/rebuild.yml -e key=FILE, or backstay rebuild --offline-key FILE. It checks the manifests with `manifest_key`.",
     "3. Without: put `password` into a file, RESTIC_PASSWORD_FILE names it, and RESTIC_REPOSITORY is `location`.",
     "   For S3 also set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for SFTP use `private_key` with ssh.",
     "   Then `restic snapshots`, and `restic restore ID --target DIRECTORY` for a snapshot tagged part=data.",

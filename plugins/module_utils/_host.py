@@ -85,6 +85,15 @@ class Host:
         content = self.storage.read(self.layout.secrets_file)
         return {} if content is None else dict(json.loads(content)["values"])
 
+    def manifest_keys(self) -> tuple[str, ...]:
+        """The public keys by which manifests of restore points are believed: this host's, and those it was told of."""
+        path = self.layout.backup_key.with_name(f"{self.layout.backup_key.name}.pub")
+        found = [self.storage.read(each) for each in (path, self.layout.trusted_keys)]
+        keys = tuple(line for content in found if content for line in content.decode().splitlines() if line.strip())
+        if not keys:
+            raise BackstayError(f"{path} is missing, so no manifest can be believed: run playbooks/site.yml.")
+        return keys
+
     def notes(self, release: str) -> str:
         """What the changelog says about a release; empty where nobody wrote anything."""
         known = self.history().get(release)

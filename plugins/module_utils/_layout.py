@@ -86,6 +86,11 @@ class Layout:
         """The key with which this host signs its manifests; its public half has the suffix .pub."""
         return self.configuration / "backup_key"
 
+    @property
+    def trusted_keys(self) -> Path:
+        """Public keys of hosts before this one, whose manifests are believed too."""
+        return self.configuration / "backup_trusted_keys"
+
     def release_configuration(self, release_id: str) -> Path:
         return self.configuration / "releases" / release_id
 

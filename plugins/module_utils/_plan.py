@@ -1,4 +1,4 @@
-"""What a release or a rollback would do, found by the very checks that it begins with; nothing is touched."""
+"""What a release, a rollback or a restore would do, found by the checks that it begins with; nothing is touched."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
 
     Raises what beginning it would raise: InputError for bad input, GateRefused where a gate says no.
     """
+    if request.operation == "restore":
+        from ._restore_plan import plan_restore
+
+        return plan_restore(engine, request)
     if engine.is_live(request):
         return nothing_to_do(engine)
     history = engine.history()

@@ -357,7 +357,7 @@ class Repository:
 
         It gives way to the application (nice, idle disk time, one core left), and ends when we do.
         """
-        command = ["setpriv", "--pdeathsig", "INT", "nice", "-n", "10", "ionice", "-c", "3", "-t", "restic"]
+        command = ["setpriv", "--pdeathsig", "TERM", "nice", "-n", "10", "ionice", "-c", "3", "-t", "restic"]
         environment = {
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             "HOME": str(directory),

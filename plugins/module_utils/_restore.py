@@ -81,9 +81,9 @@ class Restore(Host):
 
     def _undoing(self, live: str, present: str) -> Restoring:
         last = next((entry for entry in reversed(self.ledger.read()) if entry.event == "restored"), None)
-        if last is None or last.data["generation"] != present:
+        if last is None or last.data["restored"]["generation"] != present:
             raise InputError(f"There is no restore of {self.layout.name} to undo: the live data were not restored.")
-        before = str(last.data["before"])
+        before = str(last.data["restored"]["before"])
         if before not in generations.known(self.layout):
             raise InputError(
                 f"The data before that restore ({before}) are not here any more: restore a point from before it."
@@ -93,7 +93,7 @@ class Restore(Host):
                 f"{live} was released since the restore, and the data of {before} belong to {last.release}: go back to "
                 f"{last.release} first, then run this again."
             )
-        return Restoring(generation=before, before=present, undo=True, only=tuple(last.data.get("only", ())))
+        return Restoring(generation=before, before=present, undo=True, only=tuple(last.data["restored"]["only"]))
 
     def _restoring(self, request: Request, application: Application, live: str, present: str) -> Restoring:
         only = checked_parts(request.only, application)
@@ -121,9 +121,9 @@ class Restore(Host):
 
         found = points(self.layout, self.storage)
         named = {
-            entry.release: str(entry.data["point"])
+            entry.release: str(entry.data["backup_run"])
             for entry in self.ledger.read()
-            if entry.event == "backed_up" and entry.data.get("point")
+            if entry.event == "backed_up" and entry.data.get("backup_run")
         }
         return choose(found, wanted or "latest", of_releases=named)
 
@@ -169,7 +169,7 @@ class Restore(Host):
         self.storage.remove_tree(target)
         target.mkdir(mode=0o700)
         wanted = fetched_paths(restoring, self.application())
-        self._repository(restoring).restore(restoring.snapshot, target / "fetched", wanted)
+        self.repository_of(restoring).restore(restoring.snapshot, target / "fetched", wanted)
         files = sum(len(names) for _directory, _folders, names in os.walk(target / "fetched"))
         return f"{files} files from {restoring.repository}"
 
@@ -177,22 +177,27 @@ class Restore(Host):
         generations.remove(self.layout, self.storage, _restoring_of(transaction).generation)
 
     def do_prove(self, transaction: Transaction) -> str:
-        """The point is sealed and signed, and what came of it equals its manifest. Raises GateRefused."""
+        restoring = _restoring_of(transaction)
+        partial = generations.partial(self.layout, restoring.generation)
+        self.check_fetched(restoring, partial / "fetched", scratch=partial)
+        return f"{restoring.point} equals its manifest"
+
+    def check_fetched(self, restoring: Restoring, fetched: Path, *, scratch: Path) -> Manifest:
+        """The point is sealed and signed, and what was fetched of it equals its manifest, which is returned. `scratch`
+        is where a throw-away cluster of PostgreSQL may lie. Raises GateRefused."""
         from ._proof import chain_of, prove
         from ._restored import check_restored
         from ._sandbox import SystemdSandbox
 
-        restoring = _restoring_of(transaction)
         application = self.application()
-        repository = self._repository(restoring)
         proof = prove(
             restoring.point,
-            repository,
+            self.repository_of(restoring),
             2,
             layout=self.layout,
             application=application,
             sandbox=SystemdSandbox(application),
-            public_keys=self._manifest_keys(),
+            public_keys=self.manifest_keys(),
             chain=chain_of(self.layout, self.storage, restoring.repository),
             # A clock that is wrong says nothing about the data, and must not stand between somebody and them.
             now=lambda: _AFTER_EVERY_CLOCK,
@@ -201,7 +206,7 @@ class Restore(Host):
         )
         if proof.level < 2:
             raise GateRefused(f"{proof.sentence} Nothing was changed: choose another point (--point).")
-        manifest = self._manifest(restoring, proof.manifest_sha256)
+        manifest = self.manifest_of(restoring, proof.manifest_sha256)
         part = part_of(manifest, restoring, application)
         empty = missing_media(part, restoring)
         if empty is not None:
@@ -210,11 +215,11 @@ class Restore(Host):
                 "now: correct the path, or choose another point (--point)."
             )
         found = check_restored(
-            generations.partial(self.layout, restoring.generation) / "fetched",
+            fetched,
             part,
             looked_at(restoring, application),
             parts=parts_of(restoring),
-            scratch=generations.partial(self.layout, restoring.generation),
+            scratch=scratch,
             runner=self.runner,
         )
         if found:
@@ -223,7 +228,7 @@ class Restore(Host):
                 "was changed: choose another point (--point).",
                 lines=tuple(each.sentence for each in found),
             )
-        return f"{restoring.point} equals its manifest"
+        return manifest
 
     def undo_prove(self, transaction: Transaction, reason: str) -> None:
         """Looking changed nothing."""
@@ -270,7 +275,7 @@ class Restore(Host):
     def undo_place(self, transaction: Transaction, reason: str) -> None:
         restoring = _restoring_of(transaction)
         for database in restored_servers(restoring, self.application()):
-            server = self._server(database)
+            server = self.server_of(database)
             server.drop(aside(server.database, restoring.generation))
 
     def _carry(self, restoring: Restoring, application: Application, tree: Path, *, running: bool) -> int:
@@ -353,7 +358,7 @@ class Restore(Host):
         if not self.layout.generation(restoring.generation).is_dir():
             raise BackstayError(f"The generation {restoring.generation} is gone: restore a point instead.")
         for database in restored_servers(restoring, self.application()):
-            server = self._server(database)
+            server = self.server_of(database)
             fresh = aside(server.database, restoring.generation)
             if not {fresh, aside(server.database, restoring.before)} & set(server.databases()):
                 raise BackstayError(
@@ -374,7 +379,7 @@ class Restore(Host):
         self.data_lock.take(wait_seconds=_BACK_SECONDS, what=f"return to {restoring.before}")
         self.systemd.stop(self.systemd.units_of(self.layout.name))
         for database in restored_servers(restoring, self.application()):
-            server = self._server(database)
+            server = self.server_of(database)
             exchange(server, server.database, aside(server.database, restoring.before), restoring.generation)
         generations.switch(self.layout, self.storage, restoring.before)
 
@@ -383,7 +388,7 @@ class Restore(Host):
         restoring = _restoring_of(transaction)
         application = self.application()
         policy = _policy(application)
-        expected = {answer.name: answer.answer for answer in self._manifest(restoring).canaries}
+        expected = {answer.name: answer.answer for answer in self.manifest_of(restoring).canaries}
         asked = 0
         differs = []
         for database in restored_databases(restoring, application):
@@ -427,17 +432,20 @@ class Restore(Host):
         """Write down which data are live, and which lie beside them."""
         restoring = _restoring_of(transaction)
         last = next((entry for entry in reversed(self.ledger.read()) if entry.event in ("restored", "returned")), None)
-        if last is None or last.data.get("restore") != transaction.id:
+        if last is None or last.data["restored"]["transaction"] != transaction.id:
             self.ledger.append(
                 "returned" if restoring.undo else "restored",
                 transaction.candidate,
-                restore=transaction.id,
-                point=restoring.point,
-                only=list(restoring.only),
-                generation=restoring.generation,
-                before=restoring.before,
-                restored_by=transaction.request.by,
-                restored_why=transaction.request.why,
+                # In one: what a release says of itself must not be overwritten.
+                restored={
+                    "transaction": transaction.id,
+                    "point": restoring.point,
+                    "only": list(restoring.only),
+                    "generation": restoring.generation,
+                    "before": restoring.before,
+                    "by": transaction.request.by,
+                    "why": transaction.request.why,
+                },
             )
         return f"generation {restoring.generation} is live; {restoring.before} stays beside it"
 
@@ -453,7 +461,7 @@ class Restore(Host):
         for name in gone:
             for database in application.databases:
                 if database.engine == "postgresql":
-                    server = self._server(database)
+                    server = self.server_of(database)
                     server.drop(aside(server.database, name))
             generations.remove(self.layout, self.storage, name)
         generations.tidy(self.layout, self.storage)
@@ -483,7 +491,7 @@ class Restore(Host):
             check=False,
         )
 
-    def _repository(self, restoring: Restoring) -> Repository:
+    def repository_of(self, restoring: Restoring) -> Repository:
         from ._repository import repositories_of
 
         policy = _policy(self.application())
@@ -499,7 +507,7 @@ class Restore(Host):
         content = self.storage.read(self.layout.backup_run(run) / MANIFEST)
         return None if content is None else from_bytes(content, origin=f"the manifest of {run}")
 
-    def _manifest(self, restoring: Restoring, sha256: str = "") -> Manifest:
+    def manifest_of(self, restoring: Restoring, sha256: str = "") -> Manifest:
         """The manifest, of which `sha256` was proven. It is kept: behind the closed door no repository is asked."""
         from ._manifest import digest, from_bytes
 
@@ -508,7 +516,7 @@ class Restore(Host):
             return known
         content = self.storage.read(self.layout.backup_run(restoring.point) / MANIFEST)
         if content is None or (sha256 and digest(content) != sha256):
-            content = self._repository(restoring).read(restoring.manifest_snapshot, f"/{MANIFEST}")
+            content = self.repository_of(restoring).read(restoring.manifest_snapshot, f"/{MANIFEST}")
         if sha256 and digest(content) != sha256:
             raise GateRefused(
                 f"The manifest of {restoring.point} in {restoring.repository} is not the one that was proven a moment "
@@ -517,14 +525,7 @@ class Restore(Host):
         self._read_manifest = from_bytes(content, origin=f"the manifest of {restoring.point}")
         return self._read_manifest
 
-    def _manifest_keys(self) -> tuple[str, ...]:
-        path = self.layout.backup_key.with_name(f"{self.layout.backup_key.name}.pub")
-        content = self.storage.read(path)
-        if content is None:
-            raise BackstayError(f"{path} is missing, so no manifest can be believed: run playbooks/site.yml.")
-        return (content.decode().strip(),)
-
-    def _server(self, database: Database) -> Server:
+    def server_of(self, database: Database) -> Server:
         from ._postgresql import Server
 
         environment = self.environment_of(str(self.live()))
@@ -535,7 +536,7 @@ class Restore(Host):
         if not queries:
             return {}
         if database.path is None:
-            server = self._server(database)
+            server = self.server_of(database)
             return {name: server.answer(query) for name, query in queries.items()}
         from ._sqlite_live import ask
 
@@ -557,7 +558,7 @@ class Restore(Host):
     def _load_databases(self, restoring: Restoring, application: Application, partial: Path) -> None:
         """Load the dumps beside the live databases, each into a new database that bears the generation's name."""
         for database in restored_servers(restoring, application):
-            server = self._server(database)
+            server = self.server_of(database)
             name = aside(server.database, restoring.generation)
             server.drop(name)
             server.load(partial / "fetched" / "databases" / f"{database.name}.pgdump", name)
@@ -580,7 +581,7 @@ class _Beside:
         found = [f"--property=BindPaths={fresh}:{live}"]
         urls = {}
         for database in restored_servers(self._restoring, self._application):
-            server = self._host._server(database)
+            server = self._host.server_of(database)
             urls[str(database.url_key)] = server.url_of(aside(server.database, self._restoring.generation))
         if urls:
             from ._environment import environment_file
@@ -653,7 +654,7 @@ def restored_servers(restoring: Restoring, application: Application) -> tuple[Da
     return tuple(each for each in restored_databases(restoring, application) if each.engine == "postgresql")
 
 
-def _media_paths(restoring: Restoring) -> tuple[PurePosixPath, ...]:
+def media_paths(restoring: Restoring) -> tuple[PurePosixPath, ...]:
     """What of the media is restored, relative to them; `.` is all. None of them lies in another."""
     if not restoring.only:
         return (PurePosixPath(),)
@@ -664,7 +665,7 @@ def _media_paths(restoring: Restoring) -> tuple[PurePosixPath, ...]:
 def kept_media(restoring: Restoring, application: Application) -> tuple[PurePosixPath, ...] | None:
     """Which paths of a generation stay as the point has them when the other media are carried over; None when nothing
     is carried over."""
-    paths = _media_paths(restoring)
+    paths = media_paths(restoring)
     if PurePosixPath() in paths:
         return None
     return tuple(PurePosixPath(str(application.media)) / path for path in paths)
@@ -672,7 +673,7 @@ def kept_media(restoring: Restoring, application: Application) -> tuple[PurePosi
 
 def missing_media(part: Manifest, restoring: Restoring) -> PurePosixPath | None:
     """A path that is to be restored alone and of which the point holds nothing. `part` is that part of its manifest."""
-    for path in _media_paths(restoring):
+    for path in media_paths(restoring):
         if path.parts and not any(PurePosixPath(name).is_relative_to(path) for name in part.media):
             return path
     return None
@@ -684,7 +685,7 @@ def looked_at(restoring: Restoring, application: Application) -> Application:
     if not restoring.only:
         return application
     found = replace(application, databases=restored_databases(restoring, application))
-    if found.backup is not None and PurePosixPath() not in _media_paths(restoring):
+    if found.backup is not None and PurePosixPath() not in media_paths(restoring):
         found = replace(found, backup=replace(found.backup, files=()))
     return found
 
@@ -693,7 +694,7 @@ def fetched_paths(restoring: Restoring, application: Application) -> tuple[str, 
     """The paths in the repository that a restore needs."""
     found = [f"/databases/{file_of(database)}" for database in restored_databases(restoring, application)]
     if application.media:
-        found += [f"/media/{path}" if path.parts else "/media" for path in _media_paths(restoring)]
+        found += [f"/media/{path}" if path.parts else "/media" for path in media_paths(restoring)]
     return tuple(found)
 
 
@@ -706,7 +707,7 @@ def placed(restoring: Restoring, application: Application) -> tuple[tuple[str, s
     ]
     if application.media:
         media = PurePosixPath(application.media)
-        found += [(str(PurePosixPath("media") / path), str(media / path)) for path in _media_paths(restoring)]
+        found += [(str(PurePosixPath("media") / path), str(media / path)) for path in media_paths(restoring)]
     return tuple(found)
 
 
@@ -723,7 +724,7 @@ def part_of(manifest: Manifest, restoring: Restoring, application: Application) 
     if not restoring.only:
         return manifest
     wanted = {database.name for database in restored_databases(restoring, application)}
-    paths = _media_paths(restoring)
+    paths = media_paths(restoring)
     media: Mapping[str, Any] = {
         name: file
         for name, file in manifest.media.items()

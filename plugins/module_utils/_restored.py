@@ -7,6 +7,7 @@ process that opens it, and that is a finding and no accident. No symlink is foll
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import hashlib
 import json
@@ -329,7 +330,11 @@ def _questions(name: str, manifest: Manifest, application: Application) -> dict[
 def _in_process(job: Mapping[str, Any], name: str, runner: Runner) -> _Answers:
     """One look in a process of its own. One that dies of what it reads is a finding."""
     done = runner(
-        [*library_command("_restored.look_main")], stdin=json.dumps(job), timeout_seconds=_SECONDS, check=False
+        [*library_command("_restored.look_main")],
+        stdin=json.dumps(job),
+        environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},  # not the secrets of the release
+        timeout_seconds=_SECONDS,
+        check=False,
     )
     try:
         value = json.loads(done.stdout)
@@ -464,11 +469,53 @@ def canary_differences(
     return tuple(found)
 
 
+# PostgreSQL
+
+
 def server_of(directory: Path, facts: DatabaseFacts, scratch: Path, stack: contextlib.ExitStack) -> str:
-    raise NotImplementedError
+    """The URL of a database in a cluster that lives as long as `stack`, loaded from the restored dump."""
+    from ._postgresql import ThrowAway
+
+    server = stack.enter_context(ThrowAway(scratch / f"cluster-{facts.name}"))
+    server.load(directory / facts.file, facts.name)
+    return str(server.url_of(facts.name))
 
 
 def _server_database(
     directory: Path, manifest: Manifest, application: Application, name: str, scratch: Path
 ) -> _Answers:
-    raise NotImplementedError
+    """Load a dump into a cluster of its own, without TCP, and look at what came of it there."""
+    from ._postgresql import ThrowAway
+
+    facts = manifest.databases[name]
+    dump = directory / facts.file
+    wrong = (*_not_a_database(dump, name, facts), *_other_dump(dump, facts))
+    if wrong:
+        return _Answers(name, wrong)
+    questions = _questions(name, manifest, application)
+    differences: list[Difference] = []
+    files: list[str] = []
+    newest: dict[str, str] = {}
+    try:
+        with ThrowAway(scratch / f"cluster-{name}") as server:
+            server.load(dump, name)
+            database = server.of_database(name)
+            seen = database.facts(name=name, file=facts.file)
+            differences += compare_database(dataclasses.replace(facts, sha256=""), seen)
+            for canary in questions["canaries"]:
+                differences += _canary(canary, facts, database.answer(canary["query"]))
+            for query in questions["files"]:
+                files += [str(row[0]) for row in json.loads(database.answer(query)) if row[0]]
+            rows = [row for query in questions["newest"] for row in json.loads(database.answer(query))]
+            times = [when for row in rows if (when := utc_of(row[0])) is not None]
+            if times:
+                newest[name] = max(times).isoformat()
+    except BackstayError as refused:
+        sentence = f"The dump of the database {name} could not be looked at: {refused.message}"
+        differences.append(Difference(facts.file, "unreadable", "a dump", sentence))
+    return _Answers(name, tuple(differences), tuple(files), newest)
+
+
+def _other_dump(path: Path, facts: DatabaseFacts) -> Iterator[Difference]:
+    if path.is_file() and not path.is_symlink():
+        yield from _other_file(path, facts)

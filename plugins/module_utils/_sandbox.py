@@ -237,7 +237,7 @@ def library_command(function: str) -> tuple[str, ...]:
         f"import sys; sys.path.insert(0, {json.dumps(str(root))}); "
         f"from {package}.{module} import {name}; sys.exit({name}(sys.argv[1:]))"
     )
-    return (sys.executable, "-B", "-c", text)
+    return (sys.executable, "-I", "-S", "-B", "-c", text)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ class SchemaChanges(Host):
         for line in outcome.problems:
             self.say(line)  # another repository has it
         point = outcome.point
-        self.ledger.append("backed_up", transaction.candidate, point=point.run, point_at=point.at)
+        self.ledger.append("backed_up", transaction.candidate, backup_run=point.run, backup_at=point.at)
         return f"{point.run} in {', '.join(sorted(point.repositories))}, {mib(point.size_bytes)}"
 
     def undo_backup(self, transaction: Transaction, reason: str) -> None:

@@ -13,8 +13,8 @@ author:
 description:
   - Proves one snapshot of any restic repository, by whomever it was written, on a level that is named.
   - V(1) the snapshot is listed, fresh, and holds every path asked for. V(2) restic's own check of the structure. V(3)
-    all data are read back. V(4) the databases are restored beside, are sound (integrity and foreign keys), have rows enough
-    and give the right answers. Each level includes those below, and the first that fails ends the proof.
+    all data are read back. V(4) the databases are restored beside, are sound (integrity and foreign keys), have rows
+    enough and give the right answers. Each level includes those below, and the first that fails ends the proof.
   - What is restored lies in a directory of its own and is removed again. It changes nothing in the repository.
   - It needs restic and Python on the host, and can be used without the rest of Backstay.
 requirements:

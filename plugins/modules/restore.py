@@ -33,6 +33,11 @@ options:
     description: Go back to the data as they were before the last restore.
     type: bool
     default: false
+  offline_key:
+    description:
+      - Path, on the host, of the file that C(backstay escrow) wrote. The application is declared here and was never
+        released; the release that made the restore point is released from the repository, then the point restored.
+    type: path
   by:
     description: Who restores; goes into the ledger.
     type: str
@@ -93,6 +98,7 @@ def main() -> None:
             "point": {"type": "str", "default": "latest"},
             "only": {"type": "str", "default": ""},
             "undo": {"type": "bool", "default": False},
+            "offline_key": {"type": "path"},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
         },
@@ -110,8 +116,13 @@ def main() -> None:
                 msg="`undo` goes back to the data as they were: leave `point` and `only` out, or leave it out."
             )
         del options["point"]
-    asked = arguments("restore", name, options, plan=module.check_mode)
-    failed, told = result("restore", name, module.run_command([command, *asked]), check_mode=module.check_mode)
+    verb = "restore"
+    if given["offline_key"]:
+        if module.check_mode:
+            module.exit_json(changed=True, msg=f"{name}: would be rebuilt from a repository (only planned)")
+        verb, options = "rebuild", {"offline_key": given["offline_key"], "point": given["point"], "why": given["why"]}
+    asked = arguments(verb, name, options, plan=module.check_mode)
+    failed, told = result(verb, name, module.run_command([command, *asked]), check_mode=module.check_mode)
     if failed:
         module.fail_json(**told)
     module.exit_json(**told)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -35,11 +34,11 @@ def photographs(scene: Scene) -> list[str]:
 
 
 @pytest.fixture
-def kept(at_1_1: Scene) -> Iterator[Scene]:
+def kept(at_1_1: Scene) -> Scene:
     """The host with 1.1.0 live and at least one restore point."""
     if not at_1_1.backstay("backups", "--json", APPLICATION)["points"]:
         point(at_1_1)
-    yield at_1_1
+    return at_1_1
 
 
 def test_never_backed_up_is_a_failure_from_the_first_day(at_1_1: Scene) -> None:
@@ -151,7 +150,7 @@ def test_a_release_names_the_restore_point_that_was_made_before_it(kept: Scene) 
         live = kept.settled()["live"]["id"]
         assert named["release"] == live
         planned = kept.backstay("restore", "--plan", f"--point=release:{live}", "--json", APPLICATION)
-        assert planned["point"] == named["data"]["point"]
+        assert planned["point"] == named["data"]["backup_run"]
     finally:
         kept.declare()
 
@@ -188,8 +187,9 @@ def test_no_secret_of_a_repository_is_seen_by_others_while_it_is_used(kept: Scen
     ]
     watch = (
         f"backstay backup {APPLICATION} > /tmp/said 2>&1 & "
-        "while kill -0 $! 2>/dev/null; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; sleep 0.05; done > /tmp/seen; "
-        f"journalctl -u 'backstay-*' --no-pager >> /tmp/seen; cat /tmp/said >> /tmp/seen; cat {STATE}/backups.jsonl >> /tmp/seen"
+        "while kill -0 $! 2>/dev/null; do "
+        "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '; sleep 0.05; done > /tmp/seen; "
+        f"journalctl -u 'backstay-*' --no-pager >> /tmp/seen; cat /tmp/said {STATE}/backups.jsonl >> /tmp/seen"
     )
     shell(kept, f"bash -c {shlex.quote(watch)}", check=False)
     assert "restic" in shell(kept, "cat /tmp/seen")

@@ -114,6 +114,7 @@ class Restic:
 
     def __init__(self, before: Callable[[], None] = lambda: None) -> None:
         self.keys = {"key1": PASSWORD}
+        self.made = itertools.count(2)
         self.before = before
 
     def __call__(self, arguments: Sequence[str], **given: Any) -> Completed:
@@ -126,7 +127,7 @@ class Restic:
         if words[:2] == ["key", "list"]:
             output = json.dumps([{"id": key, "current": word == used} for key, word in self.keys.items()])
         elif words[:2] == ["key", "add"]:
-            self.keys[f"key{len(self.keys) + 1}"] = Path(words[3]).read_text()
+            self.keys[f"key{next(self.made)}"] = Path(words[3]).read_text()
         elif words[:2] == ["key", "remove"]:
             del self.keys[words[2]]
         self.before()

@@ -165,7 +165,7 @@ def test_nothing_is_made_over_what_is_left_of_a_repository(where, tmp_path, stag
         there.initialize()
         inner = replace(there, settings=replace(there.settings, location=s3.location("left", "")))
         assert holds_something(inner.settings.location.rstrip("/"), s3.secrets)
-        with pytest.raises(RepositoryError, match="none is there over them"):
+        with pytest.raises(RepositoryError, match="none is made over them"):
             replace(there, settings=replace(there.settings, location=s3.location("left", "").rstrip("/"))).initialize()
         return
     place = tmp_path / "left"
@@ -173,7 +173,7 @@ def test_nothing_is_made_over_what_is_left_of_a_repository(where, tmp_path, stag
     there = repository(tmp_path, location, secrets=sftp.secrets)
     there.initialize()
     (place / "config").unlink()
-    with pytest.raises(RepositoryError, match="none is there over them") as caught:
+    with pytest.raises(RepositoryError, match="none is made over them") as caught:
         there.initialize()
     assert _kind(caught) == "damaged"
     assert not (place / "config").exists()
@@ -243,7 +243,7 @@ def test_what_a_killed_process_left_on_run_is_removed(tmp_path, disk):
     dead = subprocess.Popen(["true"])
     dead.wait()
     left = tmp_path / "run" / f"restic-{dead.pid}-abc"
-    left.mkdir()
+    left.mkdir(parents=True)
     (left / "password").write_text(PASSWORD)
     disk.identity()
     assert not left.exists()
@@ -370,10 +370,10 @@ def test_restic_ends_with_the_process_that_asked(tmp_path, disk):
     script = (
         "import sys; from pathlib import Path\n"
         "from ansible_collections.backstay.ops.plugins.module_utils._run import run\n"
-        "run(['setpriv','--pdeathsig','INT','nice','-n','10','ionice','-c','3','-t','sleep','60'], timeout_seconds=60)"
+        "run(['setpriv','--pdeathsig','TERM','nice','-n','10','ionice','-c','3','-t','sleep','60'], timeout_seconds=60)"
     )
     command, _environment = disk._command(tmp_path)
-    assert command[:3] == ["setpriv", "--pdeathsig", "INT"]
+    assert command[:3] == ["setpriv", "--pdeathsig", "TERM"]
     root = str(Path(_repository.__file__).parents[5])
     parent = subprocess.Popen(["python3", "-c", script], env={**os.environ, "PYTHONPATH": root})
     children: list[str] = []

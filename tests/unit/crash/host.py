@@ -308,14 +308,14 @@ class CrashEngine(Engine):
     def _check_disk(self, *_unused: Any) -> None:
         """So is its disk."""
 
-    def _repository(self, restoring: Restoring) -> Any:
+    def repository_of(self, restoring: Restoring) -> Any:
         return OnePoint()
 
     def do_prove(self, transaction: Transaction) -> str:
         """What came is what was stored: proofs have tests of their own."""
         return "equal"
 
-    def _manifest(self, restoring: Restoring, sha256: str = "") -> Any:
+    def manifest_of(self, restoring: Restoring, sha256: str = "") -> Any:
         return SimpleNamespace(canaries=())
 
     def _gid(self) -> int:

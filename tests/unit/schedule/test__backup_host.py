@@ -1,4 +1,4 @@
-"""A host is made ready for backups: keys, directories of local repositories, the schedule; nothing of others is taken."""
+"""A host is made ready for backups: keys, directories of local repositories, the schedule; nothing foreign is taken."""
 
 from __future__ import annotations
 

@@ -1,0 +1,120 @@
+"""A host that lost everything, or a new one in its place: what it must learn from the repositories and the offline key.
+
+After this the catalogue knows the restore points, their signatures are believed, and the payload of the newest point's
+release lies where releases look for it. What follows is an ordinary release and an ordinary restore.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import _escrow
+from ._catalogue import Point, points, rebuild
+from ._errors import BackstayError, GateRefused, InputError
+from ._host import Host
+from ._manifest import from_bytes
+from ._points import choose
+from ._proof import prove
+from ._repository import FORMAT as SECRETS_FORMAT
+from ._repository import Repository, repositories_of
+from ._sandbox import SystemdSandbox
+from ._storage import canonical
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What the repositories told: how many restore points, and the newest one's release, version and payload."""
+
+    points: int
+    run: str
+    release: str
+    version: str
+    payload: str
+
+
+def learn(host: Host, offline_key: Path, *, wanted: str = "latest", say: Callable[[str], None]) -> Learnt:
+    """Make this host know the restore points of an application that was declared here and never released.
+
+    Raises InputError where something is live here, GateRefused where the point cannot be believed, BackstayError.
+    """
+    layout, storage = host.layout, host.storage
+    if host.live() is not None:
+        raise InputError(f"{host.live()} is live here, so nothing needs to be rebuilt: use `backstay restore`.")
+    key = _escrow.read(offline_key, storage)
+    if key.application != layout.name:
+        raise InputError(f"{offline_key} is the offline key of {key.application}, and this is {layout.name}.")
+    application = host.application()
+    if application.backup is None:
+        raise InputError(f"The file of {layout.name} has no `backup`: declare its repositories, then run this again.")
+    secrets = {name: dict(each["secrets"]) for name, each in key.repositories.items()}
+    storage.write(
+        layout.backup_secrets, canonical({"format": SECRETS_FORMAT, "repositories": secrets}) + b"\n", mode=0o600
+    )
+    storage.write(layout.trusted_keys, f"{key.manifest_key}\n".encode(), mode=0o600)
+    stores = {
+        name: store
+        for name, store in repositories_of(
+            layout, application.backup.repositories, storage, runner=host.runner, cached=False
+        ).items()
+        if name in secrets
+    }
+    found = points(layout, storage) or _catalogue_of(host, stores, offline_key, say)
+    point, copy = choose(found, wanted, of_releases={})
+    proof = prove(
+        point.run,
+        stores[copy.repository],
+        2,
+        layout=layout,
+        application=application,
+        sandbox=SystemdSandbox(application),
+        public_keys=(key.manifest_key,),
+        runner=host.runner,
+        say=say,
+    )
+    if not proof.ok:
+        raise GateRefused(f"{proof.sentence} Nothing was released or restored: choose another point (--point).")
+    manifest = from_bytes(
+        stores[copy.repository].read(copy.manifest_snapshot, "/manifest.json"), origin=f"the manifest of {point.run}"
+    )
+    if not manifest.payload:
+        raise BackstayError(f"The point {point.run} was made before anything was live: it holds no release.")
+    _fetch_payloads(host, stores[copy.repository], copy.snapshot)
+    if not layout.payload(manifest.payload).exists():
+        raise BackstayError(f"The point {point.run} lacks the payload {manifest.payload[:12]} of {manifest.release}.")
+    return Learnt(len(found), point.run, manifest.release, manifest.version, manifest.payload)
+
+
+def _catalogue_of(
+    host: Host, stores: Mapping[str, Repository], offline_key: Path, say: Callable[[str], None]
+) -> tuple[Point, ...]:
+    """The catalogue, written anew from the repositories that open; one that does not is told."""
+    reachable = []
+    for name, store in stores.items():
+        try:
+            if store.identity() is not None:
+                reachable.append(store)
+        except BackstayError as lost:
+            say(f"{name}: {lost.message}")
+    if not reachable:
+        raise BackstayError(
+            f"None of the repositories of {host.layout.name} can be opened with {offline_key}: see the lines above."
+        )
+    return rebuild(host.layout, host.storage, host.now, reachable)
+
+
+def _fetch_payloads(host: Host, store: Repository, snapshot: str) -> None:
+    """Put the point's payloads, and what vouches for them, where releases look for them."""
+    fetched = host.layout.state / "rebuilt"
+    host.storage.remove_tree(fetched)
+    try:
+        store.restore(snapshot, fetched, ("/artifacts",))
+        for path in sorted((fetched / "artifacts").iterdir()):
+            os.chown(path, 0, 0, follow_symlinks=False)
+            path.chmod(0o600)
+            host.storage.sync(path)
+            host.storage.rename(path, host.layout.artifacts / path.name)
+    finally:
+        host.storage.remove_tree(fetched)
