@@ -17,7 +17,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -352,9 +352,14 @@ class _Run:
             if name in self.lost:
                 continue
             try:
-                if repository.initialize(expected=self._expected(name, repository, known, entries)):
-                    self.source.say(f"{name}: a new repository was made")
-                self.identities[name] = repository.identity() or ""
+                expected = self._expected(name, repository, known, entries)
+                identity = repository.identity() if expected is not None else None
+                if identity is None or identity != expected:
+                    if repository.initialize(expected=expected):
+                        self.source.say(f"{name}: a new repository was made")
+                    identity = repository.identity()
+                repository.check_place()
+                self.identities[name] = identity or ""
                 self.listed[name] = repository.snapshots(damaged=self.problems.append)
             except BackstayError as failed:
                 self._lose(name, failed.message)
@@ -441,6 +446,8 @@ class _Run:
         earlier = dict(known.media) if known else {}
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash") as pool:
             databases = pool.submit(self.collector.databases, self.stage)
+            data: dict[str, Snapshot] = {}
+            media: Mapping[str, MediaFile] = {}
             for attempt in (1, 2):
                 before = _states(self.stage / "media")
                 hashing = pool.submit(self.collector.media, self.stage, earlier)
@@ -672,7 +679,8 @@ def retain(source: Source, repository: Repository, *, chain: Ledger | None = Non
     if pruning is None:
         return (f"{name}: nothing expires from here, it is append-only and has no credentials for pruning.",)
     found = points(layout, source.storage)
-    parts = by_run(pruning.snapshots(damaged=lambda sentence: None))
+    snapshots = pruning.snapshots(damaged=lambda sentence: None)
+    parts = by_run(snapshots)
     _reconcile(events, found, name, parts)
     found = points(layout, source.storage)
     policy = source.policy
@@ -687,16 +695,16 @@ def retain(source: Source, repository: Repository, *, chain: Ledger | None = Non
         notes.append(f"{name}: {decision.held_back}")
         if _last_kept_back(events.read(), name) != decision.held_back:
             events.append("kept_back", found[-1].run, repository=name, reason=decision.held_back)
-    leftovers = _leftovers(source, pruning, found)
+    leftovers = _leftovers(snapshots, found, source.now())
     if not decision.expire and not leftovers:
         return tuple(notes)
     try:
         if decision.expire:
             events.append("expiring", found[-1].run, repository=name, runs=list(decision.expire))
-        doomed = [snapshot.id for run in decision.expire for snapshot in parts.get(run, {}).values()]
+        doomed = [snapshot.id for run_id in decision.expire for snapshot in parts.get(run_id, {}).values()]
         pruning.forget([*doomed, *leftovers])
-        for run in decision.expire:
-            events.append("expired", run, repository=name)
+        for run_id in decision.expire:
+            events.append("expired", run_id, repository=name)
         pruning.prune()
     except RepositoryError as refused:
         if refused.kind != "refused":
@@ -737,23 +745,19 @@ def _reconcile(events: Ledger, found: Sequence[Point], name: str, parts: Mapping
             events.append("refuted", point.run, repository=name, level=1, reason=reason)
 
 
-def _leftovers(source: Source, repository: Repository, found: Sequence[Point]) -> list[str]:
+def _leftovers(snapshots: Sequence[Snapshot], found: Sequence[Point], now: str) -> list[str]:
     """Snapshots that never counted: data without a manifest, of runs that ended, and second tries."""
     known = {point.run: point for point in found}
     counted = {copy.snapshot for point in found for copy in point.repositories.values()}
     counted |= {copy.manifest_snapshot for point in found for copy in point.repositories.values()}
-    snapshots = repository.snapshots(damaged=lambda sentence: None)
     sealed = {snapshot.run for snapshot in snapshots if snapshot.part == "manifest"}
     left = []
     for snapshot in snapshots:
         if not snapshot.run or snapshot.id in counted:
             continue
         point = known.get(snapshot.run)
-        if point is not None:
-            ended = True  # the data lock is held, so it is no run of this host
-        else:
-            ended = snapshot.run not in sealed and _age(snapshot.time, source.now()) > LEFTOVER_AGE
-        if ended:
+        # The data lock is held, so what this host knows is no run that is under way.
+        if point is not None or (snapshot.run not in sealed and _age(snapshot.time, now) > LEFTOVER_AGE):
             left.append(snapshot.id)
     return left
 
@@ -772,7 +776,7 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _walk_files(directory: Path) -> Any:
+def _walk_files(directory: Path) -> Iterator[tuple[str, int]]:
     """(path, size in bytes) of each regular file below a directory; no link is followed."""
     waiting = [str(directory)]
     while waiting:

@@ -135,6 +135,7 @@ def _verbs_of_releases(verb: _Verbs) -> None:
 def _verbs_of_data(verb: _Verbs) -> None:
     backup = verb("backup", _data, "make a restore point in every repository")
     backup.add_argument("--plan", action="store_true", help="only say what would happen")
+    backup.add_argument("--prune", action="store_true", help="make none, and let go of what is not kept any more")
     backup.add_argument("--if-missed", action="store_true", help="only where the scheduled run did not take place")
     backup.add_argument("--accept-shrink", action="store_true", help="the data are meant to be as small as they are")
     backups = verb("backups", _data, "all restore points, and what is proven about them")
@@ -143,6 +144,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     verify.add_argument("--level", default="L4", metavar="L1..L5")
     verify.add_argument("--point", default="latest", help="latest, a run, or a time")
     verify.add_argument("--repository", help="in this one; without it, in the one where that was done longest ago")
+    verify.add_argument("--offline-key", metavar="FILE", help="on another host, with nothing but this and a repository")
     verify.add_argument("--by", default=_who(), help="goes into the evidence")
     restore = verb("restore", _restore, "bring a restore point back; what is here stays beside it")
     restore.add_argument("--undo", action="store_true", help="go back to the data from before the last restore")
@@ -418,6 +420,8 @@ def _data(options: argparse.Namespace) -> int:
     """The verbs of `_cli_data.py`, each by its own name."""
     from . import _cli_data
 
+    if getattr(options, "offline_key", None) and options.name == "verify":
+        return _cli_data.drill(options, _tell)
     engine = _engine(options)
     if not options.json:
         engine.say = lambda line: _say(f"  {line}")

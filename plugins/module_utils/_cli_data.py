@@ -39,6 +39,8 @@ def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         if not missed(policy.at, last, dt.datetime.now().astimezone()):
             tell(options, {"ok": True, "changed": False}, f"{name}: no backup was missed.")
             return 0
+    if options.prune:
+        return _prune(options, host, tell)
     if options.plan:
         places = {each: settings.location for each, settings in policy.repositories.items()}
         message = f"{name}: would back up to {', '.join(f'{each} ({where})' for each, where in places.items())}."
@@ -63,6 +65,24 @@ def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     write_metrics(host)
     tell(options, result, "\n".join([message, *(f"  {line}" for line in (*outcome.problems[1:], *outcome.notes))]))
     return outcome.exit_code
+
+
+def _prune(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """Let go of what the policy no longer keeps, and make no backup: for the host that has the right to remove."""
+    from ._backup import retain
+    from ._backup_source import source_of
+    from ._lock import holding
+    from ._repository import repositories_of
+
+    source = source_of(host)
+    stores = repositories_of(host.layout, source.policy.repositories, host.storage, runner=host.runner)
+    notes: list[str] = []
+    with holding(host.layout.data_lock, "removal of old restore points", wait_seconds=5.0):
+        for store in stores.values():
+            notes += retain(source, store)
+    message = f"{host.layout.name}: {'; '.join(notes) or 'nothing is too many, nothing expired'}"
+    tell(options, {"ok": True, "changed": bool(notes), "message": message, "lines": notes}, message)
+    return 0
 
 
 def backups(options: argparse.Namespace, host: Host, tell: Tell) -> int:
@@ -114,6 +134,30 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         host, level=_level(options.level), wanted=options.point, repository=options.repository, by=options.by
     )
     write_metrics(host)
+    return _tell_proof(options, host.layout.name, proof, evidence, tell)
+
+
+def drill(options: argparse.Namespace, tell: Tell) -> int:
+    """Prove a restore point on a host that never had the application: from a repository and the offline key alone."""
+    from ._drill import drill as rehearse
+
+    proof, evidence = rehearse(
+        Path(options.offline_key),
+        level=_level(options.level),
+        wanted=options.point,
+        repository=options.repository,
+        by=options.by,
+        say=(lambda line: None) if options.json else (lambda line: _line(f"  {line}")),
+    )
+    return _tell_proof(options, options.application or "drill", proof, evidence, tell)
+
+
+def _line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _tell_proof(options: argparse.Namespace, name: str, proof: Proof, evidence: Path, tell: Tell) -> int:
     findings = [finding.sentence for finding in proof.findings]
     result = {
         "ok": proof.ok,
@@ -126,7 +170,7 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         "recovery_time_seconds": proof.recovery_time_seconds,
         "recovery_point_seconds": proof.recovery_point_seconds,
         "evidence": str(evidence),
-        "message": f"{host.layout.name}: {proof.sentence}",
+        "message": f"{name}: {proof.sentence}",
         "lines": findings,
     }
     times = ", ".join(f"L{level} {seconds:.1f} s" for level, seconds in proof.seconds.items())

@@ -150,7 +150,7 @@ def desired(
 
 
 # What a repository may be opened with, beside its password.
-_OPENED_WITH = ("private_key", "known_hosts", "access_key_id", "secret_access_key", "ca", "prune")
+_OPENED_WITH = ("private_key", "known_hosts", "access_key_id", "secret_access_key", "region", "ca", "prune")
 
 
 def _repository_secrets(policy: BackupPolicy, given: Mapping[str, Any]) -> dict[str, Any]:

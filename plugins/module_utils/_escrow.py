@@ -24,7 +24,8 @@ FORMAT = 1
 HOW = (
     "This file opens every backup of the application. Keep it offline, twice, away from its servers; tell nobody.",
     "1. On any Debian host: apt install restic, or install Backstay, and copy this file there (mode 0600).",
-    "2. With Backstay: playbooks/rebuild.yml -e key=FILE, or backstay rebuild --offline-key FILE. It checks the manifests with `manifest_key`.",
+    "2. With Backstay: playbooks/rebuild.yml -e key=FILE, or backstay rebuild --offline-key FILE.",
+    "   Either checks the manifests with `manifest_key`.",
     "3. Without: put `password` into a file, RESTIC_PASSWORD_FILE names it, and RESTIC_REPOSITORY is `location`.",
     "   For S3 also set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for SFTP use `private_key` with ssh.",
     "   Then `restic snapshots`, and `restic restore ID --target DIRECTORY` for a snapshot tagged part=data.",
@@ -142,7 +143,7 @@ def _finish(repository: Repository, layout: Layout, storage: Storage) -> Reposit
     following = secrets.get("next_password")
     if following is not None:
         current = repository.with_password(str(secrets["password"]))
-        old = next(identifier for identifier, in_use in current.keys() if in_use)  # noqa: SIM118  a method
+        old = next(identifier for identifier, in_use in current.keys() if in_use)  # noqa: SIM118 - a method
         renewed = repository.with_password(str(following))
         if not _opens(renewed):
             current.add_key(str(following))
@@ -158,7 +159,7 @@ def _finish(repository: Repository, layout: Layout, storage: Storage) -> Reposit
     previous = secrets.get("previous_key")
     if previous is not None:
         mighty = renewed.for_pruning() or renewed
-        if any(identifier == previous for identifier, _in_use in mighty.keys()):  # noqa: SIM118  a method
+        if any(identifier == previous for identifier, _in_use in mighty.keys()):  # noqa: SIM118 - a method
             mighty.remove_key(str(previous))
         _note(repository.name, layout, storage, previous_key=None)
     return renewed

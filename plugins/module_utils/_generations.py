@@ -269,9 +269,9 @@ class _Carrier:
             if (was.st_size, was.st_mtime_ns) == (seen.st_size, seen.st_mtime_ns):
                 return Carried()
         elif present == "directory":
-            if self._holds_left(path):
+            self.drop(there, name, path)
+            if _kind(name, there) != "nothing":
                 return Carried()  # what is restored lies in it
-            _remove(there, name)
         written = os.open(
             self.fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=there
         )
@@ -310,7 +310,8 @@ class _Carrier:
             with _opened(name, there) as inner:
                 for each in os.listdir(inner):
                     self.drop(inner, each, path / each)
-            return
+                if os.listdir(inner):
+                    return
         _remove(there, name)
 
     def _left(self, path: PurePosixPath) -> bool:

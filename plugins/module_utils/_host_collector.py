@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import _media, _sqlite_copy
 from ._backup_settings import Question
-from ._errors import BackstayError
 from ._manifest import CanaryAnswer, DatabaseFacts, MediaFile
 
 if TYPE_CHECKING:
     from ._application import Database
     from ._backup import Source
-    from ._postgresql import Server
+    from ._postgresql import Copied, Server
 
 MEDIA = "media"
 
@@ -27,7 +26,7 @@ class HostCollector:
         """`account`: whose process opens the databases; "" stands for the application's user."""
         self.source = source
         self._account = account
-        self._told: dict[str, Any] = {}  # what a server said inside the dump's own transaction
+        self._told: dict[str, Copied] = {}  # what a server said in the dump's own moment
 
     @property
     def account(self) -> _sqlite_copy.Account | None:
@@ -58,7 +57,14 @@ class HostCollector:
                     runner=self.source.runner,
                 )
             else:
-                self._told[database.name] = self._server(database).copy(target)
+                self._told[database.name] = self._server(database).copy(
+                    target,
+                    of=database.name,
+                    file=f"databases/{file_of(database)}",
+                    queries={query: query for query in self._queries(database.name)},
+                    seconds=self.source.policy.copy_seconds,
+                    storage=self.source.storage,
+                )
 
     def databases(self, stage: Path) -> Mapping[str, DatabaseFacts]:
         found = {}
@@ -67,7 +73,7 @@ class HostCollector:
             if database.path is not None:
                 found[database.name] = _sqlite_copy.facts(stage / file, name=database.name, file=file)
             else:
-                found[database.name] = self._told[database.name]
+                found[database.name] = self._told[database.name].facts
         return found
 
     def media(self, stage: Path, known: Mapping[str, MediaFile]) -> Mapping[str, MediaFile]:
@@ -86,11 +92,18 @@ class HostCollector:
             newest[question.database] = max(filter(None, (when, earlier)), default=None)
         return canaries, newest
 
+    def _queries(self, name: str) -> tuple[str, ...]:
+        """Everything that the settings ask of one database."""
+        policy = self.source.policy
+        asked = [(each.database, each.query) for each in policy.canaries]
+        asked += [(each.database, each.query) for each in policy.newest]
+        return tuple(query for database, query in asked if database == name)
+
     def _ask(self, stage: Path, name: str, query: str) -> str:
         database = next(each for each in self.source.application.databases if each.name == name)
         if database.path is not None:
             return _sqlite_copy.answer(stage / "databases" / file_of(database), query)
-        raise BackstayError(f"The database {name} was not asked in its own moment; this is a defect: report it.")
+        return self._told[name].answers[query]
 
     def _newest(self, stage: Path, question: Question) -> str | None:
         from ._restored import utc_of

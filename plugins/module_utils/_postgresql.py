@@ -20,11 +20,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from ._errors import BackstayError, InputError
@@ -71,7 +71,7 @@ _RELATIONS = "FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid
     "n", "c", "pg_class"
 )
 _NAME_OF = "pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)"
-_TABLES = f"SELECT pg_catalog.to_json({_NAME_OF}) {_RELATIONS} AND c.relkind = 'r' AND c.relpersistence <> 't' ORDER BY 1::text"
+_TABLES = f"SELECT pg_catalog.to_json({_NAME_OF}) {_RELATIONS} AND c.relkind = 'r' AND c.relpersistence <> 't'"
 _SEQUENCES = f"SELECT pg_catalog.to_json({_NAME_OF}) {_RELATIONS} AND c.relkind = 'S' AND c.relpersistence <> 't'"
 _PROPERTIES = """
 SELECT pg_catalog.json_build_object(
@@ -84,13 +84,13 @@ FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
 # was dumped (casts move into arrays, brackets come and go), so casts, brackets and spaces of expressions do not count.
 _SCHEMA = f"""
 WITH lines(kind, name, what) AS (
-  SELECT 'relation', {_NAME_OF}, c.relkind || c.relpersistence || ' ' ||
+  SELECT 'relation', {_NAME_OF}, c.relkind::text || c.relpersistence::text || ' ' ||
     coalesce(pg_catalog.pg_get_expr(c.relpartbound, c.oid), '') {_RELATIONS}
     AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't'
   UNION ALL
   SELECT 'column', {_NAME_OF} || '.' || pg_catalog.quote_ident(a.attname),
     pg_catalog.rank() OVER (PARTITION BY c.oid ORDER BY a.attnum) || ' ' ||
-    pg_catalog.format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull || a.attidentity || a.attgenerated || ' ' ||
+    pg_catalog.format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull::text || a.attidentity::text || a.attgenerated::text || ' ' ||
     coalesce((SELECT l.collname FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation), '') || ' ' ||
     coalesce((SELECT pg_catalog.pg_get_expr(e.adbin, e.adrelid) FROM pg_catalog.pg_attrdef e
               WHERE e.adrelid = a.attrelid AND e.adnum = a.attnum), '')
@@ -99,12 +99,12 @@ WITH lines(kind, name, what) AS (
     AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND c.relpersistence <> 't' AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
   SELECT 'constraint', {_NAME_OF} || '.' || pg_catalog.quote_ident(k.conname),
-    k.contype || ' ' || pg_catalog.pg_get_constraintdef(k.oid)
+    k.contype::text || ' ' || pg_catalog.pg_get_constraintdef(k.oid)
     FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_ours("n", "c", "pg_class")}
     AND k.contype IN ('c', 'f', 'p', 'u', 'x')
   UNION ALL
-  SELECT 'index', {_NAME_OF}, i.indisvalid || ' ' || pg_catalog.pg_get_indexdef(i.indexrelid)
+  SELECT 'index', {_NAME_OF}, i.indisvalid::text || ' ' || pg_catalog.pg_get_indexdef(i.indexrelid)
     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_ours("n", "c", "pg_class")}
     AND c.relpersistence <> 't' AND n.nspname <> 'pg_toast'
@@ -112,11 +112,11 @@ WITH lines(kind, name, what) AS (
   SELECT 'view', {_NAME_OF}, pg_catalog.pg_get_viewdef(c.oid) {_RELATIONS} AND c.relkind IN ('v', 'm')
   UNION ALL
   SELECT 'trigger', {_NAME_OF} || '.' || pg_catalog.quote_ident(t.tgname),
-    t.tgenabled || ' ' || pg_catalog.pg_get_triggerdef(t.oid)
+    t.tgenabled::text || ' ' || pg_catalog.pg_get_triggerdef(t.oid)
     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_ours("n", "c", "pg_class")} AND NOT t.tgisinternal
   UNION ALL
-  SELECT 'policy', {_NAME_OF} || '.' || pg_catalog.quote_ident(p.polname), p.polcmd::text || p.polpermissive
+  SELECT 'policy', {_NAME_OF} || '.' || pg_catalog.quote_ident(p.polname), p.polcmd::text || p.polpermissive::text
     FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_ours("n", "c", "pg_class")}
   UNION ALL
@@ -132,7 +132,7 @@ WITH lines(kind, name, what) AS (
     WHERE {_ours("n", "t", "pg_type")} AND t.typtype IN ('e', 'd', 'r')
   UNION ALL
   SELECT 'sequence', {_NAME_OF}, pg_catalog.format_type(s.seqtypid, NULL) || ' ' || s.seqstart || ' ' ||
-    s.seqincrement || ' ' || s.seqmin || ' ' || s.seqmax || ' ' || s.seqcycle
+    s.seqincrement || ' ' || s.seqmin || ' ' || s.seqmax || ' ' || s.seqcycle::text
     FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE {_ours("n", "c", "pg_class")}
   UNION ALL
@@ -262,8 +262,8 @@ class Server:
 
     def _refused(self, what: str, text: str) -> BackstayError:
         return BackstayError(
-            f"{what} was refused by the server of {self.database}: {_reason(text)}; see its log, and the URL and role of "
-            "the application.",
+            f"{what} was refused by the server of {self.database}: {_reason(text)}; see its log, and the URL and role "
+            "of the application.",
             lines=tuple(_without_password(text, self.url).splitlines()[-20:]),
         )
 
@@ -291,9 +291,12 @@ class Server:
         seconds: float = COPY_SECONDS,
         say: Callable[[str], None] = lambda sentence: None,
     ) -> DatabaseFacts:
-        """What is in a database of the server as of one moment. `of` is how the manifest calls it. A file has no part in
-        it. A table's digest is made of the number of its rows and of two sums over the hashes of all rows as text: the
-        order of the rows does not matter, and it is not cryptographic (the dump's own digest is)."""
+        """What is in a database of the server as of one moment. `of` is how the manifest calls it; no file is looked at.
+
+        A table's digest is made of the number of its rows and of two sums over the hashes of all rows as text: the
+        order of the rows does not matter, and it is not cryptographic (the digest of the dump itself is). The schema's
+        is of the catalogue: equal after a load into another database of the same major version.
+        """
         with _Session(self, name, seconds) as session:
             session.ask(_BEGIN)
             return self._facts(session, of or name or self.database, file, say)
@@ -352,8 +355,8 @@ class Server:
             storage.rename(partial, target)
         except OSError as refused:
             raise BackstayError(
-                f"The database {self.database} could not be dumped to {target} ({refused.strerror or refused}): free some "
-                "space or see `dmesg`, then run it again."
+                f"The database {self.database} could not be dumped to {target} ({refused.strerror or refused}): free "
+                "some space or see `dmesg`, then run it again."
             ) from refused
         finally:
             partial.unlink(missing_ok=True)
@@ -459,9 +462,7 @@ class Server:
     def drop(self, name: str) -> None:
         """Drop a database, with whoever is connected to it. One that is not there is fine. Never the live one."""
         if name == self.database:
-            raise BackstayError(
-                f"The database {name} is the live one and is never dropped: this is a mistake in backstay."
-            )
+            raise BackstayError(f"The database {name} is the live one, which is never dropped: rename it first.")
         self._administer(f"DROP DATABASE IF EXISTS {_identifier(name)} WITH (FORCE)", f"drop the database {name}")
 
     def _maintenance(self, sql: str) -> list[str]:
@@ -483,7 +484,9 @@ class Server:
                     f"`ALTER ROLE {_identifier(self.role)} CREATEDB` there, then run this again."
                 )
             given = connection_environment(self.url)
-            administrator = {name: given[name] for name in ("PATH", "PGHOST", "PGPORT") if name in given}
+            administrator: dict[str, str] = {
+                name: given[name] for name in ("PATH", "PGHOST", "PGPORT") if name in given
+            }
             administrator |= {"PGUSER": ADMINISTRATOR, "PGDATABASE": "postgres", "PGAPPNAME": "backstay"}
             self._psql(sql, administrator, ADMINISTRATOR, ADMIN_SECONDS)
         except BackstayError as refused:
@@ -494,7 +497,8 @@ class Server:
 
 _PSQL = ("--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--set=ON_ERROR_STOP=1")
 _ROWS = """
-SELECT pg_catalog.json_build_array(count(*), coalesce(sum(pg_catalog.hashtextextended(r COLLATE "C", 0)::numeric), 0)::text,
+SELECT pg_catalog.json_build_array(count(*),
+  coalesce(sum(pg_catalog.hashtextextended(r COLLATE "C", 0)::numeric), 0)::text,
   coalesce(sum(pg_catalog.hashtextextended(r COLLATE "C", 2718281828)::numeric), 0)::text)
 FROM (SELECT ROW(x.*)::text AS r FROM ONLY {table} x OFFSET 0) y
 """
@@ -564,7 +568,7 @@ class _Session:
         self._seconds = seconds
         self._late = threading.Event()
 
-    def __enter__(self) -> _Session:
+    def __enter__(self) -> Self:
         self._errors: IO[str] = tempfile.TemporaryFile("w+", errors="replace")
         try:
             self._process = subprocess.Popen(
@@ -630,8 +634,8 @@ class _Session:
                 break
         if self._late.is_set():
             raise BackstayError(
-                f"The database {self._name or self._server.database} was not read within {self._seconds:g} s, so it was given "
-                "up: see what keeps its server busy, or set the deadline higher."
+                f"The database {self._name or self._server.database} was not read within {self._seconds:g} s, so it was "
+                "given up: see what keeps its server busy, or set the deadline higher."
             )
         self._process.wait(10)
         self._errors.seek(0)
@@ -664,8 +668,8 @@ def _uncopied(text: str) -> str | None:
 
 
 class _Dump:
-    """pg_dump under way, beside the session whose moment it dumps. It writes to the file itself: a pipe that breaks looks
-    like an end."""
+    """pg_dump under way, beside the session whose moment it dumps. It writes to the file itself: a pipe that breaks
+    looks like an end."""
 
     def __init__(self, server: Server, snapshot: str, target: Path, seconds: float) -> None:
         self._server = server
@@ -673,7 +677,7 @@ class _Dump:
         self._target = target
         self._seconds = seconds
 
-    def __enter__(self) -> _Dump:
+    def __enter__(self) -> Self:
         self._deadline = time.monotonic() + self._seconds
         self._target.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -699,8 +703,8 @@ class _Dump:
             code = self._process.wait(max(0.1, self._deadline - time.monotonic()))
         except subprocess.TimeoutExpired as late:
             raise BackstayError(
-                f"The database {self._server.database} was not dumped within {self._seconds:g} s, so it was given up: see "
-                "what keeps its server or the disk busy, or set backup.copy_seconds higher."
+                f"The database {self._server.database} was not dumped within {self._seconds:g} s, so it was given up: "
+                "see what keeps its server or the disk busy, or set backup.copy_seconds higher."
             ) from late
         if code != 0:
             self._errors.seek(0)

@@ -362,7 +362,7 @@ class Repository:
             "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
             "HOME": str(directory),
             "LC_ALL": "C.UTF-8",
-            "TMPDIR": "/var/tmp",  # noqa: S108  packs in the making: /tmp may be in memory
+            "TMPDIR": "/var/tmp",  # noqa: S108 - packs in the making: /tmp may be in memory
             "GOMAXPROCS": str(max(1, (os.cpu_count() or 1) - 1)),
             "RESTIC_PROGRESS_FPS": "0.05",
             "RESTIC_PASSWORD_FILE": str(_secret(directory, "password", self._secret("password"))),

@@ -7,7 +7,6 @@ process that opens it, and that is a finding and no accident. No symlink is foll
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime as dt
 import hashlib
 import json
@@ -15,6 +14,7 @@ import os
 import sqlite3
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field
@@ -37,10 +37,12 @@ from ._sandbox import library_command
 
 if TYPE_CHECKING:
     from ._application import Application
+    from ._postgresql import Server
 
 DATABASES, MEDIA, CONFIGURATION, ARTIFACTS = "databases", "media", "configuration", "artifacts"
 ALL = (DATABASES, MEDIA, CONFIGURATION, ARTIFACTS)
 LIMIT = 20
+DISK = "/var/tmp"  # noqa: S108 - /tmp may be in memory; what is made there is made for us alone
 _BLOCK_BYTES = 1 << 20
 _SECONDS = 86400.0
 _BESIDE = ("-wal", "-journal")
@@ -474,48 +476,60 @@ def canary_differences(
 
 def server_of(directory: Path, facts: DatabaseFacts, scratch: Path, stack: contextlib.ExitStack) -> str:
     """The URL of a database in a cluster that lives as long as `stack`, loaded from the restored dump."""
+    server = stack.enter_context(_cluster(scratch, f"{facts.name}-alive"))
+    server.load(directory / facts.file, facts.name)
+    return server.url_of(facts.name)
+
+
+@contextlib.contextmanager
+def _cluster(scratch: Path, name: str) -> Iterator[Server]:
+    """A cluster that is thrown away. Root starts it as another user, who must be able to get there."""
     from ._postgresql import ThrowAway
 
-    server = stack.enter_context(ThrowAway(scratch / f"cluster-{facts.name}"))
-    server.load(directory / facts.file, facts.name)
-    return str(server.url_of(facts.name))
+    with contextlib.ExitStack() as stack:
+        if os.geteuid() == 0:
+            made = tempfile.TemporaryDirectory(prefix="backstay-", dir=DISK)
+            home = Path(stack.enter_context(made))
+            home.chmod(0o711)
+        else:
+            home = scratch / f"cluster-{name}"
+            home.mkdir(mode=0o700)
+        yield stack.enter_context(ThrowAway(home))
 
 
 def _server_database(
     directory: Path, manifest: Manifest, application: Application, name: str, scratch: Path
 ) -> _Answers:
     """Load a dump into a cluster of its own, without TCP, and look at what came of it there."""
-    from ._postgresql import ThrowAway
-
     facts = manifest.databases[name]
     dump = directory / facts.file
-    wrong = (*_not_a_database(dump, name, facts), *_other_dump(dump, facts))
+    wrong = tuple(_not_a_database(dump, name, facts)) or tuple(_other_file(dump, facts))
     if wrong:
         return _Answers(name, wrong)
-    questions = _questions(name, manifest, application)
-    differences: list[Difference] = []
-    files: list[str] = []
-    newest: dict[str, str] = {}
     try:
-        with ThrowAway(scratch / f"cluster-{name}") as server:
+        with _cluster(scratch, name) as server:
             server.load(dump, name)
-            database = server.of_database(name)
-            seen = database.facts(name=name, file=facts.file)
-            differences += compare_database(dataclasses.replace(facts, sha256=""), seen)
-            for canary in questions["canaries"]:
-                differences += _canary(canary, facts, database.answer(canary["query"]))
-            for query in questions["files"]:
-                files += [str(row[0]) for row in json.loads(database.answer(query)) if row[0]]
-            rows = [row for query in questions["newest"] for row in json.loads(database.answer(query))]
-            times = [when for row in rows if (when := utc_of(row[0])) is not None]
-            if times:
-                newest[name] = max(times).isoformat()
+            return _ask_server(server, facts, _questions(name, manifest, application))
     except BackstayError as refused:
         sentence = f"The dump of the database {name} could not be looked at: {refused.message}"
-        differences.append(Difference(facts.file, "unreadable", "a dump", sentence))
-    return _Answers(name, tuple(differences), tuple(files), newest)
+        return _Answers(name, (Difference(facts.file, "unreadable", "a dump", sentence),))
 
 
-def _other_dump(path: Path, facts: DatabaseFacts) -> Iterator[Difference]:
-    if path.is_file() and not path.is_symlink():
-        yield from _other_file(path, facts)
+def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, Any]) -> _Answers:
+    name = facts.name
+    seen = server.facts(name, of=name, file=facts.file)
+    differences = [*compare_database(facts, seen)]
+    for canary in questions["canaries"]:
+        differences += _canary(canary, facts, server.answer(canary["query"], name=name))
+
+    def first_column(query: str) -> Iterator[Any]:
+        text = query.strip().rstrip(";")
+        for line in server.query(f"SELECT pg_catalog.to_json(q) FROM ({text}) AS q", name=name):  # noqa: S608 - declared
+            yield next(iter(json.loads(line).values()))
+
+    files = {str(path) for query in questions["files"] for path in first_column(query) if path}
+    times = [
+        when for query in questions["newest"] for each in first_column(query) if (when := utc_of(each)) is not None
+    ]
+    newest = {name: max(times).isoformat()} if times else {}
+    return _Answers(name, tuple(differences), tuple(sorted(files)), newest)

@@ -180,7 +180,7 @@ def _refused(location: str, status: int) -> BackstayError:
 
 def _parsed(location: str, body: bytes) -> Element:
     try:
-        return fromstring(body)  # noqa: S314  from the store that we trust with the data; expat bounds entities
+        return fromstring(body)  # noqa: S314 - from the store that we trust with the data; expat bounds entities
     except ParseError as broken:
         raise BackstayError(f"The store of {location} answered no XML: check the location.") from broken
 

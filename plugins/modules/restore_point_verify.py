@@ -36,7 +36,7 @@ options:
   repository:
     description: The repository to take it from. Without it, the one where that was done longest ago.
     type: str
-  escrow:
+  offline_key:
     description:
       - Path on the host of the file that C(backstay escrow) wrote. With it the proof needs nothing else of the host
         that made the restore point; the application need not be declared here.
@@ -98,7 +98,7 @@ def main() -> None:
             "level": {"type": "str", "choices": ["L1", "L2", "L3", "L4", "L5"], "default": "L4"},
             "point": {"type": "str", "default": "latest"},
             "repository": {"type": "str"},
-            "escrow": {"type": "path"},
+            "offline_key": {"type": "path", "no_log": False},
         },
         supports_check_mode=True,
     )
@@ -107,7 +107,7 @@ def main() -> None:
     command = module.get_bin_path("backstay")
     if command is None:
         module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
-    options = {key: given[key] for key in ("level", "point", "repository", "escrow")}
+    options = {key: given[key] for key in ("level", "point", "repository", "offline_key")}
     asked = arguments("verify", name, options)
     failed, told = result("verify", name, module.run_command([command, *asked]), check_mode=False)
     if failed:

@@ -25,7 +25,6 @@ from ansible_collections.backstay.ops.plugins.module_utils._errors import Backst
 from ansible_collections.backstay.ops.plugins.module_utils._lock import holding
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import digest
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed, run
-from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
 from .host import PAYLOAD, RELEASE, Host, facts, is_clean, rows
 from .stores import PASSWORD, all_bytes
@@ -166,7 +165,7 @@ def _age(host: Host) -> None:
 def test_a_missing_database_is_an_error_and_nothing_is_stored(one):
     one.run()
     one.database.unlink()
-    with pytest.raises(BackstayError, match="database main .* is missing"):
+    with pytest.raises(BackstayError, match=r"database main .* is missing"):
         one.run()
     assert len(one.repositories()["disk"].snapshots()) == 2
 
@@ -357,56 +356,63 @@ def test_a_writer_that_is_never_still_does_not_keep_a_backup_from_ending(one, tm
 # what goes
 
 
-def test_old_points_go_and_the_repository_with_them(one):
-    first = one.run().point
-    rest = [one.run().point for _day in range(3)]
-    found = {point.run: point for point in one.points()}
+@pytest.fixture
+def unread(one: Host, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Nothing is read back here: that is half of a small run's time."""
+    monkeypatch.setattr(_backup, "CHEAP_SECONDS", -1.0)
+    return one
+
+
+def test_old_points_go_and_the_repository_with_them(unread):
+    first = unread.run().point
+    rest = [unread.run().point for _day in range(3)]
+    found = {point.run: point for point in unread.points()}
     assert found[first.run].expired == ("disk",)
-    assert {snapshot.run for snapshot in one.repositories()["disk"].snapshots()} == {point.run for point in rest}
+    assert {snapshot.run for snapshot in unread.repositories()["disk"].snapshots()} == {point.run for point in rest}
 
 
-def test_what_somebody_needs_stays(one):
-    first = one.run().point
-    one.needed = {first.run: "release 0002-1.1.0"}
+def test_what_somebody_needs_stays(unread):
+    first = unread.run().point
+    unread.needed = {first.run: "release 0002-1.1.0"}
     for _day in range(3):
-        one.run()
-    assert first.run in {snapshot.run for snapshot in one.repositories()["disk"].snapshots()}
+        unread.run()
+    assert first.run in {snapshot.run for snapshot in unread.repositories()["disk"].snapshots()}
 
 
-def test_after_a_shrink_nothing_goes_until_a_person_accepts_it(one):
+def test_after_a_shrink_nothing_goes_until_a_person_accepts_it(unread):
     for _day in range(3):
-        one.run()
-    connection = sqlite3.connect(one.database)
+        unread.run()
+    connection = sqlite3.connect(unread.database)
     with connection:
         connection.execute("DELETE FROM audit WHERE id > 20")
     connection.close()
-    held = one.run()
+    held = unread.run()
     assert held.exit_code == 0
     assert any("--accept-shrink" in note for note in held.notes)
-    assert not any(point.expired for point in one.points())
-    assert any(entry["event"] == "kept_back" for entry in _events(one))
-    accepted = one.run(accept_shrink=True)
+    assert not any(point.expired for point in unread.points())
+    assert any(entry["event"] == "kept_back" for entry in _events(unread))
+    accepted = unread.run(accept_shrink=True)
     assert not any("--accept-shrink" in note for note in accepted.notes)
-    assert sum(bool(point.expired) for point in one.points()) == 2
+    assert sum(bool(point.expired) for point in unread.points()) == 2
 
 
-def test_a_store_that_refuses_to_delete_is_no_failure_of_the_backup(one):
+def test_a_store_that_refuses_to_delete_is_no_failure_of_the_backup(unread):
     for _day in range(3):
-        one.run()
+        unread.run()
 
     def keeping(arguments: Sequence[str], **given: Any) -> Completed:
         if "forget" in arguments:
             return Completed(tuple(arguments), 1, "", "unable to remove: client.RemoveObject: Access Denied.")
         return run(arguments, **given)
 
-    one.runner = keeping
-    outcome = one.run()
+    unread.runner = keeping
+    outcome = unread.run()
     assert outcome.exit_code == 0
     assert any("the store keeps them" in note for note in outcome.notes)
-    assert not any(point.expired for point in one.points())
-    one.runner = run
-    one.run()
-    assert sum(bool(point.expired) for point in one.points()) == 2
+    assert not any(point.expired for point in unread.points())
+    unread.runner = run
+    unread.run()
+    assert sum(bool(point.expired) for point in unread.points()) == 2
 
 
 def test_an_append_only_repository_is_not_pruned_with_what_writes_to_it(tmp_path):
@@ -418,16 +424,16 @@ def test_an_append_only_repository_is_not_pruned_with_what_writes_to_it(tmp_path
     assert not any(point.expired for point in host.points())
 
 
-def test_a_point_that_somebody_removed_is_refuted(one):
-    first = one.run().point
-    repository = one.repositories()["disk"]
+def test_a_point_that_somebody_removed_is_refuted(unread):
+    first = unread.run().point
+    repository = unread.repositories()["disk"]
     repository.forget([first.repositories["disk"].manifest_snapshot])
-    retain(one.source(), repository)
-    assert "nothing of ours removed them" in str(one.points()[0].refuted)
+    retain(unread.source(), repository)
+    assert "nothing of ours removed them" in str(unread.points()[0].refuted)
 
 
-def test_a_retention_that_was_cut_short_is_finished(one):
-    points = [one.run().point for _day in range(3)]
+def test_a_retention_that_was_cut_short_is_finished(unread):
+    points = [unread.run().point for _day in range(3)]
     forgotten: list[int] = []
 
     def dying(arguments: Sequence[str], **given: Any) -> Completed:
@@ -437,13 +443,13 @@ def test_a_retention_that_was_cut_short_is_finished(one):
             raise KeyboardInterrupt
         return done
 
-    one.runner = dying
+    unread.runner = dying
     with pytest.raises(KeyboardInterrupt):
-        one.run()
+        unread.run()
     assert forgotten
-    one.runner = run
-    one.run()
-    found = {point.run: point for point in one.points()}
+    unread.runner = run
+    unread.run()
+    found = {point.run: point for point in unread.points()}
     assert found[points[0].run].expired == ("disk",)
     assert found[points[0].run].refuted is None
 
@@ -465,13 +471,11 @@ def test_a_repository_that_is_damaged_is_found_by_the_next_run(one):
     content[len(content) // 3] ^= 1
     pack.chmod(0o600)
     pack.write_bytes(content)
-    try:
-        outcome = one.run()
-    except BackstayError as refused:
-        assert "damaged" in refused.message
-    else:
-        assert outcome.exit_code == 1
-        assert outcome.point.level < 3
+    outcome = one.run()
+    assert outcome.exit_code == 1
+    assert "damaged" in " ".join(outcome.problems)
+    assert outcome.point.level < 3
+    assert any("damaged" in str(point.refuted) for point in one.points())
 
 
 def test_no_secret_is_said_or_left_in_the_clear(host):
@@ -489,9 +493,9 @@ def test_no_secret_is_said_or_left_in_the_clear(host):
     assert PASSWORD.encode() not in all_bytes(host.layout.state)
 
 
-def test_a_clock_that_fell_back_evicts_nothing_good(one):
-    runs = [one.run().point.run for _day in range(3)]
-    one.day = -4000
-    one.run()
-    kept = {snapshot.run for snapshot in one.repositories()["disk"].snapshots()}
+def test_a_clock_that_fell_back_evicts_nothing_good(unread):
+    runs = [unread.run().point.run for _day in range(3)]
+    unread.day = -4000
+    unread.run()
+    kept = {snapshot.run for snapshot in unread.repositories()["disk"].snapshots()}
     assert set(runs) <= kept

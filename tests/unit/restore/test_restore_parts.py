@@ -110,7 +110,12 @@ def test_some_media_are_compared_with_their_own_part_of_the_manifest(application
 
 def test_a_path_of_which_the_point_holds_nothing_is_found(application: Application) -> None:
     manifest = manifest_of({"2026/a.jpg": 1}, orders=2)
-    for only, missing in ((("media:2026",), None), (("media:2062",), "2062"), ((), None), (("database:default",), None)):
+    for only, missing in (
+        (("media:2026",), None),
+        (("media:2062",), "2062"),
+        ((), None),
+        (("database:default",), None),
+    ):
         wanted = restoring(*only)
         found = missing_media(part_of(manifest, wanted, application), wanted)
         assert (found and str(found)) == missing

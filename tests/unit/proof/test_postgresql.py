@@ -1,0 +1,103 @@
+"""A dump is proven by loading it into a cluster that is thrown away: real PostgreSQL, no network."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _restored
+from ansible_collections.backstay.ops.plugins.module_utils._manifest import CanaryAnswer, Manifest, MediaFile
+from ansible_collections.backstay.ops.plugins.module_utils._postgresql import Server
+from ansible_collections.backstay.ops.plugins.module_utils._restored import check_restored, examine
+
+from .points import application_of
+
+CANARY = "SELECT count(*), max(title) FROM report"
+APPLICATION = application_of(
+    databases=[{"name": "main", "engine": "postgresql", "url_key": "DATABASE_URL"}],
+    environment={"secret": ["DATABASE_URL"]},
+    backup={
+        "repositories": {"disk": {"location": "/backup/portal", "own_disk": False}},
+        "canaries": [{"name": "reports", "database": "main", "query": CANARY}],
+        "files": [{"database": "main", "query": "SELECT photograph FROM report"}],
+        "newest": [{"database": "main", "query": "SELECT max(made) FROM report"}],
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def restored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest, Server]:
+    top = tmp_path_factory.mktemp("dump")
+    (top / "databases").mkdir()
+    (top / "media").mkdir()
+    (top / "media" / "a.jpg").write_bytes(b"x")
+    with _restored._cluster(top, "source") as server:
+        server.create("portal")
+        server.query(
+            "CREATE TABLE report(id serial PRIMARY KEY, title text, photograph text, made timestamptz);"
+            "INSERT INTO report(title, photograph, made) SELECT 'Größe ' || n, 'a.jpg', '2026-03-03 01:00+00' FROM "
+            "generate_series(1, 2000) n",
+            name="portal",
+        )
+        source = dataclasses.replace(server, url=server.url_of("portal"))
+        queries = {"reports": CANARY}
+        dump = top / "databases" / "main.pgdump"
+        copied = source.copy(dump, of="main", file="databases/main.pgdump", queries=queries)
+    manifest = Manifest(
+        run="20260303T020000000-1",
+        application="portal",
+        host="host",
+        release="0001-1.0.0",
+        version="1.0.0",
+        payload="",
+        migrations=(),
+        began="2026-03-03T02:00:00Z",
+        ended="2026-03-03T02:00:00Z",
+        tools={},
+        databases={"main": copied.facts},
+        media={"a.jpg": MediaFile(1, "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881", 0)},
+        configuration={},
+        artifacts={},
+        canaries=(CanaryAnswer("reports", "main", copied.answers["reports"]),),
+    )
+    return top, manifest, server
+
+
+def test_a_sound_dump_equals_its_manifest_also_beyond_a_thousand_named_files(
+    restored: tuple[Path, Manifest, Server],
+) -> None:
+    directory, manifest, _server = restored
+    seen = examine(directory, manifest, APPLICATION)
+    assert seen.differences == ()
+    assert dict(seen.newest) == {"main": "2026-03-03T01:00:00+00:00"}
+
+
+def test_a_dump_that_was_cut_off_is_seen(restored: tuple[Path, Manifest, Server], tmp_path: Path) -> None:
+    directory, manifest, _server = restored
+    (tmp_path / "databases").mkdir()
+    content = (directory / "databases" / "main.pgdump").read_bytes()
+    (tmp_path / "databases" / "main.pgdump").write_bytes(content[: len(content) * 6 // 10])
+    (found,) = check_restored(tmp_path, manifest, APPLICATION, parts=("databases",))
+    assert "main.pgdump has" in found.sentence
+    blind = dataclasses.replace(manifest.databases["main"], sha256="")
+    (found,) = check_restored(
+        tmp_path, dataclasses.replace(manifest, databases={"main": blind}), APPLICATION, parts=("databases",)
+    )
+    assert "could not be looked at" in found.sentence
+
+
+def test_another_content_and_another_answer_are_seen(restored: tuple[Path, Manifest, Server]) -> None:
+    directory, manifest, _server = restored
+    facts = manifest.databases["main"]
+    table = next(iter(facts.tables))
+    wrong = dataclasses.replace(facts.tables[table], sha256="0" * 64)
+    changed = dataclasses.replace(
+        manifest,
+        databases={"main": dataclasses.replace(facts, tables={**facts.tables, table: wrong})},
+        canaries=(CanaryAnswer("reports", "main", "[[1]]"),),
+    )
+    sentences = [each.sentence for each in check_restored(directory, changed, APPLICATION, parts=("databases",))]
+    assert any("content of the table" in sentence for sentence in sentences)
+    assert any("The canary 'reports'" in sentence for sentence in sentences)
