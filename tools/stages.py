@@ -23,7 +23,7 @@ PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
 SEVERAL_HOSTS = ("tests/integration/fleet", "tests/integration/test_migrations_on_postgresql.py")
 # Needs no host either, and takes longer than an inner loop may: every power cut, every kind of migration.
-MODELS = ("tests/unit/crash", "tests/unit/migrations")
+MODELS = tuple(f"tests/unit/{name}" for name in ("crash", "migrations", "backup", "proof", "restore"))
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for room in ("tools", "lab") for path in (ROOT / room).glob("*.py"))
 
 

@@ -27,8 +27,8 @@ _NEEDED = {
     "ip": "iproute2",
     "iptables": "iptables",
 }
-# What the tests need beside it: a browser, and the tool that tells it whom to trust.
-_NEEDED_BY_TESTS = {"chromium": "chromium", "certutil": "libnss3-tools"}
+# What the tests need beside it: a browser, the tool that tells it whom to trust, and the engine of backups.
+_NEEDED_BY_TESTS = {"chromium": "chromium", "certutil": "libnss3-tools", "restic": "restic"}
 
 
 def install(*, tests: bool = False) -> list[str]:

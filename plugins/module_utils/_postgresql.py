@@ -90,7 +90,8 @@ WITH lines(kind, name, what) AS (
   UNION ALL
   SELECT 'column', {_NAME_OF} || '.' || pg_catalog.quote_ident(a.attname),
     pg_catalog.rank() OVER (PARTITION BY c.oid ORDER BY a.attnum) || ' ' ||
-    pg_catalog.format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull::text || a.attidentity::text || a.attgenerated::text || ' ' ||
+    pg_catalog.format_type(a.atttypid, a.atttypmod) || ' ' || a.attnotnull::text ||
+    a.attidentity::text || a.attgenerated::text || ' ' ||
     coalesce((SELECT l.collname FROM pg_catalog.pg_collation l WHERE l.oid = a.attcollation), '') || ' ' ||
     coalesce((SELECT pg_catalog.pg_get_expr(e.adbin, e.adrelid) FROM pg_catalog.pg_attrdef e
               WHERE e.adrelid = a.attrelid AND e.adnum = a.attnum), '')
@@ -141,7 +142,7 @@ WITH lines(kind, name, what) AS (
   SELECT 'schema', n.nspname, '' FROM pg_catalog.pg_namespace n WHERE {_ours("n", "n", "pg_namespace")}
 )
 SELECT pg_catalog.json_build_array(kind, name, what) FROM lines
-"""
+"""  # noqa: S608 - made of what is written here
 _CAST = re.compile(
     r"::(character varying|double precision|bit varying|time(stamp)? with(out)? time zone|[\w.]+|\"[^\"]+\")"
     r"(\(\d+(,\d+)?\))?(\[\])*"
@@ -291,7 +292,7 @@ class Server:
         seconds: float = COPY_SECONDS,
         say: Callable[[str], None] = lambda sentence: None,
     ) -> DatabaseFacts:
-        """What is in a database of the server as of one moment. `of` is how the manifest calls it; no file is looked at.
+        """What is in a database of the server as of one moment. `of` is how the manifest calls it; no file is read.
 
         A table's digest is made of the number of its rows and of two sums over the hashes of all rows as text: the
         order of the rows does not matter, and it is not cryptographic (the digest of the dump itself is). The schema's
@@ -311,7 +312,7 @@ class Server:
         sequences = {}
         for line in sorted(session.ask(_SEQUENCES)):
             sequence = str(json.loads(line))
-            found = session.ask(f"SELECT pg_catalog.json_build_array(last_value, is_called) FROM {sequence}")  # noqa: S608
+            found = session.ask(f"SELECT pg_catalog.json_build_array(last_value, is_called) FROM {sequence}")  # noqa: S608 - names come from the catalogue, quoted
             sequences[_plain(sequence)] = _stands(*json.loads(found[0]))
         properties = json.loads(session.ask(_PROPERTIES)[0])
         schema = hashlib.sha256(canonical(lines)).hexdigest()
@@ -363,6 +364,28 @@ class Server:
         told = {**facts.__dict__, "size_bytes": size_bytes, "sha256": sha256, "sequences": sequences}
         return Copied(DatabaseFacts(**told), answers)
 
+    def dump(self, target: Path, *, seconds: float = COPY_SECONDS) -> None:
+        """Dump the database to a new file while nobody writes to it; it is whole and on the disk when this returns."""
+        with _Dump(self, None, target, seconds) as dump:
+            dump.wait()
+        listed = self._restore(target, ["--list"], seconds)
+        if not listed.ok:
+            raise BackstayError(f"The dump {target} is not whole: {_reason(listed.stderr)}; run it again.")
+
+    def replace(self, dump: Path, *, first: str, seconds: float = LOAD_SECONDS) -> None:
+        """Run `first` and load a dump into the application's own database, in one transaction of the server: all of it,
+        or nothing changed."""
+        with tempfile.TemporaryFile() as script:
+            script.write(first.encode() + b"\n")
+            script.flush()
+            done = self._restore(dump, ["--no-owner", "--no-privileges", "--file=-"], seconds, output=script.fileno())
+            if done.ok:
+                script.seek(0)
+                command = self.command("psql", *_PSQL, "--single-transaction", "--file=-")
+                done = self._child(command, script.fileno(), None, seconds, self.database)
+        if not done.ok:
+            raise self._refused("The restore point", done.stderr)
+
     # changing what databases there are
 
     def load(
@@ -401,20 +424,34 @@ class Server:
             if not whole:
                 self.drop(name)
 
-    def _restore(self, dump: Path, options: Sequence[str], seconds: float, name: str | None = None) -> Completed:
-        """pg_restore reading a file that its user may not be able to open."""
+    def _restore(
+        self,
+        dump: Path,
+        options: Sequence[str],
+        seconds: float,
+        name: str | None = None,
+        output: int | None = None,
+    ) -> Completed:
+        """pg_restore reading a file that its user may not be able to open; `output` is a file for what it prints."""
         try:
             descriptor = os.open(dump, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as refused:
-            raise BackstayError(
-                f"The dump {dump} cannot be opened ({refused.strerror}): choose another point."
-            ) from refused
-        command = self.command("pg_restore", *options)
+            sentence = f"The dump {dump} cannot be opened ({refused.strerror}): choose another point."
+            raise BackstayError(sentence) from refused
+        try:
+            return self._child(self.command("pg_restore", *options), descriptor, output, seconds, name)
+        finally:
+            os.close(descriptor)
+
+    def _child(
+        self, command: Sequence[str], standard_input: int, output: int | None, seconds: float, name: str | None
+    ) -> Completed:
         try:
             done = subprocess.run(
                 command,
-                stdin=descriptor,
-                capture_output=True,
+                stdin=standard_input,
+                stdout=subprocess.PIPE if output is None else output,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
                 timeout=seconds,
@@ -423,12 +460,13 @@ class Server:
                 env=self.environment(name),
             )
         except subprocess.TimeoutExpired as late:
-            raise BackstayError(f"`pg_restore` of {dump} did not end within {seconds:g} s and was killed.") from late
+            raise BackstayError(
+                f"A client of the server of {self.database} did not end within {seconds:g} s and was killed: see what "
+                "keeps the server busy, then run it again."
+            ) from late
         except FileNotFoundError as missing:
             raise _no_client(missing) from missing
-        finally:
-            os.close(descriptor)
-        return Completed(tuple(command), done.returncode, done.stdout, done.stderr)
+        return Completed(tuple(command), done.returncode, done.stdout or "", done.stderr)
 
     def create(self, name: str) -> None:
         """Make an empty database like the application's, which belongs to its role."""
@@ -443,7 +481,7 @@ class Server:
     def rename(self, old: str, new: str) -> None:
         """Give a database another name; whoever is connected to it is thrown out first."""
         end = (
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "  # noqa: S608 - quoted
             f"WHERE datname = {_literal(old)} AND pid <> pg_catalog.pg_backend_pid();\n"
         )
         attempts = 5
@@ -634,8 +672,8 @@ class _Session:
                 break
         if self._late.is_set():
             raise BackstayError(
-                f"The database {self._name or self._server.database} was not read within {self._seconds:g} s, so it was "
-                "given up: see what keeps its server busy, or set the deadline higher."
+                f"The database {self._name or self._server.database} was not read within {self._seconds:g} s, so it "
+                "was given up: see what keeps its server busy, or set the deadline higher."
             )
         self._process.wait(10)
         self._errors.seek(0)
@@ -649,7 +687,8 @@ class _Session:
         self.ask(f"SET LOCAL statement_timeout = {int(seconds * 1000)}")
         self.ask("SET LOCAL search_path = public, pg_catalog")
         what = f"The query `{text[:100]}`"
-        lines = self.ask(f"COPY (SELECT * FROM ({text}) q LIMIT {ANSWER_ROWS + 1}) TO STDOUT", what=what)
+        limited = f"SELECT * FROM ({text}) q LIMIT {ANSWER_ROWS + 1}"  # noqa: S608 - it is read-only, whatever it says
+        lines = self.ask(f"COPY ({limited}) TO STDOUT", what=what)
         if len(lines) > ANSWER_ROWS:
             raise BackstayError(f"{what} answers with more than {ANSWER_ROWS} rows: ask for less.")
         self.ask("SET LOCAL search_path = ''; SET LOCAL statement_timeout = 0")
@@ -671,9 +710,11 @@ class _Dump:
     """pg_dump under way, beside the session whose moment it dumps. It writes to the file itself: a pipe that breaks
     looks like an end."""
 
-    def __init__(self, server: Server, snapshot: str, target: Path, seconds: float) -> None:
+    def __init__(self, server: Server, snapshot: str | None, target: Path, seconds: float) -> None:
         self._server = server
-        self._arguments = ["--format=custom", "--no-password", "--lock-wait-timeout=60000", f"--snapshot={snapshot}"]
+        self._arguments = ["--format=custom", "--no-password", "--lock-wait-timeout=60000"]
+        if snapshot is not None:
+            self._arguments.append(f"--snapshot={snapshot}")
         self._target = target
         self._seconds = seconds
 

@@ -52,6 +52,8 @@ ROOM_FACTOR = 1.2
 
 # Errors of a repository that say something about what is in it. All others hinder the proof and prove nothing.
 _AGAINST = frozenset({"wrong key", "damaged", "no repository", "no snapshot", "incomplete"})
+# Of these, a wrong password and a disk that is not mounted end the proof and speak against no point.
+_AROUND = frozenset({"wrong key", "no repository"})
 
 ReadBack = Literal["point", "repository"]
 
@@ -206,7 +208,7 @@ def prove(
             except RepositoryError as refused:
                 if refused.kind not in _AGAINST:
                     raise
-                findings = (Finding(number, _with_evidence(refused)),)
+                findings = (Finding(number, refused.message, refutes=refused.kind not in _AROUND),)
             seconds[number] = proving.took.get(number, clock() - began)
             if findings:
                 break
@@ -226,10 +228,6 @@ def prove(
         snapshots={part: snapshot.id for part, snapshot in proving.snapshots.items()},
         release=proving.manifest.release if proving.manifest else "",
     )
-
-
-def _with_evidence(refused: RepositoryError) -> str:
-    return refused.message
 
 
 @dataclass

@@ -34,6 +34,7 @@ from ._storage import Storage
 FORMAT = 1  # of backup.json
 TAG = "backstay"
 REACH_SECONDS = 10.0
+ASK_SECONDS = 120.0  # restic tries for a quarter of an hour to read one small file; nobody waits that long
 _NONE: tuple[str, ...] = ()
 
 Kind = Literal[
@@ -108,7 +109,7 @@ class Repository:
         Raises RepositoryError: unreachable, refused, wrong key, damaged.
         """
         try:
-            done = self._restic(["cat", "config"])
+            done = self._restic(["cat", "config"], seconds=ASK_SECONDS)
         except RepositoryError as refused:
             if refused.kind == "no repository":
                 return None
@@ -327,17 +328,17 @@ class Repository:
 
     # restic
 
-    def _restic(self, arguments: Sequence[str], *, cwd: Path | None = None) -> Completed:
+    def _restic(self, arguments: Sequence[str], *, cwd: Path | None = None, seconds: float | None = None) -> Completed:
         """Run restic. Where a lock stands in the way, those of dead processes are removed and it is tried once more."""
         try:
-            return self._once(arguments, cwd=cwd)
+            return self._once(arguments, cwd=cwd, seconds=seconds)
         except RepositoryError as refused:
             if refused.kind != "locked":
                 raise
         self.unlock()
-        return self._once(arguments, cwd=cwd)
+        return self._once(arguments, cwd=cwd, seconds=seconds)
 
-    def _once(self, arguments: Sequence[str], *, cwd: Path | None = None) -> Completed:
+    def _once(self, arguments: Sequence[str], *, cwd: Path | None = None, seconds: float | None = None) -> Completed:
         self._reach()
         with self._private() as directory:
             command, environment = self._command(directory)
@@ -345,7 +346,7 @@ class Repository:
                 [*command, *arguments],
                 cwd=cwd,
                 environment=environment,
-                timeout_seconds=self.seconds,
+                timeout_seconds=min(seconds or self.seconds, self.seconds),
                 check=False,
             )
         if not done.ok:
@@ -433,6 +434,11 @@ class Repository:
 
     def _reach(self) -> None:
         """restic tries for a quarter of an hour to reach a store that does not answer; whoever waits learns it now."""
+        if self.settings.kind == "local":
+            place = Path(self.settings.location)
+            if place.exists() and not (place.is_dir() and os.access(place, os.R_OK | os.X_OK)):
+                raise self._unreachable("it is no directory that can be read")
+            return
         if self.settings.kind != "s3" or any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY")):
             return
         parts = urlsplit(self.settings.location.removeprefix("s3:"))

@@ -18,15 +18,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from ._errors import BackstayError
 from ._layout import Layout
+from ._postgresql import Server
 from ._run import Runner
 from ._storage import Storage, canonical
 
 if TYPE_CHECKING:
-    from ._application import Application, Database
+    from ._application import Application
 
 FORMAT = 1
 DUMP_SECONDS = 3600.0
@@ -101,7 +101,8 @@ def make(
             if database.engine == "sqlite":
                 _copy_sqlite(layout.data / str(database.path), partial / files[database.name])
             else:
-                _dump(database, environment, partial / files[database.name], runner)
+                server = Server.of(database, environment, application.name, runner=runner)
+                server.dump(partial / files[database.name], seconds=DUMP_SECONDS)
     except OSError as refused:
         storage.remove_tree(partial)
         raise BackstayError(
@@ -135,7 +136,9 @@ def restore(
         if database.engine == "sqlite":
             _put_back_sqlite(storage, source, layout.data / str(database.path))
         else:
-            _load(database, environment, source, runner)
+            # All of the restore point or nothing changed, in one transaction of the server.
+            server = Server.of(database, environment, application.name, runner=runner)
+            server.replace(source, first=_DROP_OWN, seconds=DUMP_SECONDS)
 
 
 def prune(layout: Layout, storage: Storage, keep: int, order: Sequence[str] = ()) -> tuple[str, ...]:
@@ -228,81 +231,42 @@ def opened_by(path: Path) -> list[str]:
 # PostgreSQL
 
 
-def connection_environment(url: str) -> dict[str, str]:
-    """A database's URL as libpq's variables: a password has no place on a command line."""
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    found = {
-        "PGHOST": unquote(parts.hostname or "") or next(iter(query.get("host", [])), ""),
-        "PGPORT": str(parts.port or ""),
-        "PGUSER": unquote(parts.username or ""),
-        "PGPASSWORD": unquote(parts.password or ""),
-        "PGDATABASE": unquote(parts.path.lstrip("/")),
-        "PGSSLMODE": next(iter(query.get("sslmode", [])), ""),
-        "PGCONNECT_TIMEOUT": "10",
-    }
-    return {"PATH": "/usr/bin:/bin", **{name: value for name, value in found.items() if value}}
-
-
-def _server(database: Database, environment: Mapping[str, str]) -> dict[str, str]:
-    url = environment.get(str(database.url_key), "")
-    if not url:
-        raise BackstayError(f"The database {database.name} has no URL in {database.url_key}: set it.")
-    return connection_environment(url)
-
-
-def _dump(database: Database, environment: Mapping[str, str], target: Path, runner: Runner) -> None:
-    runner(
-        ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={target}"],
-        environment=_server(database, environment),
-        timeout_seconds=DUMP_SECONDS,
-    )
-    runner(["pg_restore", "--list", str(target)], timeout_seconds=DUMP_SECONDS)
-    with target.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-# All that this role owns outside the system's schemas: what the dump brings back, and what was made since.
+# All that this role owns outside the system's schemas: what the dump brings back, and what was made since. The list is
+# made before the first goes: an object that went with another has no name any more.
 _DROP_OWN = """
 DO $$
-DECLARE item record;
+DECLARE command text;
 BEGIN
-  FOR item IN
-    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
-           WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END AS kind, c.oid::regclass AS name
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
-      AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.deptype IN ('e', 'i', 'a'))
-  LOOP
-    IF to_regclass(item.name::text) IS NOT NULL THEN
-      EXECUTE format('DROP %s IF EXISTS %s CASCADE', item.kind, item.name);
-    END IF;
+  FOREACH command IN ARRAY coalesce((
+    SELECT array_agg(format('DROP %s IF EXISTS %s CASCADE', kind, name) ORDER BY step) FROM (
+      SELECT 1 AS step, CASE c.relkind WHEN 'S' THEN 'SEQUENCE' WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
+             WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END AS kind,
+             format('%I.%I', n.nspname, c.relname) AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+        AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c')
+        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                        AND d.objsubid = 0 AND d.deptype IN ('e', 'i', 'a'))
+      UNION ALL
+      SELECT 2, 'ROUTINE', p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      WHERE p.proowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = p.oid AND d.deptype IN ('e', 'i', 'a'))
+      UNION ALL
+      SELECT 3, 'TYPE', format('%I.%I', n.nspname, t.typname)
+      FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+      WHERE t.typowner = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND t.typtype IN ('e', 'd', 'r')
+        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = t.oid AND d.deptype IN ('e', 'i', 'a'))
+      UNION ALL
+      SELECT 4, 'SCHEMA', quote_ident(n.nspname) FROM pg_namespace n
+      WHERE n.nspowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+        AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'public')
+        AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = n.oid AND d.deptype = 'e')
+    ) items
+  ), '{}') LOOP
+    EXECUTE command;
   END LOOP;
 END $$;
 """
-
-
-def _load(database: Database, environment: Mapping[str, str], source: Path, runner: Runner) -> None:
-    """Replace everything in one transaction of the server: all of the restore point, or nothing changed."""
-    script = source.with_suffix(".sql")
-    try:
-        runner(
-            ["pg_restore", "--no-owner", "--no-privileges", f"--file={script}", str(source)],
-            timeout_seconds=DUMP_SECONDS,
-        )
-        runner(
-            [
-                "psql",
-                "--no-psqlrc",
-                "--quiet",
-                "--single-transaction",
-                "--set=ON_ERROR_STOP=1",
-                f"--command={_DROP_OWN}",
-                f"--file={script}",
-            ],
-            environment=_server(database, environment),
-            timeout_seconds=DUMP_SECONDS,
-        )
-    finally:
-        script.unlink(missing_ok=True)

@@ -396,7 +396,7 @@ def _rows_query(connection: sqlite3.Connection, table: str) -> str:
         bits = " | ".join(f"((typeof({column}) = 'blob') << {bit})" for bit, column in enumerate(some))
         masks.append(f"CASE WHEN {any_blob} THEN {bits} END")
     selected = ", ".join([*map(_quoted, columns), *masks])
-    return f"SELECT {selected} FROM {_quoted(table)} NOT INDEXED ORDER BY {order}"  # noqa: S608
+    return f"SELECT {selected} FROM {_quoted(table)} NOT INDEXED ORDER BY {order}"  # noqa: S608 - names come from the catalogue, quoted
 
 
 def _order(connection: sqlite3.Connection, table: str, columns: Sequence[str], *, with_key: bool) -> str:

@@ -30,6 +30,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._steps import (
     OPERATIONS,
     PHASES,
     POINT_OF_NO_RETURN,
+    RESTORES,
     ROLLBACKS,
     all_steps,
 )
@@ -48,6 +49,8 @@ ORDINARY = "1.0.0"
 KINDS = {"release": "release", "configuration": "release", "maintenance": "maintenance"} | {
     "rollback": "rollback",
     "reversal": "reversal",
+    "restore": "restore",
+    "undo": "undo",
 }
 
 
@@ -69,7 +72,7 @@ class Strike:
 
     @property
     def goes_forward(self) -> bool:
-        if self.death == "controller" and self.operation in ROLLBACKS:
+        if self.death == "controller" and self.operation in (*ROLLBACKS, *RESTORES):
             return True  # the whole of it was asked for in one call, which needs nobody any more
         order = all_steps(self.operation)
         return order.index(self.step) >= order.index(POINT_OF_NO_RETURN)
@@ -139,8 +142,7 @@ class Run:
         self.strike = strike
         request = _request(scene, strike)
         if strike.death == "controller":
-            playbook = "rollback" if strike.operation in ROLLBACKS else "release"
-            command = scene.command(playbook, **_extra(strike))
+            command = scene.command(_playbook(strike), **_extra(strike))
         else:
             phases = [_COMMANDS[phase] for phase in PHASES[1:] if OPERATIONS[strike.operation][phase]]
             words = ["python3", "-c", _CLIENT, f"/run/backstay/{APPLICATION}.sock", str(PROTOCOL), json.dumps(request)]
@@ -170,8 +172,16 @@ class Run:
         return output
 
 
+def _playbook(strike: Strike) -> str:
+    if strike.operation in RESTORES:
+        return "restore"
+    return "rollback" if strike.operation in ROLLBACKS else "release"
+
+
 def _request(scene: Scene, strike: Strike) -> dict[str, Any]:
     by = {"by": "strike", "why": str(strike)}
+    if strike.operation in RESTORES:
+        return {"operation": "restore", **_what_is_restored(strike), **by}
     if strike.operation in ROLLBACKS:
         return {"operation": "rollback", "reverse": strike.operation == "reversal", **by}
     if strike.operation == "maintenance":
@@ -182,14 +192,30 @@ def _request(scene: Scene, strike: Strike) -> dict[str, Any]:
     return {"operation": "release", "again": True, **by}
 
 
+def _what_is_restored(strike: Strike) -> dict[str, Any]:
+    return {"undo": True} if strike.operation == "undo" else {"point": "latest"}
+
+
 def _extra(strike: Strike) -> dict[str, Any]:
     """The same request as a playbook takes it."""
+    if strike.operation in RESTORES:
+        return {"why": str(strike), "by": "strike", **_what_is_restored(strike)}
     given = {"why": str(strike), "by": "strike", "again": True, "prepare_seconds": 3, "confirm_seconds": 3}
     if strike.operation == "maintenance":
         return {**given, "version": CHANGING, "maintenance": True}
     if strike.kind == "release":
         return {**given, "version": ORDINARY}
     return {**given, "reverse": True} if strike.operation == "reversal" else given
+
+
+@dataclass(frozen=True)
+class Written:
+    """Writes that were acknowledged before a restore or its undoing is struck, by when their rows must be there: in any
+    case, only when it went back, only when it went forward."""
+
+    always: tuple[str, ...] = ()
+    back: tuple[str, ...] = ()
+    forward: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,8 +228,8 @@ class Outcome:
 
 def carry_out(scene: Scene, strike: Strike, host: str = "app1") -> Outcome:
     """Strike, and check everything that promise 2 says. Raises AssertionError."""
-    prepare(scene, strike, host)
-    before = scene.status(host)
+    written = prepare(scene, strike, host)
+    before, generation = scene.status(host), _generation(scene, host)
     closed = strike.operation in CLOSED
     with TemporaryDirectory(prefix="backstay-strike-") as directory:
         records = Path(directory) / "records.jsonl"
@@ -216,9 +242,24 @@ def carry_out(scene: Scene, strike: Strike, host: str = "app1") -> Outcome:
         answers = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     live, was = status["live"]["id"], before["live"]["id"]
     context = f"{strike}: live was {was} and is {live}; the run said:\n{said[-2000:]}"
-    assert (live != was) == strike.goes_forward, context
-    lost = scene.missing_writes([write.token for write in result.writes], host)
-    assert not lost, f"{context}\n{len(lost)} of {len(result.writes)} acknowledged writes are gone"
+    there, gone = [write.token for write in result.writes], []
+    if strike.operation in RESTORES:
+        assert live == was, context
+        now = _generation(scene, host)
+        assert (now != generation) == strike.goes_forward, f"{context}\nthe data were {generation} and are {now}"
+        if strike.goes_forward:
+            # What was acknowledged before the door was closed stays beside, in the data that were left.
+            opened = max(answer["at"] for answer in answers if answer["status"] == 503)
+            there = [write.token for write in result.writes if write.at > opened]
+            gone = [write.token for write in result.writes if write.at < opened]
+        there += [*written.always, *(written.forward if strike.goes_forward else written.back)]
+        gone += [*(written.back if strike.goes_forward else written.forward)]
+    else:
+        assert (live != was) == strike.goes_forward, context
+    lost = scene.missing_writes(there, host)
+    assert not lost, f"{context}\n{len(lost)} of {len(there)} acknowledged writes are gone"
+    absent = scene.missing_writes(gone, host)
+    assert sorted(absent) == sorted(gone), f"{context}\n{len(gone) - len(absent)} rows are there that are of other data"
     known = {release["id"] for release in status["releases"]}
     wrong = [
         answer
@@ -288,8 +329,38 @@ def _wait_until_open(scene: Scene, host: str) -> None:
     assert not scene.status(host)["maintenance"], "the door stayed closed"
 
 
-def prepare(scene: Scene, strike: Strike, host: str = "app1") -> None:
-    """What the strike needs: something live that was proven, something older to go back to, and the right schema."""
+def _generation(scene: Scene, host: str) -> str:
+    """Which data are live."""
+    return str(scene.lab.ssh(host, f"readlink /opt/{APPLICATION}/data").stdout.strip())
+
+
+def _write_a_little(scene: Scene, host: str) -> tuple[str, ...]:
+    """Writes that were acknowledged, by their tokens."""
+    with scene.load("--slow", "0", host=host, rate=30.0) as load:
+        time.sleep(1.5)
+        written = tuple(write.token for write in load.stop().writes)
+    assert written, "nobody wrote anything: there is nothing to be told apart by"
+    return written
+
+
+def _restorable(scene: Scene, strike: Strike, host: str) -> Written:
+    """A restore point with rows of its own, and rows that came after it; for an undoing also the restore."""
+    scene.settled(host)
+    of_the_point = _write_a_little(scene, host)
+    scene.backstay("backup", "--json", APPLICATION, host=host)
+    since = _write_a_little(scene, host)
+    if strike.operation == "restore":
+        return Written(always=of_the_point, back=since)
+    scene.backstay("restore", "--point", "latest", "--json", APPLICATION, host=host)
+    scene.settled(host)
+    return Written(always=of_the_point, forward=since)
+
+
+def prepare(scene: Scene, strike: Strike, host: str = "app1") -> Written:
+    """What the strike needs: something live that was proven, something older to go back to, the right schema; and for a
+    restore a point, with rows before and after it, which are returned."""
+    if strike.operation in RESTORES:
+        return _restorable(scene, strike, host)
     status = scene.settled(host)
     if strike.kind in ("release", "maintenance"):
         _offer(scene, ORDINARY if strike.kind == "release" else CHANGING, host)
@@ -307,6 +378,7 @@ def prepare(scene: Scene, strike: Strike, host: str = "app1") -> None:
     while strike.operation != "reversal" and status["rollback_target"] is None:
         scene.backstay("release", "--json", "--again", APPLICATION, host=host)
         status = scene.settled(host)
+    return Written()
 
 
 def _offer(scene: Scene, version: str, host: str) -> None:

@@ -192,7 +192,7 @@ def test_a_first_backup_without_any_media_is_fine(one):
 
 
 def test_without_room_nothing_is_touched_and_the_numbers_are_told(one, monkeypatch):
-    monkeypatch.setattr(_backup.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 5 << 20))  # type: ignore[attr-defined]
+    monkeypatch.setattr(_backup.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 5 << 20))  # type: ignore[attr-defined]  # a module as it is imported
     with pytest.raises(GateRefused, match=r"needs \d+ MiB .* 5 MiB are free"):
         one.run()
     assert one.points() == ()

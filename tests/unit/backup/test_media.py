@@ -131,7 +131,7 @@ def test_a_file_exchanged_for_a_link_at_the_last_moment_brings_nothing(
             (media / "a.jpg").symlink_to(tmp_path / "secret")
         if source == "b.jpg":
             (media / "2026/11/b.jpg").unlink()
-        link(source, *arguments, **options)  # type: ignore[arg-type]
+        link(source, *arguments, **options)  # type: ignore[arg-type]  # as the real one is called
 
     monkeypatch.setattr(os, "link", late)
     found = freeze(media, stage, first=True)

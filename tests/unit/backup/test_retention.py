@@ -30,7 +30,7 @@ def at(day: float) -> str:
 def point(day: float, sequence: int | None = None, **changed: object) -> Candidate:
     number = int(day * 100) if sequence is None else sequence
     made = Candidate(run=f"r{number}", at=at(day), sequence=number, rows=1000, size_bytes=10**6)
-    return replace(made, **changed)  # type: ignore[arg-type]
+    return replace(made, **changed)  # type: ignore[arg-type]  # fields by name
 
 
 def days(decision: Decision) -> list[int]:

@@ -323,6 +323,22 @@ class LossyStorage(Storage):
         self._sync_names(self._find(path.parent))
         self._point(f"another program wrote {self._name(path)}")
 
+    def on_its_way(self, path: Path) -> list[str]:
+        """What of a tree, its names included, a power cut could still take or tear."""
+        found = []
+
+        def walk(prefix: str, node: Node) -> None:
+            if node.durable != node.now or node.durable_entries != node.entries:
+                found.append(prefix)
+            for name, child in node.entries.items():
+                walk(f"{prefix}/{name}", child)
+
+        top = self._find(path)
+        if self._find(path.parent).durable_entries.get(path.name) is not top:
+            found.append(self._name(path))
+        walk(self._name(path), top)
+        return found
+
     # what a power cut leaves
 
     def survivors(self, *, thorough: bool) -> Iterator[Tree]:

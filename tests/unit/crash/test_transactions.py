@@ -137,6 +137,22 @@ class Sweep:
     states: Counter[str]
 
 
+# The rows of the point, migrated to the live schema, and without what the retention deletes.
+RESTORED = ["note: in the point", "portal.0001", "portal.0002"]
+
+
+def brought_by(scenario: Scenario) -> tuple[list[str], dict[str, bytes]]:
+    """The rows and the media that are live after a restore or its undoing."""
+    if scenario.operation == "undo":
+        return SINCE, LIVE_MEDIA
+    whole = not scenario.only
+    rows = RESTORED if whole or "database:default" in scenario.only else SINCE
+    if whole or "database:default" in scenario.only:
+        return rows, POINT_MEDIA if whole else LIVE_MEDIA
+    kept = {path: content for path, content in LIVE_MEDIA.items() if not path.startswith("2026/")}
+    return rows, kept | {path: content for path, content in POINT_MEDIA.items() if path.startswith("2026/")}
+
+
 class Killed(BaseException):
     """The process is gone: nothing that catches errors may catch this."""
 
@@ -172,7 +188,7 @@ class World:
         conduct(engine, Request("restore", by="tests", point="latest"))
         self.starts["restored"] = self.read()
         self.before["restored"] = database(self.layout)
-        assert self.before["restored"] == ["note: in the point", "portal.0001", "portal.0002"], "migrated, and expired"
+        assert self.before["restored"] == RESTORED
         lay(self.starts["released twice"], self.root)
         conduct(engine_on(self.layout, self.quick)[0], self.request())
         self.remember()
@@ -258,6 +274,9 @@ class World:
         self.swept[key] = self.sweep(work, thorough=thorough)
         self.after[scenario.name] = database(self.layout)
         self.media[scenario.name] = media(self.layout)
+        if scenario.operation in RESTORES:
+            found = self.after[scenario.name], self.media[scenario.name]
+            assert found == brought_by(scenario), f"{scenario.name} brings something else"
         self.remember()
         return self.swept[key]
 
@@ -467,6 +486,25 @@ def test_a_power_cut_at_any_write_leaves_one_whole_release(world: World, record_
         "recovered and released on",
     )
     assert not faults, verdict(faults, len(chosen))
+
+
+@pytest.mark.parametrize("name", [name for name, scenario in SCENARIOS.items() if scenario.operation in RESTORES])
+def test_data_become_live_when_every_byte_and_every_name_of_them_is_on_the_disk(world: World, name: str) -> None:
+    """Also what was written with raw system calls, which no primitive of the storage has seen."""
+    scenario = SCENARIOS[name]
+    lay(world.starts[scenario.start], world.root)
+    seen = []
+
+    def at(label: str) -> None:
+        if label == f"swap: renamed to opt/{NAME}/data":
+            seen.append(storage.on_its_way(world.layout.generation(scenario.generation)))
+
+    storage = world.lossy = LossyStorage(world.root, at)
+    try:
+        conduct(engine_on(world.layout, storage)[0], scenario.request(world), operation=scenario.operation)
+    finally:
+        world.lossy = None
+    assert seen == [[]], f"{name}: this could still be lost: {seen}"
 
 
 # What the steps write without the storage, and why its loss harms nobody.

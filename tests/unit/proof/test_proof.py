@@ -214,3 +214,12 @@ def test_the_job_of_the_sandbox_is_refused_by_an_older_library(
     job.write_text(json.dumps({"format": 99}))
     assert inner_main([str(job)]) == 1
     assert "newer backstay" in capsys.readouterr().err
+
+
+def test_a_wrong_password_or_a_disk_that_is_not_mounted_refutes_no_point(place: Place) -> None:
+    locked = place.prove(level=2, password="another")
+    place.repository_path.rename(place.top / "unmounted")
+    gone = place.prove(level=2)
+    for proof in (locked, gone):
+        assert (proof.ok, proof.level) == (False, 0)
+        assert not proof.findings[0].refutes

@@ -350,10 +350,10 @@ def test_the_numbers_of_users_are_those_of_this_host(
 
     def chown(name: str, uid: int, gid: int, *, dir_fd: int, follow_symlinks: bool) -> None:
         assert not follow_symlinks
-        given[os.readlink(f"/proc/self/fd/{dir_fd}") + "/" + name] = (uid, gid)
+        given[f"{Path(f'/proc/self/fd/{dir_fd}').readlink()}/{name}"] = (uid, gid)
 
     def fchown(descriptor: int, uid: int, gid: int) -> None:
-        given[os.readlink(f"/proc/self/fd/{descriptor}")] = (uid, gid)
+        given[str(Path(f"/proc/self/fd/{descriptor}").readlink())] = (uid, gid)
 
     monkeypatch.setattr(os, "chown", chown)
     monkeypatch.setattr(os, "fchown", fchown)

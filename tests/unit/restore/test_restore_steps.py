@@ -1,4 +1,4 @@
-"""The steps of a restore on a real directory tree with real databases: what is live afterwards, and what lies beside."""
+"""The steps of a restore on a real directory tree with real databases: what is live then, and what lies beside."""
 
 from __future__ import annotations
 
@@ -147,11 +147,11 @@ def test_what_a_migration_made_under_the_name_of_a_database_that_is_not_restored
     host.do_place(asked)
     made = host.layout.generation("0002") / "var/old/archive.sqlite3"
     write(made, "made by a migration", in_log=("and its log",))
-    shutil_journal = made.with_name("archive.sqlite3-journal")
-    shutil_journal.write_text("")
+    journal = made.with_name("archive.sqlite3-journal")
+    journal.write_text("")
     host.do_carry(asked)
     assert rows(made) == ["old", "only in the log"]
-    assert not shutil_journal.exists()
+    assert not journal.exists()
 
 
 def test_uploads_that_come_while_a_part_is_restored_are_not_lost(host: Restore) -> None:
