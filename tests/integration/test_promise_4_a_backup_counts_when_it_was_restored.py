@@ -150,7 +150,7 @@ def test_a_release_names_the_restore_point_that_was_made_before_it(kept: Scene) 
         live = kept.settled()["live"]["id"]
         assert named["release"] == live
         planned = kept.backstay("restore", "--plan", f"--point=release:{live}", "--json", APPLICATION)
-        assert planned["point"] == named["data"]["backup_run"]
+        assert planned["point"]["run"] == named["data"]["backup_run"]
     finally:
         kept.declare()
 

@@ -44,7 +44,7 @@ def test_a_restore_brings_the_point_back_and_its_undo_everything_written_since(a
     after = written(at_1_1)
     live = at_1_1.live()
     planned = at_1_1.backstay("restore", "--plan", "--json", APPLICATION)
-    assert planned["point"] == made["run"]
+    assert planned["point"]["run"] == made["run"]
     assert f"{len(after)} audits_finding" in " ".join(planned["lines"]), planned["lines"]
 
     restored(at_1_1, "--why=a-test")
