@@ -19,8 +19,8 @@ from typing import Any
 
 from ._application import FORMAT as APPLICATION_FORMAT
 from ._application import Application, parse, to_dict
-from ._backup_settings import BackupPolicy
 from ._attestation import check_allowed_signers
+from ._backup_settings import BackupPolicy
 from ._environment import Secrets, compose, unused
 from ._errors import BackstayError, InputError
 from ._layout import Layout
@@ -105,6 +105,7 @@ def desired(
     application: Application,
     secrets: Mapping[str, Any],
     generation: str,
+    *,
     allowed_signers: str | None = None,
     backup_secrets: Mapping[str, Any] | None = None,
 ) -> Desired:
@@ -163,7 +164,9 @@ def _repository_secrets(policy: BackupPolicy, given: Mapping[str, Any]) -> dict[
             raise InputError(f"{where} have no `password`: put one into Vault; without it nothing can be stored there.")
         unknown = sorted(set(secrets) - {"password", *_OPENED_WITH})
         if unknown:
-            raise InputError(f"{where} hold the unknown key {unknown[0]!r}: known are password, {', '.join(_OPENED_WITH)}.")
+            raise InputError(
+                f"{where} hold the unknown key {unknown[0]!r}: known are password, {', '.join(_OPENED_WITH)}."
+            )
         found[name] = dict(secrets)
     return found
 
@@ -264,7 +267,12 @@ class Declaration:
         self._generation = self._read_generation()
         given = Secrets(secrets)
         self.desired = desired(
-            self.layout, parsed, given, self._generation or FIRST_GENERATION, allowed_signers, backup_secrets
+            self.layout,
+            parsed,
+            given,
+            self._generation or FIRST_GENERATION,
+            allowed_signers=allowed_signers,
+            backup_secrets=backup_secrets,
         )
         self.unused_secrets = unused(parsed, given)
 
@@ -381,7 +389,8 @@ class Declaration:
         if live is None:
             return False
         ran = self._storage.read(self.layout.release_configuration(live) / "application.json")
-        return ran is None or running_part(_json(ran)) != running_part(_json(self.desired.files[self.layout.application_file]))
+        wanted = self.desired.files[self.layout.application_file]
+        return ran is None or running_part(_json(ran)) != running_part(_json(wanted))
 
     def diff(self, planned: Plan) -> list[dict[str, str]]:
         """What changes, for people; of secrets only the names of their keys, and whether they change."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from . import _escrow, _evidence
 from ._application import from_dict
-from ._backup_settings import ProofPolicy
 from ._catalogue import from_repository
 from ._errors import BackstayError, InputError
 from ._layout import Layout

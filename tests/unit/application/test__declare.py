@@ -350,7 +350,7 @@ OPENED = {
 
 
 def test_what_opens_the_repositories_is_kept_apart_from_the_applications_environment() -> None:
-    asked = desired(LAYOUT, portal(backup=BACKUP), {"SECRET_KEY": "another"}, "0001", None, OPENED)
+    asked = desired(LAYOUT, portal(backup=BACKUP), {"SECRET_KEY": "another"}, "0001", backup_secrets=OPENED)
     assert json.loads(asked.files[LAYOUT.backup_secrets])["repositories"] == OPENED
     assert LAYOUT.backup_secrets in asked.secret_files
     for path, content in asked.files.items():
@@ -367,7 +367,7 @@ def test_what_opens_the_repositories_is_kept_apart_from_the_applications_environ
 )
 def test_a_repository_that_nothing_opens_is_refused_and_no_secret_is_shown(given: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=re.escape(sentence)) as refused:
-        desired(LAYOUT, portal(backup=BACKUP), {"SECRET_KEY": "another"}, "0001", None, given)
+        desired(LAYOUT, portal(backup=BACKUP), {"SECRET_KEY": "another"}, "0001", backup_secrets=given)
     assert SECRET not in refused.value.message
 
 
