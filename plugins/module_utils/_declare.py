@@ -164,9 +164,8 @@ def _repository_secrets(policy: BackupPolicy, given: Mapping[str, Any]) -> dict[
             raise InputError(f"{where} have no `password`: put one into Vault; without it nothing can be stored there.")
         unknown = sorted(set(secrets) - {"password", *_OPENED_WITH})
         if unknown:
-            raise InputError(
-                f"{where} hold the unknown key {unknown[0]!r}: known are password, {', '.join(_OPENED_WITH)}."
-            )
+            known = ", ".join(("password", *_OPENED_WITH))
+            raise InputError(f"{where} hold the unknown key {unknown[0]!r}: known are {known}.")
         found[name] = dict(secrets)
     return found
 

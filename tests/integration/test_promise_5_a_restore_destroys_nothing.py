@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -72,11 +71,9 @@ def test_visitors_see_the_maintenance_page_and_then_the_portal_and_nothing_else(
         restored(at_1_1)
         time.sleep(2.0)
         result = visitors.stop()
-    seen = {failure.split()[0] if isinstance(failure, str) else str(failure) for failure in result.failures}
-    statuses = json.dumps(result.to_json())
     assert result.succeeded > 0
-    assert "502" not in statuses, seen
-    assert "500" not in statuses, seen
+    # What is not the portal is the page that asks them to come back.
+    assert {failure["status"] for failure in result.failures} <= {503}, result.failures
 
 
 def test_only_the_media_asked_for_come_back_and_everything_else_stays(at_1_1: Scene) -> None:
@@ -110,19 +107,20 @@ def test_data_older_than_the_live_code_are_migrated_before_anybody_sees_them(at_
     assert written(at_1_0)
 
 
-def test_a_point_that_is_not_what_its_manifest_says_is_refused_and_nothing_changes(at_1_1: Scene) -> None:
-    made = at_1_1.backstay("backup", "--json", APPLICATION)
-    manifest = f"/var/lib/backstay/{APPLICATION}/backups/{made['run']}/manifest.json"
+def test_a_point_that_cannot_be_read_back_is_refused_and_nothing_changes(at_1_1: Scene) -> None:
+    at_1_1.backstay("backup", "--json", APPLICATION)
     generation = shell(at_1_1, f"readlink {HOME}/data")
-    shell(at_1_1, f'cp -p {manifest} /root/manifest && sed -i \'s/"rows":3/"rows":4/\' {manifest}')
+    pack = shell(at_1_1, f"ls -S /srv/backup/{APPLICATION}/data/*/* | head -1")
+    spoil = f"cp -p {pack} /root/pack && dd if=/dev/urandom of={pack} bs=1k count=64 seek=4 conv=notrunc status=none"
+    shell(at_1_1, spoil)
     try:
         told = at_1_1.backstay("restore", "--json", APPLICATION, check=False)
         assert not told["ok"]
         assert shell(at_1_1, f"readlink {HOME}/data") == generation
         assert at_1_1.get("/").status == 200
     finally:
-        shell(at_1_1, f"mv /root/manifest {manifest}")
-    assert shell(at_1_1, f"ls -A {HOME}/data.d | grep partial", check=False) == ""
+        shell(at_1_1, f"mv /root/pack {pack}")
+    assert "partial" not in shell(at_1_1, f"ls -A {HOME}/data.d"), "what was fetched was left behind"
 
 
 def test_a_stale_log_of_another_database_never_comes_beside_a_restored_one(at_1_1: Scene) -> None:
