@@ -42,6 +42,12 @@ def install(*, tests: bool = False) -> list[str]:
         missing.append("containernetworking-plugins" if bookworm else "netavark")
     if not Path("/usr/share/keyrings/debian-archive-keyring.gpg").exists():
         missing.append("debian-archive-keyring")
+    if tests and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        # Its programs are needed, and no server: without this the package makes and starts one.
+        run(["mkdir", "-p", "/etc/postgresql-common/createcluster.d"], root=True)
+        setting = "create_main_cluster = false\n"
+        run(["tee", "/etc/postgresql-common/createcluster.d/backstay.conf"], root=True, stdin=setting.encode())
+        missing.append("postgresql")
     if missing:
         print(f"Installing {' '.join(missing)} with apt-get ...", file=sys.stderr, flush=True)
         env = ["env", "DEBIAN_FRONTEND=noninteractive"]

@@ -434,7 +434,7 @@ def running(directory: Path) -> list[str]:
 
 def test_a_server_that_is_thrown_away_is_private_and_leaves_nothing(scratch: Path) -> None:
     (scratch / "thrown").mkdir()
-    with pytest.raises(RuntimeError), ThrowAway(scratch / "thrown") as server:  # noqa: PT012
+    with pytest.raises(RuntimeError), ThrowAway(scratch / "thrown") as server:  # noqa: PT012 - the cluster goes with the error
         assert server.query("SHOW listen_addresses") == [""]
         assert server.query("SHOW fsync") == ["off"]
         home = scratch / "thrown" / "postgresql"
