@@ -161,7 +161,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     escrow = verb("escrow", _data, "write the offline key: all that a restore needs when this host is gone")
     escrow.add_argument("--to", required=True, metavar="FILE")
     rebuild = verb("rebuild", _data, "on a new host: bring back all of it from a repository and the offline key alone")
-    rebuild.add_argument("--offline-key", required=True, metavar="FILE", help="what `backstay escrow` wrote")
+    rebuild.add_argument("--offline-key", required=True, metavar="FILE", help="what `backstay escrow --to FILE` wrote")
     rebuild.add_argument("--point", default="latest", help="latest, a run, or a time")
     rebuild.add_argument("--why", default="", help="goes into the ledger")
     rebuild.add_argument("--by", default=_who(), help="goes into the ledger")

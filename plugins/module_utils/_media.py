@@ -14,7 +14,6 @@ import hashlib
 import os
 import shutil
 import stat
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from ._manifest import MediaFile
 
 WORKERS = 2
 DEPTH = 100
-YOUNG_SECONDS = 60.0  # a file that was changed so lately may still be written to
 _FILES_AT_ONCE = 64
 _BLOCK_BYTES = 1 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -209,21 +207,16 @@ def hash_tree(
     known: Mapping[str, MediaFile] | None = None,
     *,
     workers: int = WORKERS,
-    settle: bool = False,
-    now: Callable[[], float] = time.time,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, MediaFile]:
     """Size and SHA-256 of every regular file below a directory, by path, in an order that depends on the paths alone.
 
-    A file that has the size and the time of change that `known` says keeps the digest that it says. With `settle`, for
-    a stage of hard links: a file that may still be written to (changed within the last minute, or while it is read) is
-    replaced by a copy of its own, so that what is stored is what was hashed. Raises BackstayError when one cannot be
-    read.
+    A file that has the size and the time of change that `known` says keeps the digest that it says. Raises
+    BackstayError when one cannot be read.
     """
     say(f"Hashing the files below {directory}.")
     known = known or {}
     found: dict[str, MediaFile] = {}
-    young = now() - YOUNG_SECONDS if settle else float("inf")
     try:
         root = os.open(directory, _DIRECTORY)
     except OSError as refused:
@@ -232,7 +225,7 @@ def hash_tree(
     try:
         with ThreadPoolExecutor(workers) as pool:
             for batch in _batches(root):
-                waiting.append(pool.submit(_hash_batch, root, batch, known, young))
+                waiting.append(pool.submit(_hash_batch, root, batch, known))
                 if len(waiting) > workers * 4:
                     found.update(waiting.pop(0).result())
             for future in waiting:
@@ -278,18 +271,16 @@ def _files(directory: int, path: str, depth: int) -> Iterator[str]:
                 os.close(below)
 
 
-def _hash_batch(
-    root: int, paths: list[str], known: Mapping[str, MediaFile], young: float
-) -> list[tuple[str, MediaFile]]:
+def _hash_batch(root: int, paths: list[str], known: Mapping[str, MediaFile]) -> list[tuple[str, MediaFile]]:
     found = []
     for path in paths:
-        file = _hash(root, path, known.get(path), young)
+        file = _hash(root, path, known.get(path))
         if file is not None:
             found.append((path, file))
     return found
 
 
-def _hash(root: int, path: str, known: MediaFile | None, young: float) -> MediaFile | None:
+def _hash(root: int, path: str, known: MediaFile | None) -> MediaFile | None:
     try:
         descriptor = _open_below(root, path)
     except OSError as refused:
@@ -300,8 +291,6 @@ def _hash(root: int, path: str, known: MediaFile | None, young: float) -> MediaF
         before = os.fstat(descriptor)
         if not stat.S_ISREG(before.st_mode):
             return None
-        if before.st_mtime > young and before.st_nlink > 1:
-            return _own_copy(root, path, descriptor, before)
         if known is not None and (known.size_bytes, known.mtime_ns) == (before.st_size, before.st_mtime_ns):
             return known
         digest = hashlib.sha256()
@@ -309,12 +298,8 @@ def _hash(root: int, path: str, known: MediaFile | None, young: float) -> MediaF
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
             size += len(block)
-        after = os.fstat(descriptor)
-        changed = (size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns)
-        if changed and young != float("inf") and before.st_nlink > 1:
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            return _own_copy(root, path, descriptor, after)
-        return MediaFile(size, digest.hexdigest(), after.st_mtime_ns)
+        # The time is that of before: what changed while it was read is another file to the next run.
+        return MediaFile(size, digest.hexdigest(), before.st_mtime_ns)
 
 
 def _open_below(root: int, path: str) -> int:
@@ -330,37 +315,6 @@ def _open_below(root: int, path: str) -> int:
     finally:
         for directory in opened:
             os.close(directory)
-
-
-def _own_copy(root: int, path: str, descriptor: int, found: os.stat_result) -> MediaFile:
-    """Put a copy in place of a hard link, and hash it on the way. Its time is that of the file as it was opened."""
-    above, _slash, name = path.rpartition("/")
-    directory = os.open(above or ".", _DIRECTORY, dir_fd=root)  # of a stage: root's alone
-    try:
-        temporary = f".{name[:80]}.settling"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        copy = os.open(temporary, flags, 0o600, dir_fd=directory)
-        digest, size = hashlib.sha256(), 0
-        try:
-            with os.fdopen(os.dup(copy), "wb") as stream:
-                while block := os.read(descriptor, _BLOCK_BYTES):
-                    digest.update(block)
-                    size += stream.write(block)
-            os.fchown(copy, found.st_uid, found.st_gid)
-            os.fchmod(copy, stat.S_IMODE(found.st_mode))
-            os.utime(copy, ns=(found.st_atime_ns, found.st_mtime_ns))
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-        except OSError:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=directory)
-            raise
-        finally:
-            os.close(copy)
-    finally:
-        os.close(directory)
-    return MediaFile(size, digest.hexdigest(), found.st_mtime_ns)
 
 
 @dataclass(frozen=True)

@@ -965,10 +965,3 @@ def programs(version: int | None = None) -> Path:
             f"The server programs of {which} are not on this host, so a dump cannot be proven here: install postgresql."
         )
     return found[wanted]
-
-
-def dumped_from(server: Server, dump: Path) -> int | None:
-    """The major version of the server that a dump was made from; None where the dump does not tell."""
-    listed = server._restore(dump, ["--list"], ADMIN_SECONDS)
-    found = re.search(r"Dumped from database version: (\d+)", listed.stdout)
-    return int(found[1]) if found else None

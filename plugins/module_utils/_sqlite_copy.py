@@ -20,7 +20,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -544,8 +544,3 @@ def _value(value: Any) -> Any:
 def _short(query: str) -> str:
     text = " ".join(query.split())
     return f"`{text if len(text) <= 100 else text[:97] + '...'}`"
-
-
-def answers(path: Path, queries: Mapping[str, str], *, seconds: float = ANSWER_SECONDS) -> dict[str, str]:
-    """The answers of several queries, by name."""
-    return {name: answer(path, query, seconds=seconds) for name, query in queries.items()}

@@ -235,41 +235,6 @@ def test_what_did_not_change_keeps_the_digest_that_is_known(media: Path) -> None
     assert [path for path, file in found.items() if file.sha256 == "k" * 64] == ["2026/11/b.jpg", "2026/11/c.jpg"]
 
 
-def test_a_file_that_is_still_written_to_is_stored_as_it_was_hashed(media: Path, stage: Path) -> None:
-    write(media / "upload.jpg", "half", age_seconds=0)
-    freeze(media, stage, first=True)
-    found = hash_tree(stage, settle=True)
-    with (media / "upload.jpg").open("a") as file:
-        file.write(" and the rest")
-    assert (stage / "upload.jpg").read_text() == "half"
-    assert found["upload.jpg"].sha256 == hashlib.sha256(b"half").hexdigest()
-    assert found["upload.jpg"].mtime_ns == (stage / "upload.jpg").stat().st_mtime_ns
-    assert (stage / "a.jpg").samefile(media / "a.jpg")
-    assert {path.name for path in stage.iterdir()} == {path.name for path in media.iterdir()}
-    freeze(media, stage, first=True)
-    assert (stage / "upload.jpg").samefile(media / "upload.jpg")
-
-
-def test_a_file_that_changes_while_it_is_read_is_stored_as_it_was_hashed(
-    media: Path, stage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    freeze(media, stage, first=True)
-    fstat, count = os.fstat, [0]
-
-    def written_to(descriptor: int) -> os.stat_result:
-        if Path(f"/proc/self/fd/{descriptor}").readlink() == stage / "a.jpg":
-            count[0] += 1
-            if count[0] == 2:
-                (media / "a.jpg").write_text("changed meanwhile")
-        return fstat(descriptor)
-
-    monkeypatch.setattr(_media.os, "fstat", written_to)
-    found = hash_tree(stage, settle=True)
-    monkeypatch.undo()
-    assert found["a.jpg"].sha256 == hashlib.sha256((stage / "a.jpg").read_bytes()).hexdigest()
-    assert not (stage / "a.jpg").samefile(media / "a.jpg")
-
-
 def test_thousands_of_files_are_linked_and_hashed_quickly_and_the_same_each_time(tmp_path: Path, stage: Path) -> None:
     media = tmp_path / "many"
     for number in range(5000):
