@@ -68,6 +68,8 @@ class Scene:
         self.name = name
         self.say = say
         self.directory = CHECKOUT / ".lab" / name
+        # What repositories are opened with, by application and repository, in the place of the inventory's.
+        self.backup_secrets: dict[str, dict[str, Any]] = {}
 
     # the stage
 
@@ -157,6 +159,12 @@ class Scene:
         if (self.directory / "inventory").is_dir():
             inventories += ["-i", str(self.directory / "inventory")]
         values = {"lab": self.name, "backstay_artifacts": str(self.artifacts), **extra}
+        if self.backup_secrets:
+            # By a file that only its owner reads: a command line is seen by everybody.
+            given = self.directory / "backup_secrets.json"
+            given.touch(mode=0o600)
+            given.write_text(json.dumps({"backstay_backup_secrets": self.backup_secrets}), encoding="utf-8")
+            inventories += ["-e", f"@{given}"]
         name = playbook if "." in playbook else f"playbooks/{playbook}.yml"
         return [
             str(Path(sys.executable).with_name("ansible-playbook")),
