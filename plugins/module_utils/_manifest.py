@@ -177,7 +177,7 @@ def from_bytes(content: bytes, *, origin: str) -> Manifest:
             f"{_upper(origin)} cannot be read as JSON ({_shown(str(broken), 80)}): it was cut off or is damaged; use "
             "another restore point, or the manifest that the host keeps of this run."
         ) from broken
-    if isinstance(value, dict) and type(value.get("format")) is int and value["format"] > FORMAT:
+    if isinstance(value, dict) and _is_whole(value.get("format")) and value["format"] > FORMAT:
         raise BackstayError(
             f"{_upper(origin)} has format {value['format']} and this backstay knows {FORMAT}: update the host's "
             "command with playbooks/site.yml, then run this again."
@@ -250,7 +250,7 @@ class _Reader:
         return value
 
     def whole(self, value: Any, where: str, least: int = 0) -> int:
-        if type(value) is not int or not least <= value <= _LARGEST:
+        if not _is_whole(value) or not least <= value <= _LARGEST:
             self.refuse(where, value, f"a whole number from {least} on")
         return int(value)
 
@@ -275,7 +275,7 @@ class _Reader:
     def manifest(self, value: Any) -> Manifest:
         parts = ("media", "configuration", "artifacts")
         found = self.keys(value, "", Manifest.__dataclass_fields__, [f"{part}_raw" for part in parts])
-        if found["format"] != FORMAT or type(found["format"]) is not int:
+        if found["format"] != FORMAT or not _is_whole(found["format"]):
             self.refuse("format", found["format"], str(FORMAT))
         databases = self.mapping(found["databases"], "databases", self.database)
         for name, facts in databases.items():
@@ -362,6 +362,11 @@ class _Reader:
                 self.whole(value["mtime_ns"], where, least=-_LARGEST),
             )
         return files
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether JSON gave a whole number: to Python, true and false are numbers too."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _shown(text: str, limit: int = 120) -> str:

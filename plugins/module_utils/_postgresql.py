@@ -946,7 +946,7 @@ class ThrowAway:
                 self._process.kill()
                 self._process.wait()
             self._process = None
-        for path in {self._sockets, self._home}:
+        for path in (self._sockets, self._home):
             if path.exists():
                 shutil.rmtree(path, ignore_errors=True)
 

@@ -23,9 +23,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
+from . import _run
 from ._environment import environment_file
 from ._errors import BackstayError
-from ._run import Completed, Runner, run
+from ._run import Completed, Runner
 from ._storage import Storage
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def library_command(function: str) -> tuple[str, ...]:
 class DirectSandbox:
     """No isolation at all: the command as a plain child process. For tests, and for who has no systemd and says so."""
 
-    runner: Runner = run
+    runner: Runner = _run.run
 
     def inside(self, scratch: Scratch) -> Path:
         return scratch.open
@@ -276,7 +277,7 @@ class SystemdSandbox:
     application: Application
     hidden: tuple[Path, ...] = ()
     root: Path = Path("/")
-    runner: Runner = run
+    runner: Runner = _run.run
 
     def unit(self, name: str) -> str:
         return f"backstay-proof-{self.application.name}-{name}.service"

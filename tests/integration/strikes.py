@@ -336,8 +336,8 @@ def _generation(scene: Scene, host: str) -> str:
 
 def _write_a_little(scene: Scene, host: str) -> tuple[str, ...]:
     """Writes that were acknowledged, by their tokens."""
-    with scene.load("--slow", "0", host=host, rate=30.0) as load:
-        time.sleep(1.5)
+    with scene.load("--slow", "0", host=host, rate=60.0) as load:
+        time.sleep(2.5)
         written = tuple(write.token for write in load.stop().writes)
     assert written, "nobody wrote anything: there is nothing to be told apart by"
     return written
