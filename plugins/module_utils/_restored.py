@@ -525,7 +525,8 @@ def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, An
     def first_column(query: str) -> Iterator[Any]:
         text = query.strip().rstrip(";")
         for line in server.query(f"SELECT pg_catalog.to_json(q) FROM ({text}) AS q", name=name):  # noqa: S608 - declared
-            yield [*json.loads(line).values()][0]
+            first, *_others = json.loads(line).values()
+            yield first
 
     files = {str(path) for query in questions["files"] for path in first_column(query) if path}
     times = [
