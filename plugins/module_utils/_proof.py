@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import grp
 import json
 import os
 import tempfile
@@ -554,7 +555,7 @@ class _Proving:
             limits=self.limits,
             readable=() if release is None else release.readable,
             environment={} if release is None else release.environment,
-            group=None if release is None else application.name,
+            group=None if release is None else _group_of(application),
         )
         done = self.sandbox.run(scratch, task)
         answers = _answers(done)
@@ -723,6 +724,15 @@ def _release_on_host(layout: Layout, manifest: Manifest) -> tuple[Path | None, t
     if not whole or (environment / UNFINISHED).exists():
         return None, ()
     return directory, (directory, environment)
+
+
+def _group_of(application: Application) -> str | None:
+    """The group that may read a release of this host; a host that never had the application has no such group, and
+    reads what was made anew for it."""
+    try:
+        return grp.getgrnam(application.name).gr_name
+    except KeyError:
+        return None
 
 
 def _release_anew(

@@ -30,7 +30,7 @@ def burning(tmp_path: Path) -> Iterator[Scene]:
     stage.play("site")
     stage.build("1.1.0")
     stage.release("1.1.0", why="the first")
-    stage.manage("seed", "--audits", "500")
+    stage.manage("seed", "--audits", "10000")
     yield stage
     stage.remove()
 
