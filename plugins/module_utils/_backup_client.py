@@ -38,6 +38,8 @@ def result(
     kept["backstay_lines"] = [str(line) for line in found.get("lines") or []]
     if failed:
         kept["exit_code"] = code
+    else:
+        kept["backstay_lines"].insert(0, kept["msg"])  # what was done is what a person wants to read
     # A verb that failed may have changed something; one that was only asked for its plan never has.
     kept["changed"] = bool(found.get("changed", not failed))
     if check_mode and not failed:

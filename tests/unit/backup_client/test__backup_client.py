@@ -29,7 +29,8 @@ def test_the_answer_is_the_last_object() -> None:
     output = "looking\n" + json.dumps({"line": "1 of 2"}) + "\n" + json.dumps({"ok": True, "run": "r1", "format": 1})
     failed, told = result("backup", "portal", (0, output, ""), check_mode=False)
     assert not failed
-    assert told == {"run": "r1", "msg": "portal: backup is done.", "backstay_lines": [], "changed": True}
+    said = "portal: backup is done."
+    assert told == {"run": "r1", "msg": said, "backstay_lines": [said], "changed": True}
 
 
 def test_an_answer_over_several_lines_is_read_too() -> None:
@@ -41,7 +42,7 @@ def test_nothing_to_do_is_no_change_and_a_plan_says_that_it_is_one() -> None:
     answer = json.dumps({"ok": True, "changed": False, "message": "portal: nothing is to be done."})
     assert result("restore", "portal", (0, answer, ""), check_mode=True)[1] == {
         "msg": "portal: nothing is to be done. (only planned)",
-        "backstay_lines": [],
+        "backstay_lines": ["portal: nothing is to be done."],
         "changed": False,
     }
 
