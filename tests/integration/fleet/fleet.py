@@ -38,6 +38,7 @@ SHARED: dict[str, Any] = {
         {"name": "a static file", "path": "auto:static", "through": ["front_door"]},
     ],
     "releases": {"drain_seconds": 2, "watch": {"seconds": 0}},
+    "backup": {"before_release": False},
 }
 
 
