@@ -42,17 +42,16 @@ def kept(at_1_1: Scene) -> Scene:
 
 
 def test_never_backed_up_is_a_failure_from_the_first_day(at_1_1: Scene) -> None:
-    aside = (
-        f"cd {STATE} && for name in backups.jsonl backups.head; do if [ -e $name ]; then mv $name $name.{{}}; fi; done"
-    )
-    shell(at_1_1, aside.format("aside"))
+    catalogue = shell(at_1_1, f"cd {STATE} && ls backups.jsonl backups.head 2>/dev/null", check=False).split()
+    for name in catalogue:
+        shell(at_1_1, f"mv {STATE}/{name} {STATE}/{name}.aside")
     try:
         status = at_1_1.status()
         assert status["exit_code"] == 1
         assert "there is no restore point" in status["verdict"]
     finally:
-        back = "for name in backups.jsonl backups.head; do if [ -e $name.aside ]; then mv $name.aside $name; fi; done"
-        shell(at_1_1, f"cd {STATE} && {back}")
+        for name in catalogue:
+            shell(at_1_1, f"mv {STATE}/{name}.aside {STATE}/{name}")
 
 
 def test_every_row_acknowledged_before_a_backup_is_in_it(kept: Scene) -> None:
@@ -67,8 +66,9 @@ def test_every_row_acknowledged_before_a_backup_is_in_it(kept: Scene) -> None:
     assert acknowledged, "nobody wrote anything before the backup"
     shell(kept, "install -d -m 700 /srv/export")
     told = kept.backstay("export", "--to=/srv/export", f"--point={made['run']}", "--json", APPLICATION)
+    copy = f"{told['directory']}/databases/default.sqlite3"
     program = (
-        f"import sqlite3, sys; c = sqlite3.connect('file:{told['directory']}/databases/default.sqlite3?mode=ro', uri=True); "
+        f"import sqlite3; c = sqlite3.connect('file:{copy}?mode=ro', uri=True); "
         "print(*(row[0] for row in c.execute(\"SELECT token FROM audits_finding WHERE token <> ''\")))"
     )
     there = set(shell(kept, f"python3 -c {shlex.quote(program)}").split())
