@@ -110,16 +110,16 @@ def test_data_older_than_the_live_code_are_migrated_before_anybody_sees_them(at_
 def test_a_point_that_cannot_be_read_back_is_refused_and_nothing_changes(at_1_1: Scene) -> None:
     at_1_1.backstay("backup", "--json", APPLICATION)
     generation = shell(at_1_1, f"readlink {HOME}/data")
-    pack = shell(at_1_1, f"ls -S /srv/backup/{APPLICATION}/data/*/* | head -1")
-    spoil = f"cp -p {pack} /root/pack && dd if=/dev/urandom of={pack} bs=1k count=64 seek=4 conv=notrunc status=none"
-    shell(at_1_1, spoil)
+    disk = f"/srv/backup/{APPLICATION}"
+    flip = "printf x | dd of=$pack bs=1 seek=100 conv=notrunc status=none"
+    shell(at_1_1, f"cp -a {disk} /root/disk && for pack in {disk}/data/*/*; do {flip}; done")
     try:
         told = at_1_1.backstay("restore", "--json", APPLICATION, check=False)
         assert not told["ok"]
         assert shell(at_1_1, f"readlink {HOME}/data") == generation
         assert at_1_1.get("/").status == 200
     finally:
-        shell(at_1_1, f"mv /root/pack {pack}")
+        shell(at_1_1, f"rm -rf {disk} && mv /root/disk {disk}")
     assert "partial" not in shell(at_1_1, f"ls -A {HOME}/data.d"), "what was fetched was left behind"
 
 
