@@ -142,6 +142,9 @@ def test_it_releases_and_rolls_back(installed: Installed, at_1_0: Scene) -> None
 
 def test_a_second_run_of_site_changes_nothing(installed: Installed, at_1_0: Scene) -> None:
     """The library that the installed collection carries is the very one that the checkout's site.yml has installed."""
+    library = at_1_0.lab.ssh("app1", "ls /usr/lib/backstay").stdout
+    installed.play("site", at_1_0)  # what the tests before have declared otherwise is as it was
+    assert at_1_0.lab.ssh("app1", "ls /usr/lib/backstay").stdout == library
     said = installed.play("site", at_1_0)
     counted = [line.split() for line in said.splitlines() if line.split()[:1] in (["app1"], ["build1"])]
     assert len([line for line in counted if len(line) > 4]) >= 2, said

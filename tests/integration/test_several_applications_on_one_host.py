@@ -21,6 +21,7 @@ def both(scene: Scene) -> Iterator[Scene]:
     scene.backstay("recover", APPLICATION, check=False)
     file = CHECKOUT / "inventories" / "example" / "applications" / f"{APPLICATION}.yml"
     described: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+    described.pop("backup")  # the first one's repository is no other application's
     described |= {"name": SECOND, "domain": "second.lab.test", "aliases": []}
     described["source"]["repository"] = str(CHECKOUT / ".lab" / "portal.git")
     described["environment"] = {
