@@ -12,6 +12,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -127,11 +128,12 @@ class _Freeze:
             raise BackstayError(f"{self.media / path} is more than {DEPTH} directories deep: look at what makes them.")
 
     def _link(self, source: int, target: int, path: str, name: str, *, replaces: bool) -> None:
-        if replaces:
-            _remove(target, name)
+        # Under another name first: a file that goes at this moment must not take the one with it that is held already.
+        beside = f".{secrets.token_hex(16)}" if replaces else name
         try:
-            os.link(name, name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+            os.link(name, beside, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
         except _GONE:
+            self.files += replaces
             return  # deleted at this moment
         except OSError as refused:
             if refused.errno != errno.EXDEV:
@@ -140,11 +142,14 @@ class _Freeze:
                 f"{self.media / path / name} is on another file system than the backup's stage, so it cannot be held "
                 "still by a hard link: move it to the file system of the data, or unmount it."
             ) from refused
-        made = os.stat(name, dir_fd=target, follow_symlinks=False)
+        made = os.stat(beside, dir_fd=target, follow_symlinks=False)
         if not stat.S_ISREG(made.st_mode):  # it was exchanged at this moment
-            os.unlink(name, dir_fd=target)
+            os.unlink(beside, dir_fd=target)
             self.skipped.append((path + name, "symlink" if stat.S_ISLNK(made.st_mode) else "special file"))
+            self.files += replaces
             return
+        if replaces:
+            _exchange(target, beside, name)
         self.files += 1
         self.linked += 1
 
@@ -189,6 +194,17 @@ def _count(directory: int, name: str) -> int:
     with contextlib.suppress(*_GONE):
         return sum(len(files) for _path, _inner, files, _at in os.fwalk(name, dir_fd=directory, follow_symlinks=False))
     return 0
+
+
+def _exchange(directory: int, beside: str, name: str) -> None:
+    """Put a file in the place of what the stage has there."""
+    try:
+        os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except IsADirectoryError:
+        _remove(directory, name)
+        os.rename(beside, name, src_dir_fd=directory, dst_dir_fd=directory)
+    with contextlib.suppress(FileNotFoundError):  # a rename onto the same file, which came back meanwhile, does nothing
+        os.unlink(beside, dir_fd=directory)
 
 
 def _remove(directory: int, name: str) -> None:

@@ -463,16 +463,18 @@ class Repository:
         return self._sftp_holds_something()
 
     def _sftp_holds_something(self) -> bool:
-        with self._private() as directory:
-            host = self._ssh(directory)
-            path = _sftp(self.settings.location).path
-            command = ["sftp", "-q", "-b", "-", *host[1:]]
-            done = self.runner(command, stdin=f"ls -1 {shlex.quote(path)}\n", timeout_seconds=60, check=False)
+        done = self._sftp_batch(f"ls -1 {shlex.quote(_sftp(self.settings.location).path)}\n")
         if done.ok:
             return any(not line.startswith("sftp>") for line in done.stdout.splitlines() if line.strip())
         if re.search(r"not found|no such file", done.stdout + done.stderr, re.IGNORECASE):
             return False
         raise self._refusal(done)
+
+    def _sftp_batch(self, lines: str) -> Completed:
+        """The answer of the repository's SFTP server to some lines."""
+        with self._private() as directory:
+            command = ["sftp", "-q", "-b", "-", *self._ssh(directory)[1:]]
+            return self.runner(command, stdin=lines, timeout_seconds=60, check=False)
 
     def _listed(self, snapshot: str) -> tuple[Snapshot, tuple[Listed, ...]]:
         done = self._restic(["ls", "--json", snapshot])
@@ -495,6 +497,13 @@ class Repository:
             return json.loads(text)
         except ValueError as broken:
             raise self._error("failed", f"restic answered what is no JSON ({text[:60]!r})") from broken
+
+    def _why_unreachable(self, reason: str) -> str:
+        """restic ends before ssh has said all, so a session that did not start is asked for its reason once more."""
+        if "unable to start the sftp session" not in reason:
+            return reason
+        done = self._sftp_batch("")
+        return reason if done.ok else reason_of(done.returncode, done.stderr)[1]
 
     # sentences
 
@@ -523,7 +532,7 @@ class Repository:
             if self.settings.kind == "local" and not Path(self.settings.location).exists():
                 kind = "no repository"
             else:
-                return self._unreachable(reason)
+                return self._unreachable(self._why_unreachable(reason))
         if kind == "no snapshot":
             return self._no_snapshot(reason)
         sentences: dict[Kind, str] = {

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -214,6 +215,25 @@ def test_what_was_there_before_is_there_whatever_an_application_does_meanwhile(
         freeze(media, stage, first=False)
         assert first <= set(held(stage))
         assert {"a.jpg", "2026/11/b.jpg"} <= first
+
+
+def test_a_file_that_goes_while_its_successor_is_linked_leaves_what_was_held(
+    media: Path, stage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeze(media, stage, first=True)
+    before = held(stage)
+    (media / "a.jpg").rename(media / "old.jpg")
+    write(media / "a.jpg", "its successor")
+    link = os.link
+
+    def deleted_at_this_moment(name: str, *arguments: Any, **options: Any) -> None:
+        (media / "a.jpg").unlink(missing_ok=True)
+        link(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "link", deleted_at_this_moment)
+    found = freeze(media, stage, first=False)
+    assert held(stage) == before | {"old.jpg": held(media)["old.jpg"]}
+    assert found.files == len(before) + 1
 
 
 # digests
