@@ -8,6 +8,7 @@ from typing import Any
 from ._client import call
 from ._errors import BackstayError
 from ._layout import Layout
+from ._module import failure
 
 _COMMANDS = {
     "prepared": "begin",
@@ -28,8 +29,8 @@ def ask(
     *,
     check_mode: bool,
     transaction: str | None = None,
-) -> tuple[bool, dict[str, Any]]:
-    """(whether it failed, the module's result). Nothing is changed in check mode.
+) -> dict[str, Any]:
+    """The module's result (see _module.py). Nothing is changed in check mode.
 
     `transaction` is the one that `prepared` returned: only that one is flipped, confirmed or aborted, never somebody
     else's. Empty means that nothing was prepared, so that nothing has to be done.
@@ -38,10 +39,10 @@ def ask(
     said: list[str] = []
     try:
         if transaction == "":
-            return False, {"changed": False, "backstay_lines": [], "msg": f"{application}: nothing was prepared."}
+            return {"changed": False, "backstay_lines": [], "msg": f"{application}: nothing was prepared."}
         if check_mode:
             if _COMMANDS[state] != "begin":
-                return False, {"changed": True, "backstay_lines": [], "msg": f"{application}: would be {state}."}
+                return {"changed": True, "backstay_lines": [], "msg": f"{application}: would be {state}."}
             answer = call(layout, "plan", request=dict(request))
             said.extend([str(answer["message"]), *(str(line) for line in answer["lines"])])
         elif _COMMANDS[state] == "begin":
@@ -54,7 +55,7 @@ def ask(
                 **deadlines,
             )
         elif state == "aborted" and call(layout, "status")["state"] == "idle":
-            return False, {"changed": False, "backstay_lines": [], "msg": f"{application}: no transaction is open."}
+            return {"changed": False, "backstay_lines": [], "msg": f"{application}: no transaction is open."}
         else:
             answer = call(
                 layout,
@@ -63,8 +64,7 @@ def ask(
                 transaction=transaction,
             )
     except BackstayError as failed:
-        lines = [*said, *(f"| {line}" for line in failed.lines)]
-        return True, {"changed": False, "msg": failed.message, "exit_code": failed.exit_code, "backstay_lines": lines}
+        return failure(failed, [*said, *(f"| {line}" for line in failed.lines)])
     result = {name: value for name, value in answer.items() if name not in ("event", "ok", "lines", "message")}
     result["changed"] = bool(answer.get("changed", True))
     result["backstay_lines"] = said or list(answer.get("lines", []))
@@ -77,7 +77,7 @@ def ask(
         if result["changed"] and state != "prepared"
         else f"live: {answer.get('previous')}\n",
     }
-    return False, result
+    return result
 
 
 def _line(event: Mapping[str, Any]) -> list[str]:

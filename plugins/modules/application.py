@@ -90,8 +90,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils._declare import Declaration
 from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._host_command import check_protocol
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 APPLY = "the live release runs with another configuration; playbooks/release.yml applies this one"
 
@@ -142,12 +142,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        result = declare(module.params, check_mode=module.check_mode)
-    except BackstayError as refused:
-        module.fail_json(msg=refused.message, backstay_lines=list(refused.lines))
-    else:
-        module.exit_json(**result)
+    conclude(module, declare)
 
 
 if __name__ == "__main__":

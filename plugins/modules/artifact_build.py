@@ -126,16 +126,19 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils._application import parse
 from ansible_collections.backstay.ops.plugins.module_utils._build import Request, SystemdSandbox, build
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 from ansible_collections.backstay.ops.plugins.module_utils._runtime import pip_program
 
 
-def built(options: dict[str, Any]) -> dict[str, Any]:
-    """Build what the controller handed over. Raises BackstayError."""
+def built(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Build what the controller handed over, unless only asked. Raises BackstayError."""
     export = options["export"]
     if export is None:
         raise InputError("There is no exported source: run this as the task backstay.ops.artifact_build.")
     application = parse(options["application"], file="the application's file")
+    if check_mode:
+        return {"changed": True}
     pip_program()
     sandbox = SystemdSandbox()
     sandbox.ensure_user()
@@ -189,12 +192,7 @@ def main() -> None:
         mutually_exclusive=[("ref", "source_directory")],
         supports_check_mode=True,
     )
-    try:
-        result = built(module.params)
-    except BackstayError as error:
-        module.fail_json(msg=error.message, backstay_lines=list(error.lines))
-    else:
-        module.exit_json(**result)
+    conclude(module, built)
 
 
 if __name__ == "__main__":

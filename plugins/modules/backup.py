@@ -64,7 +64,7 @@ backstay_lines:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._backup_client import arguments, result
+from ansible_collections.backstay.ops.plugins.module_utils._backup_client import ask
 
 
 def main() -> None:
@@ -78,16 +78,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    name = given["application"]
-    command = module.get_bin_path("backstay")
-    if command is None:
-        module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
-    options = {key: given[key] for key in ("prune", "accept_shrink")}
-    asked = arguments("backup", name, options, plan=module.check_mode)
-    failed, told = result("backup", name, module.run_command([command, *asked]), check_mode=module.check_mode)
-    if failed:
-        module.fail_json(**told)
-    module.exit_json(**told)
+    ask(module, "backup", {key: given[key] for key in ("prune", "accept_shrink")})
 
 
 if __name__ == "__main__":

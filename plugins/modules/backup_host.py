@@ -60,7 +60,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils._backup_host import BackupHost
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 
 def arrange(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
@@ -79,12 +79,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        result = arrange(module.params, check_mode=module.check_mode)
-    except BackstayError as refused:
-        module.fail_json(msg=refused.message, backstay_lines=list(refused.lines))
-    else:
-        module.exit_json(**result)
+    conclude(module, arrange)
 
 
 if __name__ == "__main__":

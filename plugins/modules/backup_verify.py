@@ -153,13 +153,14 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 from ansible_collections.backstay.ops.plugins.module_utils._foreign_repository import (
     Expected,
     ForeignRepository,
     Verdict,
     verify,
 )
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 CANARY = {"query": {"type": "str", "required": True}, "answer": {"type": "str", "required": True}}
 DATABASE = {
@@ -197,6 +198,24 @@ def _expected(given: Mapping[str, Any]) -> Expected:
     return Expected(given["path"], rows, {each["query"]: each["answer"] for each in given["canaries"]})
 
 
+def judge(options: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - proves just the same
+    """The verdict as the module's result. Raises BackstayError."""
+    verdict = prove(options)
+    found: dict[str, Any] = {
+        "changed": False,
+        "level": verdict.level,
+        "snapshot": verdict.snapshot,
+        "made": verdict.made,
+        "findings": list(verdict.findings),
+        "seconds": {str(level): seconds for level, seconds in verdict.seconds.items()},
+    }
+    if not verdict.ok:
+        more = f" (and {len(verdict.findings) - 1} more)" if len(verdict.findings) > 1 else ""
+        msg = f"Level {verdict.level + 1} does not hold: {verdict.findings[0]}{more}"
+        found |= {"failed": True, "msg": msg}
+    return found
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -213,22 +232,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        verdict = prove(module.params)
-    except BackstayError as refused:
-        module.fail_json(msg=refused.message)
-        return
-    found = {
-        "level": verdict.level,
-        "snapshot": verdict.snapshot,
-        "made": verdict.made,
-        "findings": list(verdict.findings),
-        "seconds": {str(level): seconds for level, seconds in verdict.seconds.items()},
-    }
-    if not verdict.ok:
-        more = f" (and {len(verdict.findings) - 1} more)" if len(verdict.findings) > 1 else ""
-        module.fail_json(msg=f"Level {verdict.level + 1} does not hold: {verdict.findings[0]}{more}", **found)
-    module.exit_json(changed=False, **found)
+    conclude(module, judge)
 
 
 if __name__ == "__main__":

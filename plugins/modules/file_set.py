@@ -149,8 +149,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 from ansible_collections.backstay.ops.plugins.module_utils._file_set import Entry, FileSet, Outcome, diff, ids
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 
 def entry(given: dict[str, Any], secrets: dict[str, Any]) -> Entry:
@@ -231,12 +232,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        result = place(module.params, check_mode=module.check_mode)
-    except BackstayError as error:
-        module.fail_json(msg=error.message, backstay_lines=list(error.lines))
-    else:
-        module.exit_json(**result)
+    conclude(module, place)
 
 
 if __name__ == "__main__":

@@ -352,8 +352,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
-from ansible_collections.backstay.ops.plugins.module_utils._health import Report, parse_checks, run_until
+from ansible_collections.backstay.ops.plugins.module_utils._health import parse_checks, run_until
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 _TEXT = {"type": "str"}
 _PATH = {"type": "path"}
@@ -384,14 +384,18 @@ CHECK = {
 }
 
 
-def ask(options: Mapping[str, Any]) -> Report:
-    """The verdict on the checks of the module's options."""
-    return run_until(
+def ask(options: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - asks just the same
+    """The verdict on the checks of the module's options. Raises BackstayError."""
+    report = run_until(
         parse_checks(options["checks"]),
         consecutive=options["consecutive"],
         interval_seconds=options["interval_seconds"],
         deadline_seconds=options["deadline_seconds"],
     )
+    found = {key: value for key, value in report.to_dict().items() if key != "ok"}
+    if not report.ok:
+        found |= {"failed": True, "msg": f"Not well: {report.reason}."}
+    return {"changed": False, **found, "backstay_lines": report.lines()}
 
 
 def main() -> None:
@@ -404,16 +408,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        report = ask(module.params)
-    except BackstayError as refused:
-        module.fail_json(msg=refused.message)
-        return
-    found = {key: value for key, value in report.to_dict().items() if key != "ok"}
-    found["backstay_lines"] = report.lines()
-    if not report.ok:
-        module.fail_json(msg=f"Not well: {report.reason}.", **found)
-    module.exit_json(changed=False, **found)
+    conclude(module, ask)
 
 
 if __name__ == "__main__":

@@ -90,10 +90,10 @@ new_sites:
 
 import os
 from dataclasses import asdict
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._host_check import (
     Host,
     Site,
@@ -103,6 +103,26 @@ from ansible_collections.backstay.ops.plugins.module_utils._host_check import (
     problems,
     refuse,
 )
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
+
+
+def look(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - looks just the same
+    """What was found out about the host. Raises BackstayError where it cannot be provisioned."""
+    wanted = Wanted(
+        supported=tuple(options["supported"]),
+        packages=tuple(options["packages"]),
+        ports=tuple(options["ports"]),
+        process=options["process"],
+        sites=tuple(Site(site["file"], tuple(site["names"])) for site in options["sites"]),
+    )
+    found = Host().look(wanted, is_root=os.geteuid() == 0)
+    refuse(problems(wanted, found))
+    return {
+        "changed": False,
+        "system": asdict(found.system),
+        "missing_packages": list(missing_packages(wanted, found)),
+        "new_sites": list(new_sites(wanted, found)),
+    }
 
 
 def main() -> None:
@@ -120,26 +140,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    given = module.params
-    wanted = Wanted(
-        supported=tuple(given["supported"]),
-        packages=tuple(given["packages"]),
-        ports=tuple(given["ports"]),
-        process=given["process"],
-        sites=tuple(Site(site["file"], tuple(site["names"])) for site in given["sites"]),
-    )
-    try:
-        found = Host().look(wanted, is_root=os.geteuid() == 0)
-        refuse(problems(wanted, found))
-    except BackstayError as error:
-        module.fail_json(msg=error.message)
-    else:
-        module.exit_json(
-            changed=False,
-            system=asdict(found.system),
-            missing_packages=list(missing_packages(wanted, found)),
-            new_sites=list(new_sites(wanted, found)),
-        )
+    conclude(module, look)
 
 
 if __name__ == "__main__":

@@ -40,34 +40,36 @@ previous:
   returned: success
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils import _cli, _django_agent, _host_command
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 # Imported so that Ansible carries the whole library (nothing else imports the agent, which runs inside applications),
 # and so that a Python that cannot run it says so here.
 CARRIED = (_cli, _django_agent, _host_command)
 
 
+def install(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - it has none
+    """Plan, and unless only asked apply. Raises BackstayError."""
+    command = _host_command.HostCommand()
+    planned = command.plan()
+    if planned.changed and not check_mode:
+        command.apply(planned)
+    after = "".join([f"backstay {planned.name}\n", *(f"/{path}\n" for path in planned.texts)])
+    return {
+        "changed": planned.changed,
+        "version": planned.name,
+        "previous": planned.before,
+        "diff": {"before": f"backstay {planned.before}\n", "after": after} if planned.changed else {},
+    }
+
+
 def main() -> None:
-    """Plan, and unless in check mode apply."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    try:
-        command = _host_command.HostCommand()
-        planned = command.plan()
-        if planned.changed and not module.check_mode:
-            command.apply(planned)
-    except BackstayError as failed:
-        module.fail_json(msg=failed.message, backstay_lines=list(failed.lines))
-    else:
-        after = "".join([f"backstay {planned.name}\n", *(f"/{path}\n" for path in planned.texts)])
-        module.exit_json(
-            changed=planned.changed,
-            version=planned.name,
-            previous=planned.before,
-            diff={"before": f"backstay {planned.before}\n", "after": after} if planned.changed else {},
-        )
+    conclude(module, install)
 
 
 if __name__ == "__main__":

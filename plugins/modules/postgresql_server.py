@@ -87,7 +87,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 from ansible_collections.backstay.ops.plugins.module_utils._postgresql_server import DatabaseServer, Wanted
 
 
@@ -123,12 +123,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        result = bring(module.params, check_mode=module.check_mode)
-    except BackstayError as refused:
-        module.fail_json(msg=refused.message, backstay_lines=list(refused.lines))
-    else:
-        module.exit_json(**result)
+    conclude(module, bring)
 
 
 if __name__ == "__main__":

@@ -172,10 +172,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils import _release_client
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import place
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
+from ansible_collections.backstay.ops.plugins.module_utils._release_client import ask
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
 _REQUEST = ("version", "payload", "again", "keep_warm", "strategy", "override_freeze", "by", "why")
@@ -191,6 +191,23 @@ def _place(options: dict[str, Any], *, dry: bool) -> None:
         payload=options["payload"],
         storage=Storage(),
         dry=dry,
+    )
+
+
+def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Have the service bring the application to the state asked for. Raises BackstayError."""
+    request = {"operation": "release", **{name: options[name] for name in _REQUEST}}
+    request.update({name: options[name] for name in ("run", "override_promotion", "override_backup") if options[name]})
+    deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
+    if options["proofs"] and options["payload"] and options["state"] in ("prepared", "live"):
+        _place(options, dry=check_mode)
+    return ask(
+        options["application"],
+        options["state"],
+        request,
+        deadlines,
+        check_mode=check_mode,
+        transaction=options["transaction"],
     )
 
 
@@ -223,27 +240,7 @@ def main() -> None:
         required_by={"payload": ("version",)},
         supports_check_mode=True,
     )
-    options = module.params
-    request = {"operation": "release", **{name: options[name] for name in _REQUEST}}
-    request.update({name: options[name] for name in ("run", "override_promotion", "override_backup") if options[name]})
-    deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
-    if options["proofs"] and options["payload"] and options["state"] in ("prepared", "live"):
-        try:
-            _place(options, dry=module.check_mode)
-        except BackstayError as refused:
-            lines = [f"| {line}" for line in refused.lines]
-            module.fail_json(msg=refused.message, exit_code=refused.exit_code, backstay_lines=lines)
-    failed, result = _release_client.ask(
-        options["application"],
-        options["state"],
-        request,
-        deadlines,
-        check_mode=module.check_mode,
-        transaction=options["transaction"],
-    )
-    if failed:
-        module.fail_json(**result)
-    module.exit_json(**result)
+    conclude(module, reach)
 
 
 if __name__ == "__main__":

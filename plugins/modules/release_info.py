@@ -76,15 +76,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.backstay.ops.plugins.module_utils._module import backstay
+
 
 def main() -> None:
     """Run the host's command and hand on its JSON."""
     module = AnsibleModule(argument_spec={"application": {"type": "str", "required": True}}, supports_check_mode=True)
-    name = module.params["application"]
-    command = module.get_bin_path("backstay")
-    if command is None:
-        module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
-    _code, output, error = module.run_command([command, "status", "--json", name])
+    _code, output, error = backstay(module, ["status", "--json", module.params["application"]])
     found: dict[str, Any] = {}
     try:
         found = json.loads(output)

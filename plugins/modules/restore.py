@@ -87,7 +87,7 @@ backstay_lines:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._backup_client import arguments, result
+from ansible_collections.backstay.ops.plugins.module_utils._backup_client import ask
 
 
 def main() -> None:
@@ -105,10 +105,6 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    name = given["application"]
-    command = module.get_bin_path("backstay")
-    if command is None:
-        module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
     options = {key: given[key] for key in ("point", "only", "undo", "by", "why")}
     if options["undo"]:
         if options["only"] or options["point"] != "latest":
@@ -119,13 +115,11 @@ def main() -> None:
     verb = "restore"
     if given["offline_key"]:
         if module.check_mode:
-            module.exit_json(changed=True, msg=f"{name}: would be rebuilt from a repository (only planned)")
+            module.exit_json(
+                changed=True, msg=f"{given['application']}: would be rebuilt from a repository (only planned)"
+            )
         verb, options = "rebuild", {"offline_key": given["offline_key"], "point": given["point"], "why": given["why"]}
-    asked = arguments(verb, name, options, plan=module.check_mode)
-    failed, told = result(verb, name, module.run_command([command, *asked]), check_mode=module.check_mode)
-    if failed:
-        module.fail_json(**told)
-    module.exit_json(**told)
+    ask(module, verb, options)
 
 
 if __name__ == "__main__":

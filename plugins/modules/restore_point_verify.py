@@ -87,7 +87,7 @@ backstay_lines:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._backup_client import arguments, result
+from ansible_collections.backstay.ops.plugins.module_utils._backup_client import ask
 
 
 def main() -> None:
@@ -103,17 +103,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    name = given["application"]
-    command = module.get_bin_path("backstay")
-    if command is None:
-        module.fail_json(msg="The command backstay is not installed on this host: run playbooks/site.yml.")
-    options = {key: given[key] for key in ("level", "point", "repository", "offline_key")}
-    asked = arguments("verify", name, options)
-    failed, told = result("verify", name, module.run_command([command, *asked]), check_mode=False)
-    if failed:
-        module.fail_json(**told)
-    told["changed"] = False
-    module.exit_json(**told)
+    ask(module, "verify", {key: given[key] for key in ("level", "point", "repository", "offline_key")}, reads=True)
 
 
 if __name__ == "__main__":

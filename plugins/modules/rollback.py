@@ -114,9 +114,31 @@ backstay_lines:
   returned: always
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils import _release_client
+from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
+from ansible_collections.backstay.ops.plugins.module_utils._release_client import ask
+
+
+def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Have the service bring the application to the state asked for."""
+    request = {
+        "operation": "rollback",
+        "target": options["to"],
+        **{name: options[name] for name in ("reverse", "force", "by", "why")},
+    }
+    if options["run"]:
+        request["run"] = options["run"]
+    return ask(
+        options["application"],
+        options["state"],
+        request,
+        {},
+        check_mode=check_mode,
+        transaction=options["transaction"],
+    )
 
 
 def main() -> None:
@@ -139,25 +161,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    options = module.params
-    request = {
-        "operation": "rollback",
-        "target": options["to"],
-        **{name: options[name] for name in ("reverse", "force", "by", "why")},
-    }
-    if options["run"]:
-        request["run"] = options["run"]
-    failed, result = _release_client.ask(
-        options["application"],
-        options["state"],
-        request,
-        {},
-        check_mode=module.check_mode,
-        transaction=options["transaction"],
-    )
-    if failed:
-        module.fail_json(**result)
-    module.exit_json(**result)
+    conclude(module, reach)
 
 
 if __name__ == "__main__":
