@@ -25,6 +25,7 @@ from ._schedule import CRON, Schedule, schedule
 from ._schedule import Plan as SchedulePlan
 from ._schedule import plan as plan_schedule
 from ._storage import Storage
+from ._systemd import Systemd
 
 MODE = 0o700
 _US = (os.geteuid(), os.getegid())  # root, on a host
@@ -129,7 +130,8 @@ class BackupHost:
             raise InputError(f"{' '.join(refused)} Nothing was changed.")
         entries = tuple(entry for wanted in self._schedules for entry in _entries(wanted))
         files = self._files.plan(entries, adopt=self._adopt)
-        enabled, active = self._unit_states()
+        units = sorted({unit for wanted in self._schedules for unit in (*wanted.on, *wanted.off)})
+        enabled, active = Systemd(self._run).enabled_and_active(units)
         return Plan(
             keys=tuple(key for subject in self._subjects if (key := self._missing_key(subject)) is not None),
             directories=tuple(
@@ -194,19 +196,6 @@ class BackupHost:
     def _text(self, path: Path) -> str | None:
         content = self._storage.read(path)
         return None if content is None else content.decode(errors="replace")
-
-    def _unit_states(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The units that are enabled, and those that are active; one question for all."""
-        units = sorted({unit for wanted in self._schedules for unit in (*wanted.on, *wanted.off)})
-        enabled, active = set(), set()
-        asked = ["systemctl", "show", "--property=Id,UnitFileState,ActiveState", *units]
-        for block in self._run(asked, check=False).stdout.split("\n\n") if units else ():
-            seen = dict(line.partition("=")[::2] for line in block.splitlines())
-            if seen.get("UnitFileState") == "enabled":
-                enabled.add(seen.get("Id", ""))
-            if seen.get("ActiveState") == "active":
-                active.add(seen.get("Id", ""))
-        return frozenset(enabled), frozenset(active)
 
     # doing
 

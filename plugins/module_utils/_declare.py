@@ -26,6 +26,7 @@ from ._errors import BackstayError, InputError
 from ._layout import Layout
 from ._run import Runner, run
 from ._storage import Storage, canonical
+from ._systemd import Systemd
 
 FORMAT = 1  # of secrets.json
 FIRST_GENERATION = "0001"
@@ -303,7 +304,7 @@ class Declaration:
 
     def _current(self) -> Current:
         wanted, layout = self.desired, self.layout
-        enabled, active = self._unit_states(wanted.units)
+        enabled, active = Systemd(self._run).enabled_and_active(wanted.units)
         return Current(
             ours=layout.configuration.is_dir(),
             account=_account(layout.name),
@@ -328,18 +329,6 @@ class Declaration:
                 f"{path} has format {found} and this backstay knows {known}: use the newer backstay that wrote it."
             )
         return content
-
-    def _unit_states(self, units: tuple[str, ...]) -> tuple[frozenset[str], frozenset[str]]:
-        """The units that are enabled, and those that are active; one question for all."""
-        asked = ["systemctl", "show", "--property=Id,UnitFileState,ActiveState", *units]
-        enabled, active = set(), set()
-        for block in self._run(asked, check=False).stdout.split("\n\n"):
-            seen = dict(line.partition("=")[::2] for line in block.splitlines())
-            if seen.get("UnitFileState") == "enabled":
-                enabled.add(seen.get("Id", ""))
-            if seen.get("ActiveState") == "active":
-                active.add(seen.get("Id", ""))
-        return frozenset(enabled), frozenset(active)
 
     # doing
 

@@ -65,10 +65,10 @@ class Account:
 
 # copying
 
-# Runs with nothing but Python: the application's user may not be able to read this library. What went wrong is told on
-# standard output as {"fault": kind, "text": ...}. It ends with whoever started it.
-_CHILD = """
-import ctypes, json, os, sqlite3, sys
+# How a process begins that works as the application's user: with nothing but Python, because that user may not be able
+# to read this library. It ends with whoever started it.
+BECOME = """
+import ctypes, json, os, sqlite3, sys, time
 job = json.load(sys.stdin)
 os.umask(0o077)
 if job["account"]:
@@ -77,6 +77,9 @@ if job["account"]:
 ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() != job["parent"]:
     sys.exit(1)
+"""
+# What went wrong is told on standard output as {"fault": kind, "text": ...}.
+_CHILD = """\
 def end(fault, text):
     print(json.dumps({"fault": fault, "text": text}))
     sys.exit(0)
@@ -167,7 +170,7 @@ def _copied_by_child(
     }
     try:
         done = runner(
-            [sys.executable, "-I", "-S", "-c", _CHILD],
+            [sys.executable, "-I", "-S", "-c", BECOME + _CHILD],
             stdin=json.dumps({**job, "source": str(source.absolute())}),
             timeout_seconds=deadline_seconds,
             environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},

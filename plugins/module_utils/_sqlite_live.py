@@ -17,21 +17,11 @@ from urllib.parse import quote
 
 from ._errors import BackstayError
 from ._run import Runner, run
-from ._sqlite_copy import ANSWER_BYTES, ANSWER_ROWS, Account
+from ._sqlite_copy import ANSWER_BYTES, ANSWER_ROWS, BECOME, Account
 from ._storage import canonical
 
-# Runs with nothing but Python: the application's user may not be able to read this library.
-_CHILD = """
-import ctypes, json, os, sqlite3, sys, time
-job = json.load(sys.stdin)
+_CHILD = """\
 ended = time.monotonic() + job["seconds"]
-os.umask(0o077)
-if job["account"]:
-    uid, gid, groups = job["account"]
-    os.setgroups(groups); os.setgid(gid); os.setuid(uid)
-ctypes.CDLL(None).prctl(1, 9)
-if os.getppid() != job["parent"]:
-    sys.exit(1)
 os.chdir("/")
 reads = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_FUNCTION}
 refused = {"load_extension", "fts3_tokenizer", "writefile", "readfile", "edit"}
@@ -107,7 +97,7 @@ def ask(
     }
     try:
         done = runner(
-            [sys.executable, "-I", "-S", "-c", _CHILD],
+            [sys.executable, "-I", "-S", "-c", BECOME + _CHILD],
             stdin=json.dumps(job),
             timeout_seconds=seconds + 5,
             environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},

@@ -51,6 +51,18 @@ class Systemd:
         answer = self._run(["systemctl", "is-active", "--", *units], check=False)
         return dict(zip(units, answer.stdout.split(), strict=False))
 
+    def enabled_and_active(self, units: Sequence[str]) -> tuple[frozenset[str], frozenset[str]]:
+        """Those of the units that are enabled, and those that are active; one question for all."""
+        asked = ["systemctl", "show", "--property=Id,UnitFileState,ActiveState", "--", *units]
+        enabled, active = set(), set()
+        for block in self._run(asked, check=False).stdout.split("\n\n") if units else ():
+            seen = dict(line.partition("=")[::2] for line in block.splitlines())
+            if seen.get("UnitFileState") == "enabled":
+                enabled.add(seen.get("Id", ""))
+            if seen.get("ActiveState") == "active":
+                active.add(seen.get("Id", ""))
+        return frozenset(enabled), frozenset(active)
+
     def units_of(self, application: str) -> tuple[str, ...]:
         """The units of an application's releases that systemd has loaded and that are not inactive."""
         answer = self._run(

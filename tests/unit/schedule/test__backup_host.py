@@ -18,6 +18,8 @@ from ansible_collections.backstay.ops.plugins.module_utils._file_set import File
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed, run
 
+from .portal import described
+
 DATA_DISK, OTHER_DISK = 1, 2
 FREE = Place("absent", private=False, foreign=False, device=OTHER_DISK)
 LAYOUT = Layout("portal")
@@ -98,22 +100,9 @@ class Systemd:
         return Completed(tuple(arguments), 0, "", "")
 
 
-def described(tmp_path: Path, **backup: Any) -> dict[str, Any]:
-    return {
-        "format": 1,
-        "name": "portal",
-        "domain": "portal.example.org",
-        "source": {"repository": "/srv/portal.git"},
-        "runtime": {
-            "type": "django",
-            "settings": "portal.settings",
-            "wsgi": "portal.wsgi:application",
-            "requirements": "requirements.lock",
-        },
-        "processes": {"web": {"workers": 1, "threads": 2}},
-        # The tests' own directories lie where a backup could not see them; the offsite store is never asked.
-        "backup": {"repositories": {"offsite": {"location": "sftp:b@store:/portal"}}, **backup},
-    }
+def portal(**backup: Any) -> dict[str, Any]:
+    # The tests' own directories lie where a backup could not see them; the offsite store is never asked.
+    return described({"repositories": {"offsite": {"location": "sftp:b@store:/portal"}}} | backup)
 
 
 class House:
@@ -144,19 +133,19 @@ def house(tmp_path: Path) -> House:
 
 
 def test_a_second_run_changes_nothing(house: House) -> None:
-    application = described(house.root)
+    application = portal()
     assert house.arrange(application).changed
     assert not house.arrange(application).changed
 
 
 def test_the_key_is_made_once_and_is_roots_alone(house: House) -> None:
-    house.arrange(described(house.root))
+    house.arrange(portal())
     key = house.layout.backup_key
     assert key.stat().st_mode & 0o777 == 0o600
     derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, text=True, check=True).stdout
     assert derived.split()[:2] == key.with_name("backup_key.pub").read_text().split()[:2]
     before = key.read_bytes()
-    house.arrange(described(house.root, at="05:00"))
+    house.arrange(portal(at="05:00"))
     assert key.read_bytes() == before
     assert sorted(path.name for path in key.parent.iterdir()) == ["backup_key", "backup_key.pub"], (
         "nothing is left over"
@@ -164,23 +153,23 @@ def test_the_key_is_made_once_and_is_roots_alone(house: House) -> None:
 
 
 def test_a_public_half_that_is_missing_is_derived(house: House) -> None:
-    house.arrange(described(house.root))
+    house.arrange(portal())
     public = house.layout.backup_key.with_name("backup_key.pub")
     before = public.read_text().split()[:2]
     public.unlink()
-    house.arrange(described(house.root))
+    house.arrange(portal())
     assert public.read_text().split()[:2] == before
 
 
 def test_a_private_half_that_was_lost_is_not_replaced_silently(house: House) -> None:
-    house.arrange(described(house.root))
+    house.arrange(portal())
     house.layout.backup_key.unlink()
     with pytest.raises(InputError, match=r"backup_key\.pub is there and its private half backup_key is not"):
-        house.host(described(house.root)).plan()
+        house.host(portal()).plan()
 
 
 def test_no_key_is_shown_in_a_diff(house: House) -> None:
-    host = house.host(described(house.root))
+    host = house.host(portal())
     planned = host.plan()
     host.apply(planned)
     secret = house.layout.backup_key.read_text().splitlines()[1]
@@ -190,24 +179,24 @@ def test_no_key_is_shown_in_a_diff(house: House) -> None:
 def test_switching_the_scheduler_leaves_exactly_one(house: House) -> None:
     timers = {house.layout.backup_timer, house.layout.verify_timer}
     cron = house.root / "etc/cron.d/backstay-backup-portal"
-    house.arrange(described(house.root))
+    house.arrange(portal())
     assert (house.systemd.active, cron.exists()) == (timers, False)
-    house.arrange(described(house.root, scheduler="cron"))
+    house.arrange(portal(scheduler="cron"))
     assert (house.systemd.active, house.systemd.enabled, cron.exists()) == ({"cron.service"}, {"cron.service"}, True)
-    house.arrange(described(house.root))
+    house.arrange(portal())
     assert (house.systemd.active - {"cron.service"}, cron.exists()) == (timers, False)
 
 
 def test_systemd_reads_a_new_time_before_its_timer_is_restarted(house: House) -> None:
-    house.arrange(described(house.root))
+    house.arrange(portal())
     house.systemd.ran.clear()
-    house.arrange(described(house.root, at="05:00"))
+    house.arrange(portal(at="05:00"))
     assert house.systemd.ran == ["daemon-reload", f"restart {house.layout.backup_timer}"]
 
 
 def test_an_application_that_drops_its_backups_keeps_its_key(house: House) -> None:
-    house.arrange(described(house.root))
-    application = described(house.root)
+    house.arrange(portal())
+    application = portal()
     del application["backup"]
     assert house.arrange(application).changed
     assert house.systemd.active == set()
@@ -220,17 +209,17 @@ def test_a_file_of_somebody_elses_for_cron_is_refused(house: House) -> None:
     theirs.parent.mkdir(parents=True)
     theirs.write_text("0 3 * * * root /usr/local/bin/backup\n")
     with pytest.raises(InputError, match="was not written by Backstay"):
-        house.host(described(house.root)).plan()
+        house.host(portal()).plan()
 
 
 def test_a_wrong_time_touches_nothing(house: House) -> None:
     with pytest.raises(InputError, match=r"backup\.at"):
-        house.arrange(described(house.root, at="26:00"))
+        house.arrange(portal(at="26:00"))
     assert not house.layout.configuration.exists()
 
 
 def test_without_the_command_the_remedy_is_named(house: House) -> None:
     (house.layout.units / "backstay-backup@.timer").unlink()
     with pytest.raises(BackstayError, match="run role base"):
-        house.arrange(described(house.root))
+        house.arrange(portal())
     assert not house.layout.backup_key.exists()

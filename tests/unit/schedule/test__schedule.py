@@ -22,6 +22,8 @@ from ansible_collections.backstay.ops.plugins.module_utils._schedule import (
     timer_text,
 )
 
+from .portal import described
+
 LAYOUT = Layout("portal")
 BACKUP, VERIFY = "backstay-backup@portal.timer", "backstay-verify@portal.timer"
 CRON_FILE = Path("/etc/cron.d/backstay-backup-portal")
@@ -29,22 +31,8 @@ DROP_IN = {name: Path(f"/etc/systemd/system/{name}.d/time.conf") for name in (BA
 
 
 def portal(backup: dict[str, Any] | None = None) -> Application:
-    described: dict[str, Any] = {
-        "format": 1,
-        "name": "portal",
-        "domain": "portal.example.org",
-        "source": {"repository": "/srv/portal.git"},
-        "runtime": {
-            "type": "django",
-            "settings": "portal.settings",
-            "wsgi": "portal.wsgi:application",
-            "requirements": "requirements.lock",
-        },
-        "processes": {"web": {"workers": 1, "threads": 2}},
-    }
-    if backup is not None:
-        described["backup"] = {"repositories": {"disk": {"location": "/srv/backup/portal"}}, **backup}
-    return parse(described, file="portal.yml")
+    repositories = {"repositories": {"disk": {"location": "/srv/backup/portal"}}}
+    return parse(described(None if backup is None else repositories | backup), file="portal.yml")
 
 
 def policy(**given: Any) -> BackupPolicy:
