@@ -13,6 +13,7 @@ import re
 import secrets
 import shlex
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Place:
     secrets: dict[str, Any]
 
 
-class _Store:
+class _Store(ABC):
     """What both have in common: a unit on a host."""
 
     unit: str
@@ -70,8 +71,9 @@ class _Store:
         told = self.lab.exec(self.host, "journalctl", "--no-pager", "--lines=5", f"--unit={self.unit}", check=False)
         raise LabError(f"{self.unit} on {self.host} did not answer within {_READY_SECONDS:.0f} s: {told.stdout[-800:]}")
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Whether it can be spoken to."""
 
     def _systemctl(self, verb: str) -> None:
         self.lab.exec(self.host, "systemctl", verb, self.unit)  # podman exec: works while the host is cut off

@@ -143,7 +143,7 @@ def _finish(repository: Repository, layout: Layout, storage: Storage) -> Reposit
     following = secrets.get("next_password")
     if following is not None:
         current = repository.with_password(str(secrets["password"]))
-        old = next(identifier for identifier, in_use in current.keys() if in_use)  # noqa: SIM118 - a method
+        old = next(identifier for identifier, in_use in current.listed_keys() if in_use)
         renewed = repository.with_password(str(following))
         if not _opens(renewed):
             current.add_key(str(following))
@@ -159,7 +159,7 @@ def _finish(repository: Repository, layout: Layout, storage: Storage) -> Reposit
     previous = secrets.get("previous_key")
     if previous is not None:
         mighty = renewed.for_pruning() or renewed
-        if any(identifier == previous for identifier, _in_use in mighty.keys()):  # noqa: SIM118 - a method
+        if any(identifier == previous for identifier, _in_use in mighty.listed_keys()):
             mighty.remove_key(str(previous))
         _note(repository.name, layout, storage, previous_key=None)
     return renewed

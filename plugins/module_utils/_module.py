@@ -31,10 +31,10 @@ class Commanding(Module, Protocol):
         """Exit code, standard output and standard error of a program."""
 
 
-def conclude(module: Module, work: Callable[..., Mapping[str, Any]]) -> None:
-    """Call `work(options, check_mode=...)` and end with what it returns, or with the BackstayError that it raises."""
+def conclude(module: Module, work: Callable[[], Mapping[str, Any]]) -> None:
+    """Do the work and end with the result that it returns, or with the BackstayError that it raises."""
     try:
-        result = work(module.params, check_mode=module.check_mode)
+        result = work()
     except BackstayError as refused:
         result = failure(refused)
     end(module, result)

@@ -307,7 +307,7 @@ class Repository:
 
     # keys
 
-    def keys(self) -> tuple[tuple[str, bool], ...]:
+    def listed_keys(self) -> tuple[tuple[str, bool], ...]:
         """(id, whether it is the one in use) of each key."""
         done = self._restic(["key", "list", "--json"])
         return tuple((str(key["id"]), bool(key["current"])) for key in self._json(done.stdout))

@@ -142,7 +142,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, declare)
+    conclude(module, lambda: declare(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

@@ -192,7 +192,7 @@ def main() -> None:
         mutually_exclusive=[("ref", "source_directory")],
         supports_check_mode=True,
     )
-    conclude(module, built)
+    conclude(module, lambda: built(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

@@ -79,7 +79,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, arrange)
+    conclude(module, lambda: arrange(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

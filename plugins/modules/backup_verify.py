@@ -198,7 +198,7 @@ def _expected(given: Mapping[str, Any]) -> Expected:
     return Expected(given["path"], rows, {each["query"]: each["answer"] for each in given["canaries"]})
 
 
-def judge(options: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - proves just the same
+def judge(options: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict as the module's result. Raises BackstayError."""
     verdict = prove(options)
     found: dict[str, Any] = {
@@ -232,7 +232,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, judge)
+    conclude(module, lambda: judge(module.params))
 
 
 if __name__ == "__main__":

@@ -232,7 +232,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, place)
+    conclude(module, lambda: place(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

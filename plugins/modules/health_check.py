@@ -384,7 +384,7 @@ CHECK = {
 }
 
 
-def ask(options: Mapping[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - asks just the same
+def ask(options: Mapping[str, Any]) -> dict[str, Any]:
     """The verdict on the checks of the module's options. Raises BackstayError."""
     report = run_until(
         parse_checks(options["checks"]),
@@ -408,7 +408,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, ask)
+    conclude(module, lambda: ask(module.params))
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._host_check import (
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 
-def look(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - looks just the same
+def look(options: dict[str, Any]) -> dict[str, Any]:
     """What was found out about the host. Raises BackstayError where it cannot be provisioned."""
     wanted = Wanted(
         supported=tuple(options["supported"]),
@@ -140,7 +140,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, look)
+    conclude(module, lambda: look(module.params))
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._module import conclu
 CARRIED = (_cli, _django_agent, _host_command)
 
 
-def install(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:  # noqa: ARG001 - it has none
+def install(*, check_mode: bool) -> dict[str, Any]:
     """Plan, and unless only asked apply. Raises BackstayError."""
     command = _host_command.HostCommand()
     planned = command.plan()
@@ -69,7 +69,7 @@ def install(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:  # 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
-    conclude(module, install)
+    conclude(module, lambda: install(check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, bring)
+    conclude(module, lambda: bring(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

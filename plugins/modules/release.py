@@ -240,7 +240,7 @@ def main() -> None:
         required_by={"payload": ("version",)},
         supports_check_mode=True,
     )
-    conclude(module, reach)
+    conclude(module, lambda: reach(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

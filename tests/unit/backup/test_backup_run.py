@@ -20,8 +20,8 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _backup
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import is_whole
-from ansible_collections.backstay.ops.plugins.module_utils._backup import retain
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, Busy, GateRefused, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._expiry import retain
 from ansible_collections.backstay.ops.plugins.module_utils._lock import holding
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import digest
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed, run
