@@ -69,8 +69,8 @@ def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 def _prune(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """Let go of what the policy no longer keeps, and make no backup: for the host that has the right to remove."""
-    from ._backup import retain
     from ._backup_source import source_of
+    from ._expiry import retain
     from ._lock import holding
     from ._repository import repositories_of
 
