@@ -22,8 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
 SEVERAL_HOSTS = ("tests/integration/fleet", "tests/integration/test_migrations_on_postgresql.py")
-# Needs no host either, and takes longer than an inner loop may: every power cut, every kind of migration.
-MODELS = tuple(f"tests/unit/{name}" for name in ("crash", "migrations", "backup", "proof", "restore"))
+# Needs no host either, and takes longer than an inner loop may: power cuts, all kinds of migration, restic, Ansible.
+SLOW = ("crash", "migrations", "backup", "proof", "restore", "callback", "ci", "lab", "attestation")
+MODELS = (*(f"tests/unit/{name}" for name in SLOW), "tests/unit/health/test_health_check.py")
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for room in ("tools", "lab") for path in (ROOT / room).glob("*.py"))
 
 
