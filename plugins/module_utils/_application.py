@@ -513,6 +513,17 @@ def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
             yield f"backup.repositories.{name}.location", "is that of another repository: a second copy lies elsewhere"
 
 
+    expiring = {name: each.kind for name, each in backup.repositories.items() if each.expire_uploads_days is not None}
+    for name, kind in expiring.items():
+        if kind != "s3":
+            sentence = "is for buckets, and nothing expires by itself here: remove it"
+            yield f"backup.repositories.{name}.expire_uploads_days", sentence
+    if len(expiring) == len(backup.repositories):
+        # A bucket that removes old objects takes pieces out of younger restore points, which share them.
+        yield (
+            "backup.repositories",
+            "all have expire_uploads_days, so no restore point stays whole: keep one without it",
+        )
 _RULES: tuple[Rule, ...] = (
     _name_is_free,
     _aliases_differ,

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._attestation import SIGNATURE, sign
+from ._bucket_rules import findings, look, unknown
 from ._catalogue import Copy, Point, catalogue, last_known, points, sizes, stored_data
 from ._errors import BackstayError, GateRefused, InputError
 from ._expiry import retain
@@ -194,6 +195,7 @@ class _Run:
             self.chain.append("accepted", self.run)
         self.read_back(manifest, stored)
         self.retain(stored)
+        self.ask_buckets(stored)
         point = next(point for point in points(self.layout, self.storage) if point.run == self.run)
         return Outcome(point, tuple(self.problems), tuple(self.notes))
 
@@ -640,6 +642,23 @@ class _Run:
         if not proof.ok:
             self.problems.append(proof.sentence)
         self.source.say(f"{name}: read back in {seconds:.1f} s")
+
+    def ask_buckets(self, stored: Mapping[str, Copy]) -> None:
+        """Whether a bucket removes by itself what the restore points need: that is a problem of each run."""
+        try:
+            known = look(
+                self.layout,
+                self.storage,
+                {name: (each.settings, each.secrets) for name, each in self.repositories.items() if name in stored},
+                at=self.source.now(),
+            )
+        except BackstayError as failed:
+            self.problems.append(
+                f"The restore point {self.run} is good, and what a bucket says is lost: {failed.message}"
+            )
+            return
+        self.problems += findings(known, self.source.policy.repositories)
+        self.notes += unknown(known)
 
     def retain(self, stored: Mapping[str, Copy]) -> None:
         """What may go, goes: in the repositories that have the new point. Trouble with that harms no backup."""

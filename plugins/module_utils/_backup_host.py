@@ -161,6 +161,29 @@ class BackupHost:
             self._run(["systemctl", "disable", "--quiet", "--now", *units])
         return outcome.lines
 
+    def ask_buckets(self, at: str) -> tuple[str, ...]:
+        """Lines about buckets whose own rules would remove what restore points need; remembered for `status`.
+
+        A store that is away, or secrets that are not there yet, hold up nobody. `at` is now, UTC ISO 8601.
+        """
+        from ._bucket_rules import look, sentences
+        from ._repository import read_secrets
+
+        lines: list[str] = []
+        for subject in self._subjects:
+            layout, repositories = subject.layout, subject.repositories
+            if not any(settings.kind == "s3" for settings in repositories.values()):
+                continue
+            try:
+                secrets = read_secrets(layout, self._storage)
+                asked = {name: (repositories[name], secrets[name]) for name in repositories if name in secrets}
+                known = look(layout, self._storage, asked, at=at)
+            except BackstayError as failed:
+                lines.append(f"{layout.name}: {failed.message}")
+                continue
+            lines += [f"{layout.name}: {sentence}" for sentence in sentences(known, repositories)]
+        return tuple(lines)
+
     def diff(self, planned: Plan) -> list[dict[str, str]]:
         """What changes, for people. A key is named, never shown."""
         lines = [f"signing key {key}\n" for key in planned.keys]

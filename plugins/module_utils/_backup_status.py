@@ -12,6 +12,8 @@ from typing import Any
 
 from ._application import Application
 from ._backup_settings import BackupPolicy
+from ._bucket_rules import Asked, remembered
+from ._bucket_rules import findings as bucket_findings
 from ._catalogue import Point, points
 from ._layout import Layout
 from ._retention import greatest_age_days
@@ -27,11 +29,15 @@ def backup_facts(
     policy = application.backup
     if policy is None:
         return None
-    return fold(points(layout, storage), policy, now or dt.datetime.now(dt.UTC))
+    found = points(layout, storage)
+    return fold(found, policy, now or dt.datetime.now(dt.UTC), buckets=remembered(layout, storage))
 
 
-def fold(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> dict[str, Any]:
-    """Pure: the facts from the points, in the order of the chain."""
+def fold(
+    found: Sequence[Point], policy: BackupPolicy, now: dt.datetime, *, buckets: Mapping[str, Asked] | None = None
+) -> dict[str, Any]:
+    """Pure: the facts from the points, in the order of the chain, and from what the buckets answered last."""
+    buckets = buckets or {}
     good = [point for point in found if point.good]
     newest = good[-1] if good else None
     proven = [point for point in good if point.level >= 4]
@@ -52,7 +58,12 @@ def fold(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> dict
             }
             for name, settings in policy.repositories.items()
         },
-        "problems": list(problems(found, policy, now)),
+        "bucket_rules": {
+            name: {"asked_at": asked.at, "rules": len(asked.rules), "problem": asked.problem}
+            for name, asked in buckets.items()
+            if name in policy.repositories
+        },
+        "problems": [*problems(found, policy, now), *bucket_findings(buckets, policy.repositories)],
     }
 
 

@@ -165,6 +165,11 @@ class Layout:
         return self.state / "backups" / run
 
     @property
+    def bucket_rules(self) -> Path:
+        """The lifecycle rules of the repositories' buckets, as they were answered last."""
+        return self.state / "bucket-rules.json"
+
+    @property
     def proofs(self) -> Path:
         return self.state / "proofs"
 

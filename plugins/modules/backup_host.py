@@ -61,6 +61,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils._backup_host import BackupHost
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import utc_now
 
 
 def arrange(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
@@ -68,7 +69,8 @@ def arrange(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     host = BackupHost(options["applications"], adopt=options["adopt"] == "keep")
     planned = host.plan()
     lines = host.apply(planned) if planned.changed and not check_mode else ()
-    return {"changed": planned.changed, "diff": host.diff(planned), "backstay_lines": list(lines)}
+    told = () if check_mode else host.ask_buckets(utc_now())
+    return {"changed": planned.changed, "diff": host.diff(planned), "backstay_lines": [*lines, *told]}
 
 
 def main() -> None:

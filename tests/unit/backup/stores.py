@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import base64
 import contextlib
+import datetime
 import hashlib
 import json
 import os
@@ -23,11 +24,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import asyncssh
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.poly1305 import Poly1305
 
+from ansible_collections.backstay.ops.plugins.module_utils import _s3
 from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import RepositorySettings
 from ansible_collections.backstay.ops.plugins.module_utils._repository import Repository
 from ansible_collections.backstay.ops.plugins.module_utils._run import run
@@ -189,6 +192,31 @@ class S3:
     ca: str
     secrets: dict[str, str] = field(default_factory=dict)
     writer: dict[str, str] = field(default_factory=dict)  # may not delete
+    process: subprocess.Popen[bytes] | None = None
+
+    def put(self, path: str, query: str = "", body: bytes = b"") -> None:
+        """Write a bucket, an object, or something about them; the library itself only reads."""
+        digest = hashlib.sha256(body).hexdigest()
+        at = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+        host = f"127.0.0.1:{self.http}"
+        with mock.patch.object(_s3, "_EMPTY", digest):
+            headers = _s3.sign("PUT", host, f"/{path}", query, secrets=self.secrets, at=at)
+        address = f"http://{host}/{path}{'?' if query else ''}{query}"
+        urllib.request.urlopen(urllib.request.Request(address, data=body, headers=headers, method="PUT"), timeout=10)
+
+    def made(self, bucket: str, path: str = "portal") -> str:
+        """The location of a repository that is there already, and opens at once."""
+        self.put(bucket)
+        for part in sorted(_template().rglob("*")):
+            if part.is_file():
+                self.put(f"{bucket}/{path}/{part.relative_to(_template())}", body=part.read_bytes())
+        return self.location(bucket, path)
+
+    def stop(self) -> None:
+        """It is gone from one moment to the next."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def location(self, bucket: str, path: str = "portal", *, tls: bool = False) -> str:
         scheme, port = ("https", self.https) if tls else ("http", self.http)
@@ -235,6 +263,7 @@ def s3_store() -> Iterator[S3]:
     ]  # fmt: skip
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(["nice", "-n", "10", *command], stdout=log, stderr=log, cwd=directory)
+    store.process = process
     try:
         _wait(process, store, directory / "log")
         yield store
