@@ -1,6 +1,6 @@
 """`make bench`: how fast, measured against the usual way in the same run, on the same machine, under the same load.
 
-    .venv/bin/python tests/bench/run.py [--rounds 3] [--requests 100000] [--only releases|site|memory|long] [--keep]
+    .venv/bin/python tests/bench/run.py [--rounds 3] [--requests 100000] [--only site|releases|...] [--keep]
 
 Two hosts side by side: Backstay on one, and on the other the usual way (usual.sh: stop, check out, pip install,
 migrate, collectstatic, start; usual.yml for the host itself). Nothing is asserted: a missed budget is printed.
@@ -32,12 +32,13 @@ from backstay_lab.errors import LabError
 from backstay_lab.load import LoadProcess
 from backstay_lab.load_result import LoadResult
 from backstay_lab.scene import Scene
+from data import DataBench
 from figures import Figures, number
 from sides import OURS, ROOT, USUAL, Backstay, Cost, TheUsualWay, close_connections, cost_of
 
 HERE = Path(__file__).resolve().parent
 RESULT = ROOT / ".lab" / "bench.json"
-PARTS = ("site", "releases", "memory", "long")
+PARTS = ("site", "releases", "memory", "long", "data")
 LIGHT = 20.0  # requests a second, while a release or rollback is measured
 HEAVY = 150.0  # and in the long run
 PAIRS = 10  # releases and rollbacks of the long run, each
@@ -105,6 +106,9 @@ class Bench:
             "heavy_load_per_second": self.rate,
             "rounds": self.rounds,
         }
+
+    def say(self, line: str) -> None:
+        say(line)
 
     def note(self, what: str, side: str, **found: Any) -> None:
         self.raw.append(
@@ -304,6 +308,11 @@ class Bench:
         of("long run: p50", "ms").ours.append(result.p50_ms)
         of("long run: p99", "ms").ours.append(result.p99_ms)
         of("long run: one release or rollback", "s").ours.extend(took)
+
+    def data(self) -> None:
+        """Backup, proof and restore of two gigabytes, against the engine alone."""
+        self.ours.rest()
+        DataBench(self).run()
 
     # what is told
 

@@ -1,0 +1,147 @@
+"""Backup, proof and restore of large data, against the engine alone on the same data: on app1, in turns."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from backstay_lab.scene import APPLICATION
+from sides import OURS, cost_of
+
+if TYPE_CHECKING:
+    from run import Bench
+
+GIGABYTE = 10**9
+READY, BARE, PLAIN = "/srv/bench/ready", "/srv/bench/bare", "/srv/bench/plain"
+PASSWORD = "/srv/bench/password"
+REPOSITORY = f"/srv/backup/{APPLICATION}"
+SCRIPT = (Path(__file__).resolve().parent / "on_host.py").read_bytes()
+# As the engine is called by Backstay: gently, and with no cache that an earlier run left.
+RESTIC = ("nice", "-n", "10", "restic", "--quiet", "--no-cache", "--password-file", PASSWORD, "-r", BARE)
+WRITERS = 20.0  # requests a second, while a backup is made: as many writes as a small team makes
+
+
+class DataBench:
+    """One gigabyte of rows and one of photographs, wholly new in each round; then four of each, for the memory."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.scene = bench.scene
+        self.seed = 0
+
+    def run(self) -> None:
+        """Everything: time against the engine, what visitors notice, memory by size."""
+        self.bench.say("a repository for the engine alone")
+        self.scene.declare()
+        self._host("time", "sh", "-c", f"mkdir -p /srv/bench && head -c 24 /dev/urandom | base64 > {PASSWORD}")
+        self._host("time", *RESTIC, "init")
+        for round_ in range(self.bench.rounds):
+            self.bench.say(f"round {round_ + 1} of {self.bench.rounds}: a gigabyte of rows, and one of photographs")
+            self._fill(GIGABYTE)
+            self._backups(first=round_ % 2 == 0)
+            self._proofs(first=round_ % 2 == 0)
+        self._restore()
+        self._visitors()
+        self._memory()
+        self._fill(0)
+
+    # the parts
+
+    def _backups(self, *, first: bool) -> None:
+        self._host("ready", READY)
+
+        def ours() -> float:
+            found = self._host("time", "backstay", "backup", APPLICATION)
+            self._figure("memory: backup of 2 GB, largest process", "MB").ours.append(found["memory_bytes"] / 1e6)
+            return found["seconds"]
+
+        def engine() -> float:
+            return self._host("time", "sh", "-c", f"cd {READY} && exec {shlex.join((*RESTIC, 'backup', '.'))}")[
+                "seconds"
+            ]
+
+        self._both("backup of 1 GB of SQLite and 1 GB of media", ours, engine, first=first, most=1.3)
+
+    def _proofs(self, *, first: bool) -> None:
+        def ours() -> float:
+            return self._host("time", "backstay", "verify", "--level", "L4", APPLICATION)["seconds"]
+
+        def engine() -> float:
+            command = shlex.join((*RESTIC, "restore", "latest", "--target", PLAIN))
+            seconds = self._host("time", "sh", "-c", f"exec {command}")["seconds"]
+            self._host("time", "rm", "-rf", PLAIN)
+            return seconds
+
+        self._both("proof L4 of it", ours, engine, first=first, most=2.0)
+
+    def _restore(self) -> None:
+        """The whole transaction, and of it the step that brings the data back, against `cp -a` and a sync."""
+        plain = []
+        for _round in range(self.bench.rounds):
+            copy = f"cp -a {READY} {PLAIN} && sync {PLAIN}"
+            plain.append(self._host("time", "sh", "-c", copy)["seconds"])
+            self._host("time", "rm", "-rf", PLAIN)
+        began = self._host("time", "backstay", "restore", APPLICATION, "latest", "--why", "bench")["seconds"]
+        steps = self.bench.ours.steps()["steps"]
+        self.bench.note("restore", "Backstay", seconds=began, steps=steps)
+        whole = self._figure("restore of it, proof and switch included", "s")
+        whole.ours.append(began)
+        whole.usual.extend(plain)
+        self.bench.ours.rest()
+
+    def _visitors(self) -> None:
+        """The 99th percentile of those who write, in quiet and while a backup is made; the same load."""
+        found: dict[str, float] = {}
+        for what in ("quiet", "backup"):
+            self._fill(GIGABYTE)
+            with self.scene.load("--slow", "0", host=OURS, rate=WRITERS) as load:
+                if what == "backup":
+                    cost = cost_of(partial(self._host, "time", "backstay", "backup", APPLICATION))
+                    self.bench.note("backup under writers", "Backstay", seconds=cost.seconds)
+                else:
+                    self._host("time", "sleep", "30")
+                result = load.stop()
+            found[what] = result.by_kind["write"]["p99_ms"]
+            self.bench.note(f"writers, {what}", "Backstay", p99_ms=found[what], failed=result.failed)
+        figure = self._figure("p99 of writers while a backup is made, and in quiet", "ms", 3 * found["quiet"])
+        figure.ours.append(found["backup"])
+        figure.usual.append(found["quiet"])
+
+    def _memory(self) -> None:
+        self._fill(4 * GIGABYTE)
+        found = self._host("time", "backstay", "backup", APPLICATION)
+        self._figure("memory: backup of 8 GB, largest process", "MB").ours.append(found["memory_bytes"] / 1e6)
+
+    # what they share
+
+    def _fill(self, size_bytes: int) -> None:
+        self.seed += 1
+        self._host("fill", str(size_bytes), str(self.seed))
+
+    def _both(
+        self, name: str, ours: Callable[[], float], engine: Callable[[], float], *, first: bool, most: float
+    ) -> None:
+        """The budget is a multiple of what the engine alone took: it is printed, never asserted."""
+        mine, alone = (ours(), engine()) if first else tuple(reversed((engine(), ours())))
+        self.bench.note(name, "both", backstay=mine, engine=alone, ratio=mine / alone)
+        figure = self._figure(f"{name}; engine alone", "s")
+        figure.ours.append(mine)
+        figure.usual.append(alone)
+        self._figure(f"{name}: times the engine alone", "", most).ours.append(mine / alone)
+        self.bench.say(f"{name}: {mine:.1f} s, the engine alone {alone:.1f} s, {mine / alone:.2f} times")
+
+    def _figure(self, name: str, unit: str, budget: float | None = None) -> Any:
+        return self.bench.figures.of(name, unit, budget)
+
+    def _host(self, *words: str) -> dict[str, float]:
+        """Run the script on the host; what commands say there is kept for the message of a failure."""
+        command = self.scene.lab.ssh_command(OURS, shlex.join(("python3", "-", *words)))
+        done = subprocess.run(command, input=SCRIPT, capture_output=True, timeout=1800, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{shlex.join(words)} failed on {OURS}: {done.stderr.decode()[-1500:]}")
+        return dict(json.loads(done.stdout.splitlines()[-1]))
