@@ -13,7 +13,7 @@ KNOWN_LABS = {"demo": 10, "test": 11, "molecule": 12, "bench": 13}
 FIRST_DERIVED_LAB, LAST_DERIVED_LAB = 20, 200
 
 _NUMBERED = {
-    "app": (11, 9),
+    "app": (11, 10),
     "build": (21, 9),
     "db": (31, 9),
     "s3": (41, 9),
@@ -41,7 +41,7 @@ def host_number(name: str) -> int:
     if re.fullmatch(r"molecule-[a-z0-9][a-z0-9-]{0,40}", name):
         return _FIRST_DERIVED_HOST + zlib.crc32(name.encode()) % (_LAST_DERIVED_HOST - _FIRST_DERIVED_HOST + 1)
     raise LabError(
-        f"No address is set aside for a host named {name!r}: use app1-app9, build1-build9, db1-db9, s3, mail1-mail9, "
+        f"No address is set aside for a host named {name!r}: use app1-app10, build1-build9, db1-db9, s3, mail1-mail9, "
         "probe1-probe9, ctl1-ctl9 or molecule-<scenario>."
     )
 

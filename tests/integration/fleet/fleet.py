@@ -1,10 +1,10 @@
-"""Three application hosts that share a PostgreSQL database, and the verbs as a user types them."""
+"""Several application hosts that share a PostgreSQL database, and the verbs as a user types them."""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from backstay_lab.scene import APPLICATION, Played, Scene
 
 LAB = "fleet"
 HOSTS = ("app1", "app2", "app3")
-CANARY, BUILDER, DATABASE = "app1", "app3", "db1"
+CANARY, DATABASE = "app1", "db1"
 VERSIONS = ("1.0.0", "1.1.0")
 AUDITS = 300
 # A connection that was cut is given up after ten seconds, so that tests need not wait for the minute of ansible.cfg.
@@ -43,17 +43,20 @@ SHARED: dict[str, Any] = {
 
 
 class Fleet(Scene):
-    """The stage: hosts, database, and what differs in this inventory."""
+    """The stage: hosts, database, and what differs in this inventory. The last host builds."""
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
-        super().__init__(LAB, say)
+    def __init__(
+        self, say: Callable[[str], None] = lambda line: None, *, lab: str = LAB, hosts: Sequence[str] = HOSTS
+    ) -> None:
+        super().__init__(lab, say)
+        self.hosts = tuple(hosts)
 
     @property
     def secrets(self) -> Path:
         return self.directory / "secrets.json"
 
     def stage(self) -> None:
-        """From nothing to three hosts with 1.0.0 live, and its audits in the database that they share."""
+        """From nothing to hosts that are provisioned, with every version built and a database that they share."""
         inventory = self.directory / "inventory"
         (inventory / "applications").mkdir(parents=True, exist_ok=True)
         # The example says these by its own directory, and these hosts have another one too.
@@ -66,15 +69,15 @@ class Fleet(Scene):
             "backstay_allowed_signers": str(CHECKOUT / "inventories" / "example" / "allowed_signers"),
         }
         groups = {
-            "app_servers": {"hosts": dict.fromkeys(HOSTS)},
+            "app_servers": {"hosts": dict.fromkeys(self.hosts)},
             "canary": {"hosts": {CANARY: None}},
-            "build_hosts": {"hosts": {BUILDER: None}},
+            "build_hosts": {"hosts": {self.hosts[-1]: None}},
         }
         (inventory / "hosts.yml").write_text(json.dumps(groups) + "\n", encoding="utf-8")
         (inventory / "group_vars").mkdir(exist_ok=True)
         (inventory / "group_vars" / "app_servers.yml").write_text(json.dumps(values) + "\n", encoding="utf-8")
         self.share(SECRET_KEY=secrets.token_urlsafe(48))
-        self.prepare(HOSTS, image="prepared")
+        self.prepare(self.hosts, image="prepared")
         self.prepare((DATABASE,), image="database")
         for version in VERSIONS:  # as the example describes it: an artifact is no host's
             self.build(version)
@@ -101,12 +104,12 @@ class Fleet(Scene):
         **extra: Any,
     ) -> Played:
         given = {"ANSIBLE_SSH_ARGS": IMPATIENT, "ANSIBLE_TIMEOUT": "6", **(environment or {})}
-        extra.setdefault("backstay_build_hosts", BUILDER)
+        extra.setdefault("backstay_build_hosts", self.hosts[-1])
         return super().play(playbook, "-e", f"@{self.secrets}", *arguments, check=check, environment=given, **extra)
 
     def struck(self, playbook: str, before: str, host: str, **extra: Any) -> Played:
         """A playbook that loses a host right before it would send it a task."""
-        strike = {"before": before, "command": [str(CHECKOUT / "lab" / "lab"), "--lab", LAB, "cut", host]}
+        strike = {"before": before, "command": [str(CHECKOUT / "lab" / "lab"), "--lab", self.name, "cut", host]}
         environment = {
             "FLEET_STRIKE": json.dumps(strike),
             "ANSIBLE_CALLBACK_PLUGINS": str(Path(__file__).parent / "callbacks"),
@@ -120,7 +123,7 @@ class Fleet(Scene):
 
     def at_rest(self) -> None:
         """Every host reachable, nothing open, one release on all of them."""
-        for host in HOSTS:
+        for host in self.hosts:
             self.heal(host)
         if not self.play("recover", check=False).ok:
             self.release(VERSIONS[0], again=True, why="so that all hosts are on one release")
@@ -137,7 +140,7 @@ class Fleet(Scene):
 
     def runs(self) -> dict[str, tuple[str, str]]:
         """What each host serves: payload and configuration of its live release, read from the host alone."""
-        return {host: self.run_by(self.settled(host)) for host in HOSTS}
+        return {host: self.run_by(self.settled(host)) for host in self.hosts}
 
     def run_by(self, status: dict[str, Any]) -> tuple[str, str]:
         confirmed = status["fleet"]["confirmed"]
@@ -145,8 +148,8 @@ class Fleet(Scene):
         return confirmed["payload"], confirmed["configuration"]
 
     def each(self, what: Callable[[str], Any]) -> dict[str, Any]:
-        return {host: what(host) for host in HOSTS}
+        return {host: what(host) for host in self.hosts}
 
     def ids(self) -> dict[str, list[str]]:
         """Every release that each host's ledger knows."""
-        return {host: [release["id"] for release in self.status(host)["releases"]] for host in HOSTS}
+        return {host: [release["id"] for release in self.status(host)["releases"]] for host in self.hosts}

@@ -46,7 +46,7 @@ def test_an_impossible_lab_is_refused(name: str) -> None:
         lab_number(name)
 
 
-@pytest.mark.parametrize("name", ["web1", "app", "app0", "app10", "molecule-", "molecule-A", "s31"])
+@pytest.mark.parametrize("name", ["web1", "app", "app0", "app11", "molecule-", "molecule-A", "s31"])
 def test_a_host_without_a_place_is_refused(name: str) -> None:
     with pytest.raises(LabError, match="No address is set aside"):
         host_number(name)
