@@ -13,7 +13,7 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -266,13 +266,15 @@ class Declaration:
         self._run = runner
         self._generation = self._read_generation()
         given = Secrets(secrets)
-        self.desired = desired(
-            self.layout,
-            parsed,
-            given,
-            self._generation or FIRST_GENERATION,
-            allowed_signers=allowed_signers,
-            backup_secrets=backup_secrets,
+        self.desired = self._with_unfinished(
+            desired(
+                self.layout,
+                parsed,
+                given,
+                self._generation or FIRST_GENERATION,
+                allowed_signers=allowed_signers,
+                backup_secrets=backup_secrets,
+            )
         )
         self.unused_secrets = unused(parsed, given)
 
@@ -295,8 +297,32 @@ class Declaration:
             return None
         except OSError:
             target = Path()
+        self._check_passwords()
         if target.parent != Path(self.layout.generations.name):
             raise InputError(
+    def _check_passwords(self) -> None:
+        """Raises InputError where a repository would be locked out by what is declared."""
+        from ._passwords import refusals
+
+        backup, wanted = self.desired.application.backup, self.desired.files.get(self.layout.backup_secrets)
+        if backup is None or wanted is None:
+            return
+        given = _json(wanted)["repositories"]
+        found = refusals(self.layout, self._storage, backup.repositories, given, runner=self._run)
+        if found:
+            raise InputError(f"{' '.join(found)} Nothing was changed.")
+
+    def _with_unfinished(self, wanted: Desired) -> Desired:
+        """With what a change of a repository's password needs that was cut short."""
+        from ._passwords import completed, present
+
+        path = self.layout.backup_secrets
+        if path not in wanted.files:
+            return wanted
+        given = completed(present(self.layout, self._storage), _json(wanted.files[path])["repositories"])
+        content = canonical({"format": FORMAT, "repositories": given}) + b"\n"
+        return replace(wanted, files={**wanted.files, path: content})
+
                 f"{data} must be a link to {self.layout.generations.name}/<generation> and is not: move it to "
                 f"{self.layout.generations / FIRST_GENERATION}, then run this again."
             )

@@ -16,9 +16,11 @@ from typing import Any
 from ._backup_settings import RepositorySettings
 from ._errors import BackstayError, InputError
 from ._layout import Layout
+from ._passwords import retire
 from ._repository import FORMAT as SECRETS_FORMAT
 from ._repository import Repository, RepositoryError, read_secrets
-from ._storage import Storage
+from ._storage import Storage, canonical
+from ._transaction import utc_now
 
 FORMAT = 1
 HOW = (
@@ -153,6 +155,9 @@ def _finish(repository: Repository, layout: Layout, storage: Storage) -> Reposit
                     f"The repository {repository.name} took a new password and does not open with it: the old one "
                     "still does, and nothing else was changed; run it again.",
                 )
+        # First: from now on nobody writes the old one back, also when this ends here.
+        replaced = str(secrets["password"])
+        retire(layout, storage, repository.name, old=replaced, new=str(following), at=utc_now())
         _note(repository.name, layout, storage, password=following, previous_key=old, next_password=None)
     secrets = read_secrets(layout, storage)[repository.name]
     renewed = repository.with_password(str(secrets["password"]))
@@ -179,5 +184,6 @@ def _note(name: str, layout: Layout, storage: Storage, **changed: Any) -> None:
     everything = read_secrets(layout, storage)
     mine = {**everything.get(name, {}), **changed}
     everything[name] = {key: value for key, value in mine.items() if value is not None}
-    content = json.dumps({"format": SECRETS_FORMAT, "repositories": everything}, indent=1, sort_keys=True)
-    storage.write(layout.backup_secrets, content.encode() + b"\n", mode=0o600)
+    # As declaring writes it: nothing is to change there when Vault has the new password.
+    content = canonical({"format": SECRETS_FORMAT, "repositories": everything})
+    storage.write(layout.backup_secrets, content + b"\n", mode=0o600)

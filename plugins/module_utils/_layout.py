@@ -82,6 +82,11 @@ class Layout:
         return self.configuration / "backup.json"
 
     @property
+    def replaced_passwords(self) -> Path:
+        """Salted hashes of the passwords that `backstay rekey` replaced here."""
+        return self.configuration / "replaced_passwords.json"
+
+    @property
     def backup_key(self) -> Path:
         """The key with which this host signs its manifests; its public half has the suffix .pub."""
         return self.configuration / "backup_key"
