@@ -90,7 +90,8 @@ def unit_text(application: Application, release_id: str, process: Process, comma
             # nginx's group may pass through the directory; no other application's user is in it. RuntimeDirectory=
             # cannot say that: systemd gives such a directory to the unit's own group before each command.
             f"ExecStartPre=+/usr/bin/install -d -o {application.name} -g www-data -m 2710 {directory}",
-            f"ExecStopPost=+/usr/bin/rm -rf {directory}",
+            # What cannot be removed while a start is under way is an empty directory, which the next start takes.
+            f"ExecStopPost=-+/usr/bin/rm -rf {directory}",
             f"ReadWritePaths=-{directory}",
         ]
     if singleton:
