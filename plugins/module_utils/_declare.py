@@ -284,22 +284,9 @@ class Declaration:
         refused = refusal(current, self.layout, adopt=self._adopt)
         if refused is not None:
             raise InputError(refused)
+        self._check_passwords()
         return plan(current, self.desired)
 
-    # reading
-
-    def _read_generation(self) -> str | None:
-        """The generation that the data link names."""
-        data = self.layout.data
-        try:
-            target = data.readlink()
-        except FileNotFoundError:
-            return None
-        except OSError:
-            target = Path()
-        self._check_passwords()
-        if target.parent != Path(self.layout.generations.name):
-            raise InputError(
     def _check_passwords(self) -> None:
         """Raises InputError where a repository would be locked out by what is declared."""
         from ._passwords import refusals
