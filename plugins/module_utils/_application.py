@@ -507,12 +507,6 @@ def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
                 yield f"backup.{key}[{number}].database", sentence
     if backup.files and application.media is None:
         yield "backup.files", "asks for uploaded files, and the application has no `media`: set it, or remove this"
-    places = [repository.location.rstrip("/") for repository in backup.repositories.values()]
-    for number, name in enumerate(backup.repositories):
-        if places[number] in places[:number]:
-            yield f"backup.repositories.{name}.location", "is that of another repository: a second copy lies elsewhere"
-
-
     expiring = {name: each.kind for name, each in backup.repositories.items() if each.expire_uploads_days is not None}
     for name, kind in expiring.items():
         if kind != "s3":
@@ -524,6 +518,12 @@ def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
             "backup.repositories",
             "all have expire_uploads_days, so no restore point stays whole: keep one without it",
         )
+    places = [repository.location.rstrip("/") for repository in backup.repositories.values()]
+    for number, name in enumerate(backup.repositories):
+        if places[number] in places[:number]:
+            yield f"backup.repositories.{name}.location", "is that of another repository: a second copy lies elsewhere"
+
+
 _RULES: tuple[Rule, ...] = (
     _name_is_free,
     _aliases_differ,

@@ -310,6 +310,19 @@ class Declaration:
         content = canonical({"format": FORMAT, "repositories": given}) + b"\n"
         return replace(wanted, files={**wanted.files, path: content})
 
+    # reading
+
+    def _read_generation(self) -> str | None:
+        """The generation that the data link names."""
+        data = self.layout.data
+        try:
+            target = data.readlink()
+        except FileNotFoundError:
+            return None
+        except OSError:
+            target = Path()
+        if target.parent != Path(self.layout.generations.name):
+            raise InputError(
                 f"{data} must be a link to {self.layout.generations.name}/<generation> and is not: move it to "
                 f"{self.layout.generations / FIRST_GENERATION}, then run this again."
             )
