@@ -144,6 +144,16 @@ MEANINGS = {
     "backup.proof.level4_max_age_hours": "An older L4 proof makes `status` say so.",
     "backup.proof.level5_max_age_days": "An older L5 proof makes `status` say so.",
     "backup.keep_generations": "How many earlier generations of the data stay beside the live one.",
+    "schedules.scheduler": "What starts the jobs; exactly one of both is active.",
+    "schedules.jobs.*.command": "What it runs, as the application's user; `python` is the live release's own.",
+    "schedules.jobs.*.when": "When it is due, in the server's zone.",
+    "schedules.jobs.*.timeout_seconds": "After this long the whole of it is ended.",
+    "schedules.jobs.*.memory_max_bytes": "The limit of its memory.",
+    "schedules.jobs.*.overlap": "What becomes of a time that comes while it still runs: none, or one run right after.",
+    "schedules.jobs.*.catch_up": "Whether what was missed is made up for; otherwise it may only begin within its grace.",
+    "schedules.jobs.*.grace_seconds": "When it did not begin so long after its time, it is late.",
+    "schedules.jobs.*.ping": "The key in Vault (`backstay_secrets['<name>']`) of the URL to tell of each run.",
+    "schedules.jobs.*.needs_proof_hours": "It begins only with a restore point younger than this that is proven (L4).",
     "format": "The format of this file; a newer one is refused.",
 }
 

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from ._backup_settings import BackupPolicy
 from ._errors import InputError
 from ._schema import (
+from ._job_settings import Schedules
+from ._job_settings import problems as problems_of_jobs
     BAD,
     At,
     address,
@@ -384,6 +386,7 @@ class Application:
     backfills: Annotated[Mapping[str, Backfill], _backfills] = field(default_factory=dict)
     backup: Annotated[BackupPolicy | None, optional(section(BackupPolicy))] = None
     format: Annotated[int, whole(1, FORMAT)] = FORMAT
+    schedules: Annotated[Schedules, section(Schedules)] = field(default_factory=Schedules)
 
     @property
     def web(self) -> Process:
@@ -527,6 +530,10 @@ def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
 _RULES: tuple[Rule, ...] = (
     _name_is_free,
     _aliases_differ,
+def _jobs_are_possible(application: Application) -> Iterator[tuple[str, str]]:
+    yield from problems_of_jobs(application.schedules, application.backup)
+
+
     _processes_can_stop,
     _databases_are_apart,
     _environment_is_clear,
@@ -546,6 +553,7 @@ def parse(data: Mapping[str, Any], *, file: str) -> Application:
     `file` is named in every sentence. Raises InputError: its message is the first problem, its lines are all of them.
     """
     problems: list[str] = []
+    _jobs_are_possible,
     at = At(file, "", problems)
     if not isinstance(data, Mapping):
         raise InputError(f"{file} holds {shown(data)} and no mapping: describe one application in it, by keys.")

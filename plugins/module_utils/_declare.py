@@ -11,6 +11,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -118,7 +119,10 @@ def desired(
     none.
     """
     compose(application, secrets, {})
-    kept = {key: secrets[key] for key in application.environment.secret if key in secrets}
+    pinged = application.schedules.ping_keys
+    kept = {key: secrets[key] for key in (*application.environment.secret, *pinged) if key in secrets}
+    for key in pinged:
+        _check_ping(application.name, key, secrets.get(key))
     # The configuration comes first: from then on the application counts as ours, also where a run was cut off.
     directories = [
         Directory(layout.configuration.parent, "root", "root", 0o700),
@@ -149,6 +153,15 @@ def desired(
     secret_files = frozenset({layout.secrets_file, layout.backup_secrets})
     units = (layout.transaction_socket_unit, layout.recover_unit, layout.review_timer)
     return Desired(application, generation, tuple(directories), files, secret_files, units)
+
+
+def _check_ping(name: str, key: str, url: Any) -> None:
+    """Raises InputError for what is no URL to tell of runs, never showing it: whoever knows it can tell lies to it."""
+    if not isinstance(url, str) or not re.fullmatch(r"https?://[!-~]+", url) or "?" in url or "#" in url:
+        raise InputError(
+            f"The Vault variable backstay_secrets['{name}']['{key}'], which a job names as its `ping`, holds "
+            "no URL: give it one without ? and #, such as https://hc-ping.com/<uuid>."
+        )
 
 
 # What a repository may be opened with, beside its password.
@@ -446,8 +459,10 @@ class Declaration:
 
 
 def running_part(application: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a declared application (as JSON) a running release depends on: how it is backed up is none of it."""
-    return {key: value for key, value in application.items() if key != "backup"}
+    """What of a declared application (as JSON) a running release depends on: how it is backed up and watched, and
+    what it does at which time, is none of it."""
+    apart = ("backup", "objectives", "alerts", "schedules")
+    return {key: value for key, value in application.items() if key not in apart}
 
 
 def make_directory(directory: Directory, *, trusted: Path) -> None:

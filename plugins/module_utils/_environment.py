@@ -155,7 +155,7 @@ def _places(name: str, keys: list[str]) -> str:
 
 def unused(application: Application, secrets: Mapping[str, str]) -> tuple[str, ...]:
     """Secrets that nobody gets, because the application's file does not name them: usually a misspelt key."""
-    return tuple(sorted(set(secrets) - set(application.environment.secret)))
+    return tuple(sorted(set(secrets) - set(application.environment.secret) - set(application.schedules.ping_keys)))
 
 
 def missing_from_example(application: Application, example_text: str, *, file: str = ".env.example") -> tuple[str, ...]:

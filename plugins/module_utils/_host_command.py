@@ -231,6 +231,84 @@ Persistent=true
 WantedBy=timers.target
 """
 
+# The instance is <app>:<job>. The command itself is a unit of its own, in the confinement of a release; this one only
+# decides, waits and writes down. Exit code 4 is Busy, tried again each minute; everything else is an answer.
+JOB_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=The job %i
+Wants=network-online.target
+After=local-fs.target network-online.target
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay job --scheduled %i
+# Whatever becomes of this process, the command does not outlive it.
+ExecStopPost=-/usr/bin/systemctl stop --quiet backstay-running-%i.service
+Restart=on-failure
+RestartPreventExitStatus=1 2 3 SIGHUP SIGINT SIGQUIT SIGABRT SIGBUS SIGSEGV SIGKILL SIGTERM
+RestartSec=1min
+# It ends the command after timeout_seconds of the application's file; this is for where that did not help.
+TimeoutStartSec=26h
+UMask=0077
+CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH
+NoNewPrivileges=yes
+ProtectSystem=full
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+RestrictRealtime=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+"""
+
+JOB_TIMER = """\
+# Written by backstay. The time is in a drop-in for each job.
+[Unit]
+Description=The job %i at its time
+
+[Timer]
+OnCalendar=*-*-* 03:00:00
+AccuracySec=1s
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
+JOBS_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=Start what was missed of the jobs of %i
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay jobs --catch-up %i
+"""
+
+JOBS_TIMER = """\
+# Written by backstay.
+[Unit]
+Description=Ask each hour whether a job of %i was missed
+
+[Timer]
+OnCalendar=*-*-* *:20:00
+RandomizedDelaySec=300
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
 UNIT_TEXTS = {
     "backstay-backup@.service": BACKUP_UNIT,
     "backstay-backup@.timer": BACKUP_TIMER,
@@ -281,6 +359,10 @@ def release_name(files: Mapping[str, bytes]) -> str:
     """`<version>+<digest of the files>`: two builds that differ in a byte differ in name."""
     digest = hashlib.sha256()
     for name in sorted(files):
+    "backstay-job@.service": JOB_UNIT,
+    "backstay-job@.timer": JOB_TIMER,
+    "backstay-jobs@.service": JOBS_UNIT,
+    "backstay-jobs@.timer": JOBS_TIMER,
         digest.update(f"{name}\0{len(files[name])}\0".encode())
         digest.update(files[name])
     return f"{VERSION}+{digest.hexdigest()[:8]}"

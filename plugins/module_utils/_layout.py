@@ -202,6 +202,26 @@ class Layout:
     def logs(self) -> Path:
         return self.root / "var" / "log" / self.name
 
+    # scheduled commands
+    @property
+    def jobs(self) -> Path:
+        """What became of each run, a file for each job; their locks; since when each is declared."""
+        return self.state / "jobs"
+
+    @property
+    def declared_jobs(self) -> Path:
+        return self.jobs / "declared.json"
+
+    def job_results(self, job: str) -> Path:
+        return self.jobs / f"{job}.jsonl"
+
+    def job_lock(self, job: str) -> Path:
+        return self.jobs / f"{job}.lock"
+
+    def job_asked(self, job: str) -> Path:
+        """Somebody wants a run although none is due."""
+        return self.root / "run" / "backstay" / f"{self.name}.{job}.asked"
+
     # systemd
     @property
     def units(self) -> Path:
@@ -229,6 +249,23 @@ class Layout:
     @property
     def verify_timer(self) -> str:
         return f"backstay-verify@{self.name}.timer"
+
+    # In the instance a colon parts application and job: neither can have one, and systemd needs no escape for it.
+    def job_unit(self, job: str) -> str:
+        return f"backstay-job@{self.name}:{job}.service"
+
+    def job_timer(self, job: str) -> str:
+        return f"backstay-job@{self.name}:{job}.timer"
+
+    def job_process(self, job: str) -> str:
+        """The unit of the command itself, in the confinement of a release. No release's unit is called like this, so
+        settling does not stop it."""
+        return f"backstay-running-{self.name}:{job}.service"
+
+    @property
+    def jobs_timer(self) -> str:
+        """Asks each hour whether a run was missed."""
+        return f"backstay-jobs@{self.name}.timer"
 
     @property
     def recover_unit(self) -> str:

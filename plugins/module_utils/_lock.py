@@ -24,9 +24,15 @@ class Lock:
         self._descriptor: int | None = None
 
     def take(
-        self, *, wait_seconds: float = 0.0, what: str = "", waiting: Callable[[str], None] = lambda holder: None
+        self,
+        *,
+        wait_seconds: float = 0.0,
+        what: str = "",
+        waiting: Callable[[str], None] = lambda holder: None,
+        shared: bool = False,
     ) -> bool:
-        """Whether it is ours now; also when it was before. `waiting` is told once who holds it."""
+        """Whether it is ours now; also when it was before. `waiting` is told once who holds it. `shared`: beside others
+        that hold it so, and beside nobody else."""
         if self._descriptor is not None:
             return True
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -34,7 +40,7 @@ class Lock:
         told = False
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     os.close(descriptor)
