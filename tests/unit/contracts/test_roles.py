@@ -111,8 +111,13 @@ def test_readme_tables_are_current() -> None:
 
 
 def test_every_role_has_a_molecule_scenario() -> None:
-    missing = [role.name for role in readme_tables.roles() if not (ROOT / "molecule" / role.name).is_dir()]
-    assert missing == [], "roles without molecule/<role>/"
+    scenarios, house = ROOT / "molecule", ROOT / "molecule" / "house" / "tests"
+    missing = [
+        role.name
+        for role in readme_tables.roles()
+        if not (scenarios / role.name).is_dir() and not (house / f"test_{role.name}.py").is_file()
+    ]
+    assert missing == [], "roles without molecule/<role>/ or molecule/house/tests/test_<role>.py"
 
 
 def test_the_table_shows_nested_keys_choices_and_required(tmp_path: Path) -> None:
