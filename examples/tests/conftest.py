@@ -42,7 +42,7 @@ def versions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         stdout=subprocess.DEVNULL,
     )
     found = {}
-    for number in ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"):
+    for number in ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0"):
         found[number] = home / number
         subprocess.run(
             ["git", "-C", str(repository), "worktree", "add", "--quiet", "--detach", str(home / number), f"v{number}"],

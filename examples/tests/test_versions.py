@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 import pytest
 
 HOST = "portal.example.org"
-ALL = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"]
+ALL = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0"]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-TAGS = ["v1.0.0", "v1.1.0", "v1.2.0", "v1.3.0", "v1.4.0", "v1.6.0"]
+TAGS = ["v1.0.0", "v1.1.0", "v1.2.0", "v1.3.0", "v1.4.0", "v1.5.0", "v1.6.0"]
 
 
 def load(path: Path) -> ModuleType:
@@ -55,7 +55,7 @@ def test_every_version_names_itself_and_has_a_changelog_entry(repository: Path, 
     assert newest[1] == tag[1:]
 
 
-def test_only_1_1_0_1_4_0_and_1_6_0_carry_a_migration(repository: Path) -> None:
+def test_who_carries_a_migration(repository: Path) -> None:
     migrations = "audits/migrations"
     added = {
         tag: git(repository, "diff", "--name-only", "--diff-filter=A", f"{tag}~", tag, "--", migrations)
@@ -66,6 +66,7 @@ def test_only_1_1_0_1_4_0_and_1_6_0_carry_a_migration(repository: Path) -> None:
         "v1.2.0": "",
         "v1.3.0": "",
         "v1.4.0": f"{migrations}/0003_drop_manufacturer.py",
+        "v1.5.0": f"{migrations}/0003_messages.py",
         "v1.6.0": f"{migrations}/0003_priority.py",
     }
 

@@ -283,6 +283,7 @@ class Version:
 VERSIONS = (
     Version("1.1.0", "audits.0002_risk_and_follow_up", "additive", "none", "risk_score, which may be NULL"),
     Version("1.4.0", "audits.0003_drop_manufacturer", "breaking", "irreversible", "drops the column manufacturer of"),
+    Version("1.5.0", "audits.0003_messages", "additive", "none", "adds audits_finding.observed_at, which may be NULL"),
     Version("1.6.0", "audits.0003_priority", "breaking", "reverse", "priority is NOT NULL and only Django knows its"),
 )
 
