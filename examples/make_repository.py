@@ -52,7 +52,7 @@ VERSIONS = (
     Version("1.2.0", "1.1.0", "2026-10-06T09:00:00+00:00", "Watch the directory of the exports", "exports"),
     Version("1.3.0", "1.1.0", "2026-10-13T09:00:00+00:00", "Trace every request", "tracing"),
     Version("1.4.0", "1.1.0", "2026-10-20T09:00:00+00:00", "Leave manufacturers to the register", "register"),
-    Version("1.5.0", "1.1.0", "2026-10-27T09:00:00+00:00", "Talk about audits, and keep no message for ever", "messages"),
+    Version("1.5.0", "1.1.0", "2026-10-27T09:00:00+00:00", "Talk about audits, and forget in time", "messages"),
     Version("1.6.0", "1.1.0", "2026-11-03T09:00:00+00:00", "Give findings a priority", "priority"),
 )
 
