@@ -17,6 +17,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -808,7 +809,7 @@ def _account(application: str, role: str) -> str | None:
     return found if _user(found) is not None else None
 
 
-def become(account: str | None, *options: str) -> list[str]:
+def become(account: str | None) -> list[str]:
     """The beginning of a command line that runs as another user of this host; nothing where that is who this is."""
     entry = _user(account) if account else None
     if account and entry is None:
@@ -816,11 +817,19 @@ def become(account: str | None, *options: str) -> list[str]:
             f"The user {account} is missing on this host: create it, or correct the URL of the database."
         )
     if entry is None or entry.pw_uid == os.geteuid():
-        return ["setpriv", *options] if options else []
-    return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups", *options]
+        return []
+    return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", "--init-groups"]
 
 
 # a server that is thrown away
+
+# Begins a command that ends at once when its parent does. setpriv could say so too, but not in a sandbox, where nobody
+# may touch capabilities.
+_DIES_TOO = (
+    sys.executable,
+    "-ISc",
+    f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {int(signal.SIGQUIT)}); os.execv(sys.argv[1], sys.argv[1:])",
+)
 
 
 class ThrowAway:
@@ -912,7 +921,7 @@ class ThrowAway:
         command = [str(self._programs / "postgres"), "-D", str(self._home / "data"), *options]
         with (self._home / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*become(self._account, "--pdeathsig=QUIT"), *command],
+                [*become(self._account), *_DIES_TOO, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

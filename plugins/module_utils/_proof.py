@@ -31,7 +31,7 @@ from ._manifest import Manifest, digest, from_bytes
 from ._repository import RepositoryError, Snapshot
 from ._restored import ARTIFACTS, CONFIGURATION, DATABASES, LIMIT, MEDIA, check_restored, examine
 from ._run import Completed, Runner, run
-from ._sandbox import Limits, Sandbox, Scratch, Task, library_command, open_for_reading
+from ._sandbox import Limits, Sandbox, Scratch, Task, introduce, library_command, open_for_reading
 from ._storage import Storage
 
 if TYPE_CHECKING:
@@ -559,6 +559,8 @@ class _Proving:
         )
         done = self.sandbox.run(scratch, task)
         answers = _answers(done)
+        if "hindered" in answers:
+            raise BackstayError(str(answers["hindered"]["sentence"]), lines=tuple(answers["hindered"]["lines"]))
         if "restored" not in answers:
             last = done.last_lines(1)
             raise BackstayError(
@@ -773,8 +775,10 @@ def inner_main(argv: Sequence[str]) -> int:
         job = json.loads(Path(argv[0]).read_bytes())
         if job["format"] > JOB_FORMAT:
             raise BackstayError("The job was written by a newer backstay: start both from the same installation.")
+        introduce(Path(job["directory"]))
         _work(job, lambda event: _print(sys.stdout, event))
     except BackstayError as wrong:
+        _print(sys.stdout, {"event": "hindered", "sentence": wrong.message, "lines": list(wrong.lines)})
         sys.stderr.write(f"{wrong.message}\n")
         return wrong.exit_code
     return 0

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from ._errors import BackstayError
 from ._health import application_checks, run_until
 from ._http import Target
-from ._restored import canary_differences, server_of
+from ._restored import canary_differences, server_canary_differences, server_of
 from ._runtime import runtime_of
 
 if TYPE_CHECKING:
     from ._application import Application
     from ._manifest import Manifest
+    from ._postgresql import Server
 
 _STOP_SECONDS = 10.0
 
@@ -36,7 +37,8 @@ def run_release(
     """
     data = directory / "data"
     with contextlib.ExitStack() as stack:
-        urls = _place(directory, data, manifest, application, stack)
+        servers = _place(directory, data, manifest, application, stack)
+        urls = {str(each.url_key): servers[each.name].url for each in application.databases if each.name in servers}
         environment = {**os.environ, **urls, "BACKSTAY_DATA_DIR": str(data), "BACKSTAY_PROCESS": "web"}
         socket = directory / "web.sock"
         command = runtime_of(application).process_command(
@@ -47,15 +49,17 @@ def run_release(
             failed = _ask(application, socket, release_id)
             if failed is not None:
                 return (f"The release {release_id} does not answer on the restored data: {failed}{_said(log)}.",)
-        differences = canary_differences(_databases(data, application), manifest, application)
+        differences = [*canary_differences(_databases(data, application), manifest, application)]
+        for name, server in servers.items():
+            differences += server_canary_differences(server, name, manifest, application)
         return tuple(each.sentence for each in differences)
 
 
 def _place(
     directory: Path, data: Path, manifest: Manifest, application: Application, stack: contextlib.ExitStack
-) -> Mapping[str, str]:
-    """Put the restored data where the release looks for them; returns the variables that name servers' databases."""
-    urls: dict[str, str] = {}
+) -> Mapping[str, Server]:
+    """Put the restored data where the release looks for them; returns the databases of servers by their names."""
+    servers: dict[str, Server] = {}
     for database in application.databases:
         facts = manifest.databases[database.name]
         if database.path is not None:
@@ -63,7 +67,7 @@ def _place(
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(directory / facts.file, target)
         elif database.url_key is not None:
-            urls[database.url_key] = server_of(directory, facts, directory, stack)
+            servers[database.name] = server_of(directory, facts, directory, stack, account=application.name)
     if application.media is not None:
         target = data / application.media
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +75,7 @@ def _place(
             os.rename(directory / "media", target)
         else:
             target.mkdir(exist_ok=True)
-    return urls
+    return servers
 
 
 def _databases(data: Path, application: Application) -> Mapping[str, Path]:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import errno
 import hashlib
 import json
 import os
+import pwd
 import sqlite3
 import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -46,6 +48,7 @@ DISK = "/var/tmp"  # noqa: S108 - /tmp may be in memory; what is made there is m
 _BLOCK_BYTES = 1 << 20
 _SECONDS = 86400.0
 _BESIDE = ("-wal", "-journal")
+_NO_ROOM = os.strerror(errno.ENOSPC)  # as a server says it too
 
 
 @dataclass(frozen=True)
@@ -105,12 +108,16 @@ def examine(
             if part in parts:
                 found.add(_files(directory / part, part, expected, set()))
         newest: dict[str, str] = {}
+        refused: tuple[str, ...] = ()
         for future in databases:
             answers = future.result()
             found.add(answers.differences)
+            refused += answers.refused
             newest |= answers.newest
             if MEDIA in parts:
                 found.add(_named(answers, manifest, missing))
+    if refused and not found.count:
+        raise InputError(refused[0], lines=refused)
     return Restored(tuple(found.first), found.count, newest)
 
 
@@ -130,12 +137,14 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Answers:
-    """What the look at one database gave: `files` are the paths that it names, below the media."""
+    """What the look at one database gave: `files` are the paths that it names, below the media. `refused` tells which
+    queries of the settings are wrong: where all else is equal, that is no fault of the data."""
 
     database: str
     differences: tuple[Difference, ...] = ()
     files: tuple[str, ...] = ()
     newest: Mapping[str, str] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
 
 
 def _not_covered(manifest: Manifest, application: Application) -> Iterator[Difference]:
@@ -341,7 +350,7 @@ def _in_process(job: Mapping[str, Any], name: str, runner: Runner) -> _Answers:
     try:
         value = json.loads(done.stdout)
         found = tuple(Difference(*each) for each in value["differences"])
-        return _Answers(name, found, tuple(value["files"]), value["newest"])
+        return _Answers(name, found, tuple(value["files"]), value["newest"], tuple(value["refused"]))
     except (ValueError, KeyError, TypeError):
         said = done.last_lines(1)
         file = str(job["facts"]["file"])
@@ -361,6 +370,7 @@ def look_main(_argv: Sequence[str]) -> int:
     differences: list[Difference] = []
     files: list[str] = []
     newest: dict[str, str] = {}
+    refused: list[str] = []
     try:
         if job["look"] == "soundness":
             differences += _other_file(path, facts)
@@ -369,12 +379,16 @@ def look_main(_argv: Sequence[str]) -> int:
             seen = _sqlite_copy.facts(path, name=facts.name, file=facts.file, with_file=False)
             differences += compare_database(facts, seen)
             with contextlib.closing(_reading(path)) as connection:
-                _ask(job, facts, connection.execute, differences=differences, files=files, newest=newest)
+                differences += _canaries(job, facts)
+                try:
+                    _ask(job["questions"], facts.name, connection.execute, files=files, newest=newest)
+                except (sqlite3.OperationalError, InputError) as wrong:
+                    refused.append(_wrong_question(facts.name, wrong))
     except (sqlite3.DatabaseError, BackstayError) as damaged:
         sentence = f"The database {facts.name} cannot be read ({damaged}): choose another restore point."
         differences.append(Difference(facts.file, "unreadable", "a database", sentence))
-    answer = {"differences": [astuple(each) for each in differences], "files": files, "newest": newest}
-    sys.stdout.write(json.dumps(answer))
+    found = [astuple(each) for each in differences]
+    sys.stdout.write(json.dumps({"differences": found, "files": files, "newest": newest, "refused": refused}))
     return 0
 
 
@@ -399,25 +413,35 @@ def _unsound(facts: DatabaseFacts, sentences: Sequence[str]) -> list[Difference]
     ]
 
 
+def _canaries(job: Mapping[str, Any], facts: DatabaseFacts) -> Iterator[Difference]:
+    from ._sqlite_copy import answer
+
+    for canary in job["questions"]["canaries"]:
+        yield from _canary(canary, facts, answer(Path(job["path"]), canary["query"]))
+
+
 def _ask(
-    job: Mapping[str, Any],
-    facts: DatabaseFacts,
+    questions: Mapping[str, Any],
+    name: str,
     execute: Callable[[str], Iterable[Sequence[Any]]],
     *,
-    differences: list[Difference],
     files: list[str],
     newest: dict[str, str],
 ) -> None:
-    from ._sqlite_copy import answer
-
-    questions = job["questions"]
-    for canary in questions["canaries"]:
-        differences += _canary(canary, facts, answer(Path(job["path"]), canary["query"]))
+    """Which files the database names, and of when its newest row is."""
     for query in questions["files"]:
         files += sorted({str(row[0]) for row in execute(query) if row[0] not in (None, "")})
     times = [when for query in questions["newest"] for row in execute(query) if (when := utc_of(row[0])) is not None]
     if times:
-        newest[facts.name] = max(times).isoformat()
+        newest[name] = max(times).isoformat()
+
+
+def _wrong_question(name: str, refused: Exception) -> str:
+    said = refused.message if isinstance(refused, BackstayError) else str(refused)
+    return (
+        f"A query of `backup.files` or `backup.newest` cannot be asked of the database {name} ({said.rstrip('.')}): "
+        "correct it in the application's file and back up again; nothing was proven, and nothing refuted."
+    )
 
 
 def _canary(canary: Mapping[str, Any], facts: DatabaseFacts, seen: str) -> Iterator[Difference]:
@@ -474,16 +498,30 @@ def canary_differences(
 # PostgreSQL
 
 
-def server_of(directory: Path, facts: DatabaseFacts, scratch: Path, stack: contextlib.ExitStack) -> str:
-    """The URL of a database in a cluster that lives as long as `stack`, loaded from the restored dump."""
-    server = stack.enter_context(_cluster(scratch, f"{facts.name}-alive"))
+def server_of(
+    directory: Path, facts: DatabaseFacts, scratch: Path, stack: contextlib.ExitStack, *, account: str = ""
+) -> Server:
+    """A database in a cluster that lives as long as `stack`, loaded from the restored dump."""
+    server = stack.enter_context(_cluster(scratch, f"{facts.name}-alive", account))
     server.load(directory / facts.file, facts.name)
-    return server.url_of(facts.name)
+    return replace(server, url=server.url_of(facts.name))
+
+
+def server_canary_differences(
+    server: Server, name: str, manifest: Manifest, application: Application
+) -> tuple[Difference, ...]:
+    """The canaries asked once more, of a server's database that a release was connected to."""
+    facts = manifest.databases[name]
+    found: list[Difference] = []
+    for canary in _questions(name, manifest, application)["canaries"]:
+        found += _canary(canary, facts, server.answer(canary["query"]))
+    return tuple(found)
 
 
 @contextlib.contextmanager
-def _cluster(scratch: Path, name: str) -> Iterator[Server]:
-    """A cluster that is thrown away. Root starts it as another user, who must be able to get there."""
+def _cluster(scratch: Path, name: str, account: str = "") -> Iterator[Server]:
+    """A cluster that is thrown away. Root starts it as `account`, the application's user: loading a dump runs functions
+    that the application wrote, and the user postgres could do anything on the live server. Raises BackstayError."""
     from ._postgresql import ThrowAway
 
     with contextlib.ExitStack() as stack:
@@ -494,7 +532,15 @@ def _cluster(scratch: Path, name: str) -> Iterator[Server]:
         else:
             home = scratch / f"cluster-{name}"
             home.mkdir(mode=0o700)
-        yield stack.enter_context(ThrowAway(home))
+        yield stack.enter_context(ThrowAway(home, account=_least(account)))
+
+
+def _least(account: str) -> str:
+    """That user of this host, or the one who owns nothing."""
+    with contextlib.suppress(KeyError):
+        if account and pwd.getpwnam(account).pw_uid != 0:
+            return account
+    return "nobody"
 
 
 def _server_database(
@@ -506,13 +552,16 @@ def _server_database(
     wrong = tuple(_not_a_database(dump, name, facts)) or tuple(_other_file(dump, facts))
     if wrong:
         return _Answers(name, wrong)
-    try:
-        with _cluster(scratch, name) as server:
+    # A cluster that cannot be made says nothing about the dump.
+    with _cluster(scratch, name, application.name) as server:
+        try:
             server.load(dump, name)
             return _ask_server(server, facts, _questions(name, manifest, application))
-    except BackstayError as refused:
-        sentence = f"The dump of the database {name} could not be looked at: {refused.message}"
-        return _Answers(name, (Difference(facts.file, "unreadable", "a dump", sentence),))
+        except BackstayError as refused:
+            if any(_NO_ROOM in line for line in (refused.message, *refused.lines)):
+                raise
+            sentence = f"The dump of the database {name} could not be looked at: {refused.message}"
+            return _Answers(name, (Difference(facts.file, "unreadable", "a dump", sentence),))
 
 
 def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, Any]) -> _Answers:
@@ -522,15 +571,16 @@ def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, An
     for canary in questions["canaries"]:
         differences += _canary(canary, facts, server.answer(canary["query"], name=name))
 
-    def first_column(query: str) -> Iterator[Any]:
+    def rows(query: str) -> Iterator[Sequence[Any]]:
         text = query.strip().rstrip(";")
         for line in server.query(f"SELECT pg_catalog.to_json(q) FROM ({text}) AS q", name=name):  # noqa: S608 - declared
-            first, *_others = json.loads(line).values()
-            yield first
+            yield list(json.loads(line).values())
 
-    files = {str(path) for query in questions["files"] for path in first_column(query) if path}
-    times = [
-        when for query in questions["newest"] for each in first_column(query) if (when := utc_of(each)) is not None
-    ]
-    newest = {name: max(times).isoformat()} if times else {}
-    return _Answers(name, tuple(differences), tuple(sorted(files)), newest)
+    files: list[str] = []
+    newest: dict[str, str] = {}
+    refused: tuple[str, ...] = ()
+    try:
+        _ask(questions, name, rows, files=files, newest=newest)
+    except BackstayError as wrong:
+        refused = (_wrong_question(name, wrong),)
+    return _Answers(name, tuple(differences), tuple(files), newest, refused)

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import json
 import os
+import pwd
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,6 +38,10 @@ SPARE_BYTES = 64 << 20
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z.-]{0,100}")
 _KEPT_IN_RUN = frozenset({"systemd", "lock", "shm", "mount", "credentials", "utmp", "backstay-proof", "user"})
 _STOP_SECONDS = 30.0
+OUTSIDE = "/usr/bin/nsenter --target=1 --mount"
+# What is /etc/passwd inside: a user of DynamicUser is in no file of the host, and PostgreSQL wants to know who it is.
+USERS = "passwd"
+_USERS = "root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,17 @@ def library_command(function: str) -> tuple[str, ...]:
     return (sys.executable, "-I", "-S", "-B", "-c", text)
 
 
+def introduce(directory: Path) -> None:
+    """Write down inside, in the list of users that SystemdSandbox has laid there, who this process runs as."""
+    users = directory / USERS
+    with contextlib.suppress(KeyError):
+        pwd.getpwuid(os.geteuid())
+        return
+    if users.is_file():
+        with users.open("a", encoding="utf-8") as file:
+            file.write(f"backstay-proof:x:{os.geteuid()}:{os.getegid()}::{directory}:/usr/sbin/nologin\n")
+
+
 @dataclass(frozen=True)
 class DirectSandbox:
     """No isolation at all: the command as a plain child process. For tests, and for who has no systemd and says so."""
@@ -290,6 +306,9 @@ class SystemdSandbox:
         self.runner(["systemctl", "stop", self.unit(name)], timeout_seconds=_STOP_SECONDS * 2, check=False)
 
     def run(self, scratch: Scratch, task: Task) -> Completed:
+        users = scratch.open / USERS
+        users.write_text(_USERS, encoding="utf-8")
+        users.chmod(0o666)  # whoever is inside is known only when it runs; nobody else gets there
         properties = list(self.properties(scratch, task))
         if task.environment:
             # systemd reads it as root; it lies beside the open part, and goes with the scratch.
@@ -339,6 +358,7 @@ class SystemdSandbox:
             "UMask=0022",
             f"WorkingDirectory={self.INSIDE}",
             f"BindPaths={scratch.open}:{self.INSIDE}",
+            f"BindReadOnlyPaths={scratch.open / USERS}:/etc/passwd",
             # Only what is named is there: no live data, no other application, no queue of mails, no server's socket.
             "TemporaryFileSystem=/opt:ro /var:ro",
             *(f"BindReadOnlyPaths={path}" for path in task.readable),
@@ -355,8 +375,9 @@ class SystemdSandbox:
             # A drill at night must not slow the visitors down: it has what they leave.
             "CPUWeight=20",
             "IOWeight=20",
-            # As long as the caller lives it holds the lock and removes the scratch itself. Was it killed, this does.
-            f"ExecStopPost=-+/usr/bin/flock --nonblock {scratch.lock} /usr/bin/rm -rf {scratch.path}",
+            # As long as the caller lives it holds the lock and removes the scratch itself. Was it killed, this does,
+            # and from outside: a command with full privileges still sees what the unit sees, where /var is empty.
+            f"ExecStopPost=-+{OUTSIDE} /usr/bin/flock --nonblock {scratch.lock} /usr/bin/rm -rf {scratch.path}",
             f"SyslogIdentifier=backstay-proof-{self.application.name}",
         )
         if task.group is not None:

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._sandbox import (
+    OUTSIDE,
     DirectSandbox,
     Limits,
     Scratch,
@@ -83,14 +84,16 @@ def test_what_a_killed_proof_left_is_removed_by_the_next_one_and_its_unit_is_sto
 
 
 def test_the_unit_itself_removes_the_scratch_once_its_caller_is_dead(tmp_path: Path) -> None:
-    """ExecStopPost, as systemd would run it: nothing while the caller lives, all when it does not."""
+    """ExecStopPost, as systemd would run it (but for stepping out of the unit, which needs one): nothing while the
+    caller lives, all when it does not."""
     with Scratch(tmp_path, "one") as scratch:
         line = next(
             line
             for line in SystemdSandbox(application_of(), root=tmp_path).properties(scratch, Task(("true",)))
             if line.startswith("ExecStopPost=")
         )
-        command = line.removeprefix("ExecStopPost=-+").split()
+        assert line.startswith(f"ExecStopPost=-+{OUTSIDE} ")
+        command = line.removeprefix(f"ExecStopPost=-+{OUTSIDE} ").split()
         subprocess.run(command, check=False)
         assert scratch.open.is_dir()
         os.close(scratch._lock or -1)  # what a SIGKILL does
