@@ -150,7 +150,7 @@ MEANINGS = {
     "schedules.jobs.*.timeout_seconds": "After this long the whole of it is ended.",
     "schedules.jobs.*.memory_max_bytes": "The limit of its memory.",
     "schedules.jobs.*.overlap": "What becomes of a time that comes while it still runs: none, or one run right after.",
-    "schedules.jobs.*.catch_up": "Whether what was missed is made up for; otherwise it may only begin within its grace.",
+    "schedules.jobs.*.catch_up": "Whether what was missed is made up for; else it begins within its grace only.",
     "schedules.jobs.*.grace_seconds": "When it did not begin so long after its time, it is late.",
     "schedules.jobs.*.ping": "The key in Vault (`backstay_secrets['<name>']`) of the URL to tell of each run.",
     "schedules.jobs.*.needs_proof_hours": "It begins only with a restore point younger than this that is proven (L4).",

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from ._backup_settings import BackupPolicy
 from ._errors import InputError
-from ._schema import (
 from ._job_settings import Schedules
 from ._job_settings import problems as problems_of_jobs
+from ._schema import (
     BAD,
     At,
     address,
@@ -385,8 +385,8 @@ class Application:
     hooks: Annotated[Hooks, section(Hooks)] = field(default_factory=Hooks)
     backfills: Annotated[Mapping[str, Backfill], _backfills] = field(default_factory=dict)
     backup: Annotated[BackupPolicy | None, optional(section(BackupPolicy))] = None
-    format: Annotated[int, whole(1, FORMAT)] = FORMAT
     schedules: Annotated[Schedules, section(Schedules)] = field(default_factory=Schedules)
+    format: Annotated[int, whole(1, FORMAT)] = FORMAT
 
     @property
     def web(self) -> Process:
@@ -527,13 +527,13 @@ def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
             yield f"backup.repositories.{name}.location", "is that of another repository: a second copy lies elsewhere"
 
 
-_RULES: tuple[Rule, ...] = (
-    _name_is_free,
-    _aliases_differ,
 def _jobs_are_possible(application: Application) -> Iterator[tuple[str, str]]:
     yield from problems_of_jobs(application.schedules, application.backup)
 
 
+_RULES: tuple[Rule, ...] = (
+    _name_is_free,
+    _aliases_differ,
     _processes_can_stop,
     _databases_are_apart,
     _environment_is_clear,
@@ -541,6 +541,7 @@ def _jobs_are_possible(application: Application) -> Iterator[tuple[str, str]]:
     _smoke_is_possible,
     _promotion_leads_somewhere,
     _backup_is_possible,
+    _jobs_are_possible,
 )
 
 
@@ -553,7 +554,6 @@ def parse(data: Mapping[str, Any], *, file: str) -> Application:
     `file` is named in every sentence. Raises InputError: its message is the first problem, its lines are all of them.
     """
     problems: list[str] = []
-    _jobs_are_possible,
     at = At(file, "", problems)
     if not isinstance(data, Mapping):
         raise InputError(f"{file} holds {shown(data)} and no mapping: describe one application in it, by keys.")

@@ -185,6 +185,12 @@ def _verbs_of_the_house(verb: _Verbs) -> None:
     )
     maintenance.add_argument("switch", choices=("on", "off"))
     maintenance.add_argument("application", nargs="?", metavar="APPLICATION")
+    job = verb("job", _job, "run a scheduled command now, as its timer would", application=False)
+    job.add_argument("--scheduled", action="store_true", help="as systemd calls it: only where a run is due")
+    job.add_argument("job", metavar="JOB", help="its name in the application's file, or <application>:<job>")
+    job.add_argument("application", nargs="?", metavar="APPLICATION")
+    jobs = verb("jobs", _jobs, "the scheduled commands: when each ran last, how that ended, when it is due")
+    jobs.add_argument("--catch-up", action="store_true", help="start what was missed; a timer asks each hour")
     run = verb("run", _run, "run a command in the live release's environment and confinement", application=False)
     run.add_argument("-a", "--application")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
@@ -192,12 +198,6 @@ def _verbs_of_the_house(verb: _Verbs) -> None:
 
 def _who() -> str:
     return os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or getpass.getuser()
-    job = verb("job", _job, "run a scheduled command now, as its timer would", application=False)
-    job.add_argument("--scheduled", action="store_true", help="as systemd calls it: only where a run is due")
-    job.add_argument("job", metavar="JOB", help="its name in the application's file, or <application>:<job>")
-    job.add_argument("application", nargs="?", metavar="APPLICATION")
-    jobs = verb("jobs", _jobs, "the scheduled commands: when each ran last, how that ended, when it is due")
-    jobs.add_argument("--catch-up", action="store_true", help="start what was missed; a timer asks each hour")
 
 
 def _layout(options: argparse.Namespace) -> Layout:
@@ -536,6 +536,27 @@ def _logs(options: argparse.Namespace) -> int:
     os.execvp(arguments[0], arguments)  # noqa: S606 - a list, no shell
 
 
+def _job(options: argparse.Namespace) -> int:
+    from . import _cli_jobs
+
+    _cli_jobs.instance(options)
+    return _cli_jobs.job(options, _engine(options), _tell)
+
+
+def _jobs(options: argparse.Namespace) -> int:
+    from . import _cli_jobs
+    from ._status import applications
+
+    names = applications()
+    if options.application or len(names) < 2:
+        return _cli_jobs.jobs(options, _engine(options), _tell)
+    worst = 0
+    for name in names:
+        options.application = name
+        worst = max(worst, _cli_jobs.jobs(options, _engine(options), _tell))
+    return worst
+
+
 def _run(options: argparse.Namespace) -> int:
     import subprocess
 
@@ -574,24 +595,3 @@ def _serve(options: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     raise SystemExit(main())
-def _job(options: argparse.Namespace) -> int:
-    from . import _cli_jobs
-
-    _cli_jobs.instance(options)
-    return _cli_jobs.job(options, _engine(options), _tell)
-
-
-def _jobs(options: argparse.Namespace) -> int:
-    from . import _cli_jobs
-    from ._status import applications
-
-    names = applications()
-    if options.application or len(names) < 2:
-        return _cli_jobs.jobs(options, _engine(options), _tell)
-    worst = 0
-    for name in names:
-        options.application = name
-        worst = max(worst, _cli_jobs.jobs(options, _engine(options), _tell))
-    return worst
-
-

@@ -310,6 +310,10 @@ WantedBy=timers.target
 """
 
 UNIT_TEXTS = {
+    "backstay-job@.service": JOB_UNIT,
+    "backstay-job@.timer": JOB_TIMER,
+    "backstay-jobs@.service": JOBS_UNIT,
+    "backstay-jobs@.timer": JOBS_TIMER,
     "backstay-backup@.service": BACKUP_UNIT,
     "backstay-backup@.timer": BACKUP_TIMER,
     "backstay-verify@.service": VERIFY_UNIT,
@@ -359,10 +363,6 @@ def release_name(files: Mapping[str, bytes]) -> str:
     """`<version>+<digest of the files>`: two builds that differ in a byte differ in name."""
     digest = hashlib.sha256()
     for name in sorted(files):
-    "backstay-job@.service": JOB_UNIT,
-    "backstay-job@.timer": JOB_TIMER,
-    "backstay-jobs@.service": JOBS_UNIT,
-    "backstay-jobs@.timer": JOBS_TIMER,
         digest.update(f"{name}\0{len(files[name])}\0".encode())
         digest.update(files[name])
     return f"{VERSION}+{digest.hexdigest()[:8]}"
