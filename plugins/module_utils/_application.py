@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
+from ._alert_settings import AlertPolicy, Objectives
 from ._backup_settings import BackupPolicy
 from ._errors import InputError
 from ._job_settings import Schedules
@@ -386,6 +387,8 @@ class Application:
     backfills: Annotated[Mapping[str, Backfill], _backfills] = field(default_factory=dict)
     backup: Annotated[BackupPolicy | None, optional(section(BackupPolicy))] = None
     schedules: Annotated[Schedules, section(Schedules)] = field(default_factory=Schedules)
+    objectives: Annotated[Objectives, section(Objectives)] = field(default_factory=Objectives)
+    alerts: Annotated[AlertPolicy | None, optional(section(AlertPolicy))] = None
     format: Annotated[int, whole(1, FORMAT)] = FORMAT
 
     @property
@@ -527,6 +530,15 @@ def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
             yield f"backup.repositories.{name}.location", "is that of another repository: a second copy lies elsewhere"
 
 
+def _alerts_reach_somebody(application: Application) -> Iterator[tuple[str, str]]:
+    alerts, objectives = application.alerts, application.objectives
+    if alerts is not None and not alerts.mail and not alerts.chat:
+        yield "alerts", "names nobody: add `mail` with an address, or `chat: true`"
+    if objectives.server_error_ratio < objectives.error_ratio:
+        sentence = f"is {objectives.server_error_ratio:g}, below error_ratio ({objectives.error_ratio:g}), which warns"
+        yield "objectives.server_error_ratio", f"{sentence}: make it larger"
+
+
 def _jobs_are_possible(application: Application) -> Iterator[tuple[str, str]]:
     yield from problems_of_jobs(application.schedules, application.backup)
 
@@ -542,6 +554,7 @@ _RULES: tuple[Rule, ...] = (
     _promotion_leads_somewhere,
     _backup_is_possible,
     _jobs_are_possible,
+    _alerts_reach_somebody,
 )
 
 

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _verbs_of_releases(verb)
     _verbs_of_data(verb)
     _verbs_of_the_house(verb)
+    _verbs_of_the_watch(verb)
     return parser
 
 
@@ -194,6 +195,24 @@ def _verbs_of_the_house(verb: _Verbs) -> None:
     run = verb("run", _run, "run a command in the live release's environment and confinement", application=False)
     run.add_argument("-a", "--application")
     run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+
+
+def _verbs_of_the_watch(verb: _Verbs) -> None:
+    verb("observe", _watching, "take a sample, see what is wrong, tell whoever is to know; a timer runs it each minute")
+    incidents = verb("incidents", _watching, "what is wrong since when; acknowledge one of it")
+    incidents.add_argument("--ack", default="", metavar="KEY", help="send no more messages about this one for a while")
+    incidents.add_argument("--for", dest="duration", default="4h", metavar="TIME", help="such as 30m, 4h or 2d")
+    incidents.add_argument("--why", default="", help="why nobody needs to hear of it")
+    incidents.add_argument("--by", default=_who())
+    incidents.add_argument("--days", type=float, default=0.0, help="also what began and ended in so many days")
+    notify = verb(
+        "notify", _watching, "send a test message to everybody whom the application's file names", application=False
+    )
+    notify.add_argument("what", choices=("test",))
+    notify.add_argument("application", nargs="?", metavar="APPLICATION")
+    notify.add_argument("--by", default=_who(), help="goes into the message")
+    verb("watch-check", _watching, "whether the host is observed, or what serves an application runs; for monit")
+    verb("heal", _watching, "restart what runs and answers nobody; never during a release, a few times and no more")
 
 
 def _who() -> str:
@@ -454,6 +473,20 @@ def _restore(options: argparse.Namespace) -> int:
     result = call(layout, "begin", on_event=_Follow(silent=options.json), request=request, auto=True)
     _tell(options, result, f"{layout.name}: {result['message']} ({result['seconds']:.2f} s)")
     return 0
+
+
+def _watching(options: argparse.Namespace) -> int:
+    """The verbs of `_cli_watch.py`, each by its own name."""
+    from . import _cli_watch
+
+    verbs = {
+        "observe": _cli_watch.observe,
+        "incidents": _cli_watch.incidents,
+        "notify": _cli_watch.notify,
+        "watch-check": _cli_watch.watch_check,
+        "heal": _cli_watch.heal,
+    }
+    return verbs[options.name](options, _tell)
 
 
 def _freeze(options: argparse.Namespace) -> int:

@@ -128,6 +128,55 @@ Persistent=yes
 WantedBy=timers.target
 """
 
+# It hands mail to the host's sendmail, which may be set-user-id: NoNewPrivileges= would make root of its queue's owner.
+OBSERVE_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=Take a sample of the host, see what is wrong, tell whoever is to know
+After=local-fs.target
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay observe
+# Nothing it asks may keep it longer than the next minute.
+TimeoutStartSec=55
+UMask=0077
+Nice=5
+CPUWeight=50
+ProtectHome=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectClock=yes
+RestrictRealtime=yes
+LockPersonality=yes
+"""
+
+OBSERVE_TIMER = """\
+# Written by backstay.
+[Unit]
+Description=Observe the host each minute
+
+[Timer]
+OnCalendar=minutely
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+"""
+
+HEAL_UNIT = """\
+# Written by backstay. monit starts it; its own unit lets no service be restarted from within.
+[Unit]
+Description=Restart what serves %i, where it runs and answers nobody
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay heal %i
+TimeoutStartSec=120
+UMask=0077
+"""
+
 # What both need: root, to read every file and to become the application's user; what they never need is taken away.
 # ProtectSystem=strict is not possible, since a repository may lie in any directory, nor RestrictSUIDSGID=, since the
 # media have the set-group-id bit.
@@ -318,6 +367,9 @@ UNIT_TEXTS = {
     "backstay-backup@.timer": BACKUP_TIMER,
     "backstay-verify@.service": VERIFY_UNIT,
     "backstay-verify@.timer": VERIFY_TIMER,
+    "backstay-observe.service": OBSERVE_UNIT,
+    "backstay-observe.timer": OBSERVE_TIMER,
+    "backstay-heal@.service": HEAL_UNIT,
     "backstay-review@.service": REVIEW_UNIT,
     "backstay-review@.timer": REVIEW_TIMER,
     "backstay-transaction@.socket": SOCKET_UNIT,

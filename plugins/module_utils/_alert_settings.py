@@ -1,0 +1,96 @@
+"""What an application's file says about its objectives (key `objectives`) and who is told of what (key `alerts`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from ._schema import each, factor, flag, fraction, one_of, optional, seconds, section, texts, url_path, whole
+
+Way = Literal["mail", "chat"]
+
+_ADDRESS = texts(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9.-]+", "an address, such as ops@example.org")
+_ways = each(one_of("mail", "chat"), of="way", unique=True)
+_MAIL: tuple[Way, ...] = ("mail",)
+_CHAT: tuple[Way, ...] = ("chat",)
+_BOTH: tuple[Way, ...] = ("mail", "chat")
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """From what on somebody is told. Shares are 0 to 1; what is None is not watched.
+
+    `error_ratio` and `server_error_ratio` are both about answers 5xx: the first warns, the second is a page.
+    """
+
+    cpu: Annotated[float, fraction] = 0.8
+    memory: Annotated[float, fraction] = 0.8
+    disk: Annotated[float, fraction] = 0.8
+    load_per_core: Annotated[float, factor] = 4.0
+    response_seconds: Annotated[float, seconds(0.001, 600)] = 1.0
+    p95_seconds: Annotated[float, seconds(0.001, 600)] = 2.0
+    error_ratio: Annotated[float, fraction] = 0.01
+    server_error_ratio: Annotated[float, fraction] = 0.05
+    requests_per_minute: Annotated[int, whole(1, 1 << 40)] = 1000
+    uptime: Annotated[float, fraction] = 0.999
+    certificate_days: Annotated[int, whole(1, 365)] = 14
+    api_path: Annotated[str, url_path] = "/api/"
+    api_seconds: Annotated[float | None, optional(seconds(0.001, 600))] = None
+    users: Annotated[int | None, optional(whole(1, 1 << 40))] = None
+    backup_success: Annotated[float | None, optional(fraction)] = None
+
+
+@dataclass(frozen=True)
+class Routes:
+    """Which way a message of each kind goes. Where the file declares only one of both ways, all go that way; an empty
+    list keeps a kind quiet: it is still on the page."""
+
+    cpu: Annotated[tuple[Way, ...], _ways] = _CHAT
+    memory: Annotated[tuple[Way, ...], _ways] = _MAIL
+    load: Annotated[tuple[Way, ...], _ways] = _MAIL
+    disk: Annotated[tuple[Way, ...], _ways] = _MAIL
+    units: Annotated[tuple[Way, ...], _ways] = _MAIL
+    health: Annotated[tuple[Way, ...], _ways] = _BOTH
+    response: Annotated[tuple[Way, ...], _ways] = _MAIL
+    p95: Annotated[tuple[Way, ...], _ways] = _MAIL
+    errors: Annotated[tuple[Way, ...], _ways] = _MAIL
+    server_errors: Annotated[tuple[Way, ...], _ways] = _CHAT
+    requests: Annotated[tuple[Way, ...], _ways] = _MAIL
+    users: Annotated[tuple[Way, ...], _ways] = _MAIL
+    api: Annotated[tuple[Way, ...], _ways] = _MAIL
+    uptime: Annotated[tuple[Way, ...], _ways] = _MAIL
+    certificate: Annotated[tuple[Way, ...], _ways] = _MAIL
+    backup: Annotated[tuple[Way, ...], _ways] = _MAIL
+    proof: Annotated[tuple[Way, ...], _ways] = _BOTH
+    jobs: Annotated[tuple[Way, ...], _ways] = _MAIL
+    release: Annotated[tuple[Way, ...], _ways] = _BOTH
+    rollback: Annotated[tuple[Way, ...], _ways] = _BOTH
+    restore: Annotated[tuple[Way, ...], _ways] = _BOTH
+
+
+@dataclass(frozen=True)
+class AlertPolicy:
+    """Who is told. The address of the chat is a secret: `backstay_alert_secrets['<application>']['chat']` in Vault."""
+
+    mail: Annotated[tuple[str, ...], each(_ADDRESS, of="address", unique=True)] = ()
+    chat: Annotated[bool, flag] = False
+    sender: Annotated[str | None, optional(_ADDRESS)] = None
+    routes: Annotated[Routes, section(Routes)] = field(default_factory=Routes)
+
+    def ways(self, kind: str) -> tuple[Way, ...]:
+        """The ways of a kind, as far as they are declared; a kind nobody knows goes every way."""
+        wanted: tuple[Way, ...] = getattr(self.routes, kind, _BOTH)
+        there = tuple(way for way in _BOTH if (self.mail if way == "mail" else self.chat))
+        return tuple(way for way in wanted if way in there) or (there if wanted else ())
+
+
+def strictest(found: Iterable[Objectives]) -> Objectives:
+    """What counts for the host, which all its applications share: of each limit the lowest."""
+    given = list(found) or [Objectives()]
+    return Objectives(
+        cpu=min(each.cpu for each in given),
+        memory=min(each.memory for each in given),
+        disk=min(each.disk for each in given),
+        load_per_core=min(each.load_per_core for each in given),
+    )

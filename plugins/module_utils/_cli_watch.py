@@ -1,0 +1,147 @@
+"""The verbs about watching: observe, incidents, notify, heal, and what monit asks."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ._application import Application, from_dict
+from ._errors import BackstayError, InputError
+from ._house import House
+from ._storage import Storage
+
+Tell = Callable[[argparse.Namespace, dict[str, Any], str], None]
+_UNITS = {"m": 60, "h": 3600, "d": 86400}
+
+
+def _root(what: str) -> None:
+    if os.geteuid() != 0:
+        raise BackstayError(f"Only root may {what}: run it with sudo.")
+
+
+def observe(options: argparse.Namespace, tell: Tell) -> int:
+    """Look once: a sample, what follows from it, and who is told."""
+    from ._observe import Observer
+
+    _root("observe the host")
+    done = Observer(House()).run()
+    crossed = [each.sentence for each in done.crossed]
+    failed = [f"{each.destination}: {each.why}" for each in done.delivered if each.state != "sent"]
+    lines = [f"  {line}" for line in (*crossed, *done.notes, *failed)]
+    result = {
+        "ok": True,
+        "at": done.sample.at,
+        "crossed": [{"key": each.key, "severity": each.severity, "sentence": each.sentence} for each in done.crossed],
+        "told": len(done.told),
+        "delivered": sum(1 for each in done.delivered if each.state == "sent"),
+        "waiting": failed,
+        "notes": list(done.notes),
+    }
+    told = f"{len(crossed)} objectives are missed" if crossed else "all objectives are met"
+    tell(options, result, "\n".join([f"{done.sample.at}: {told}", *lines]))
+    return 0
+
+
+def incidents(options: argparse.Namespace, tell: Tell) -> int:
+    """What is open; or acknowledge one."""
+    from ._incidents import acknowledge, history, opened
+
+    _root("look at incidents")
+    house, storage, now = House(), Storage(), dt.datetime.now(dt.UTC)
+    if options.ack:
+        if not options.why:
+            raise InputError("Say why nobody needs to hear of it, with --why.")
+        until = now + dt.timedelta(seconds=duration(options.duration))
+        done = acknowledge(house, storage, options.ack, by=options.by, until=until, why=options.why, now=now)
+        text = f"{options.ack}: no messages until {done.acknowledged_until}; it stays open, and is shown as it is."
+        tell(options, {"ok": True, "changed": True, "until": done.acknowledged_until}, text)
+        return 0
+    wanted = [
+        each
+        for each in opened(house, storage)
+        if not options.application or each.incident.key.partition("/")[0] in ("host", options.application)
+    ]
+    past = history(house, storage, options.days, now) if options.days else ()
+    lines = [
+        f"  {each.incident.severity:<7} {each.since}  {each.incident.key}: {each.incident.sentence}"
+        + (f" (known to {each.acknowledged_by} until {each.acknowledged_until})" if each.acknowledged_until else "")
+        for each in wanted
+    ]
+    lines += [f"  {row['at']}  {row['event']:<12} {row['key']}" for row in past]
+    title = f"{len(wanted)} open" if wanted else "nothing is open"
+    found = {"ok": not wanted, "open": [each.to_dict() for each in wanted], "history": list(past)}
+    tell(options, found, "\n".join([title, *lines]))
+    return 1 if wanted else 0
+
+
+def duration(text: str) -> float:
+    """Seconds of a text such as 30m, 4h or 2d. Raises InputError."""
+    found = re.fullmatch(r"(\d{1,4})([mhd])", text)
+    if found is None or not 60 <= int(found[1]) * _UNITS[found[2]] <= 30 * 86400:
+        raise InputError(f"{text!r} is no duration: write 30m, 4h or 2d, at most 30d.")
+    return float(int(found[1]) * _UNITS[found[2]])
+
+
+def notify(options: argparse.Namespace, tell: Tell) -> int:
+    """A test message to everybody an application names, now; the exit code says whether all of them took it."""
+    from ._notify import all_destinations, deliver, secrets_of, send, trial_message
+
+    _root("send messages")
+    house, storage, now = House(), Storage(), dt.datetime.now(dt.UTC)
+    application = described(house, storage, options.application)
+    if application.alerts is None:
+        raise InputError(f"The file of {application.name} has no `alerts`: there is nobody to tell.")
+    secrets = secrets_of(house, storage, house.applications())
+    message = trial_message(application.name, options.by, now)
+    to = all_destinations(application.name, application.alerts)
+    send(house, storage, message, to, secrets)
+    outcomes = [each for each in deliver(house, storage, secrets, now, at_once=True) if each.subject == message.subject]
+    lines = [f"  {each.state:<8} {each.destination}{f': {each.why}' if each.why else ''}" for each in outcomes]
+    good = len(outcomes) == len(to) and all(each.state == "sent" for each in outcomes)
+    text = f"{application.name}: {'everybody was told' if good else 'not everybody was told'}"
+    result = {"ok": good, "changed": True, "message": text, "lines": [line.strip() for line in lines]}
+    tell(options, result, "\n".join([text, *lines]))
+    return 0 if good else 1
+
+
+def watch_check(options: argparse.Namespace, tell: Tell) -> int:
+    """For monit: exit code 0 where all is well or nothing may be said now."""
+    from ._heal import complaint
+
+    house = House()
+    application = described(house, Storage(), options.application) if options.application else None
+    well, sentence = complaint(house, application, dt.datetime.now(dt.UTC))
+    tell(options, {"ok": well, "message": sentence}, sentence)
+    return 0 if well else 1
+
+
+def heal(options: argparse.Namespace, tell: Tell) -> int:
+    """Restart what hangs, unless something speaks against it."""
+    from ._heal import heal as restart
+
+    _root("restart services")
+    house, storage = House(), Storage()
+    done = restart(house, storage, described(house, storage, options.application), dt.datetime.now(dt.UTC))
+    result = {"ok": True, "changed": bool(done.unit), "unit": done.unit, "message": done.sentence}
+    tell(options, result, done.sentence)
+    return 0
+
+
+def described(house: House, storage: Storage, name: str | None) -> Application:
+    """The application of that name, or the only one. Raises InputError where that is not clear."""
+    known = house.applications()
+    if not name and len(known) == 1:
+        name = known[0]
+    if name not in known:
+        there = ", ".join(known) or "none yet (run playbooks/site.yml)"
+        raise InputError(f"Name the application; on this host there is: {there}.")
+    path = house.layout(str(name)).application_file
+    try:
+        return from_dict(json.loads(storage.read(path) or b""), file=str(path))
+    except ValueError as broken:
+        raise BackstayError(f"{path} is no JSON: run playbooks/site.yml, which writes it.") from broken

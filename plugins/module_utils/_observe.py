@@ -1,0 +1,636 @@
+"""What is so on this host each minute: a sample of it and of its applications, and what follows from that.
+
+A timer runs this each minute; it costs a small part of one core, and what one part cannot read hinders no other. From
+the samples the thresholds are judged, incidents begin and end, and whoever is to know is told.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ._access_log import OURS, Hit, access_log, parse_hit
+from ._alert_settings import AlertPolicy, strictest
+from ._application import Application, from_dict
+from ._errors import BackstayError
+from ._house import House
+from ._incidents import Incident, Told, raise_, settle, tell
+from ._incidents import opened as open_incidents
+from ._ledger import Ledger
+from ._lock import Lock
+from ._log_cursor import Place, Since
+from ._notify import Message, Outcome, Secrets, deliver, destinations, secrets_of, send
+from ._run import Runner, run
+from ._samples import ApplicationSample, HostSample, Mount, Sample, Times, append, fold_old_days, recent, series
+from ._storage import Storage, canonical
+from ._thresholds import BUDGET_DAYS, QUIET_MINUTES, Verdict, application_verdicts, host_verdicts, spent_share
+
+__all__ = ["Observer", "Sample", "incident_message", "series"]  # the reader too: others know it by this name
+FORMAT = 1
+LOG_BYTES = 4 << 20  # of a log in one minute; more is reckoned from so much
+PROBES = 3
+PROBE_PAUSE_SECONDS = 3.0
+CERTIFICATE_SECONDS = 900.0
+BACKUP_SECONDS = 600.0
+LONGEST_HOLD_SECONDS = 7200.0
+_PROBE_SECONDS = 5.0
+_GAP_SECONDS = 180.0
+_TMPFS_PLACES = ("/run", "/dev", "/sys", "/proc")
+_KINDS = frozenset(
+    ("bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "jfs", "ntfs3", "overlay", "reiserfs")
+) | frozenset(("tmpfs", "vfat", "xfs", "zfs"))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the front door said. `why` is empty where it answered well."""
+
+    seconds: float
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What one run did, for people and for tests."""
+
+    sample: Sample
+    crossed: tuple[Verdict, ...]
+    told: tuple[Told, ...]
+    delivered: tuple[Outcome, ...]
+    notes: tuple[str, ...] = ()
+
+
+# --- the host
+
+
+def cpu_times(text: str) -> tuple[int, int]:
+    """(busy, all) since boot, in ticks, from /proc/stat. Waiting for a disk is not being busy."""
+    fields = [int(each) for each in text.splitlines()[0].split()[1:9]]
+    return sum(fields) - fields[3] - fields[4], sum(fields)
+
+
+def memory_share(text: str) -> float | None:
+    """The share of memory that nobody could have, from /proc/meminfo."""
+    found = {
+        name: int(rest.split()[0]) for name, _unused, rest in (row.partition(":") for row in text.splitlines()) if rest
+    }
+    if not found.get("MemTotal") or "MemAvailable" not in found:
+        return None
+    return round(1 - found["MemAvailable"] / found["MemTotal"], 4)
+
+
+def mount_points(text: str) -> list[str]:
+    """The mounts that may fill up, from /proc/self/mountinfo: each file system once, by its shortest path. Not those of
+    the kernel, none that cannot be written, and none across the network, whose server may let whoever asks wait."""
+    found: dict[str, str] = {}
+    for row in text.splitlines():
+        before, _dash, after = row.partition(" - ")
+        fields, kinds = before.split(), after.split()
+        if len(fields) < 6 or len(kinds) < 3 or kinds[0] not in _KINDS:
+            continue
+        device, path = fields[2], re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
+        if "ro" in fields[5].split(",") or "ro" in kinds[2].split(","):
+            continue
+        if kinds[0] == "tmpfs" and any(path == top or path.startswith(f"{top}/") for top in _TMPFS_PLACES):
+            continue
+        if device not in found or len(path) < len(found[device]):
+            found[device] = path
+    return sorted(found.values())
+
+
+def mount(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> Mount | None:
+    """How full a file system is for whoever is not root, as df has it; None where it cannot be asked."""
+    try:
+        disk = statvfs(path)
+    except OSError:
+        return None
+    usable = disk.f_blocks - disk.f_bfree + disk.f_bavail
+    used = (disk.f_blocks - disk.f_bfree) / usable if usable > 0 else 0.0
+    inodes = (disk.f_files - disk.f_ffree) / disk.f_files if disk.f_files else 0.0
+    return Mount(path, usable * disk.f_frsize, disk.f_bavail * disk.f_frsize, round(used, 4), round(inodes, 4))
+
+
+# --- applications
+
+
+def summarise(lines: Sequence[Hit], *, scale: float, api_path: str) -> ApplicationSample:
+    """What came in, without our own questions. Pure."""
+    hits = [hit for hit in lines if hit.route != OURS]
+    times = sorted(hit.seconds for hit in hits if hit.seconds is not None and hit.status < 500)
+    api = [
+        hit.seconds
+        for hit in hits
+        if hit.seconds is not None and hit.status < 500 and hit.route.partition(" ")[2].startswith(api_path)
+    ]
+
+    def whole(count: int) -> int:
+        return round(count * scale)
+
+    def at(share: float) -> float | None:
+        return times[min(len(times) - 1, int(share * len(times)))] if times else None
+
+    return ApplicationSample(
+        requests=whole(len(hits)),
+        errors=whole(sum(hit.status >= 500 for hit in hits)),
+        refused=whole(sum(400 <= hit.status < 500 for hit in hits)),
+        users=whole(len({hit.client for hit in hits})),
+        times=Times.of(times),
+        api=Times.of(api),
+        p50_seconds=at(0.5),
+        p95_seconds=at(0.95),
+    )
+
+
+def ask_front_door(application: Application) -> Answered:
+    """One question, as a visitor's, to this host's own nginx."""
+    from ._host import front_door
+    from ._http import request
+
+    health = application.health
+    began = time.monotonic()
+    try:
+        answer = request(
+            front_door(application), health.path, timeout_seconds=max(_PROBE_SECONDS, health.latency_seconds)
+        )
+    except BackstayError as failed:
+        return Answered(round(time.monotonic() - began, 3), failed.message)
+    why = "" if answer.status == health.status else f"{health.path} answered {answer.status}, expected {health.status}"
+    return Answered(round(answer.seconds, 3), why)
+
+
+def certificate_dates(application: Application) -> tuple[str, str]:
+    """From when until when the certificate that visitors see is valid, UTC ISO 8601. Raises BackstayError."""
+    from ._certificate import read
+    from ._host import front_door
+    from ._http import peer_certificate
+
+    shown = read(peer_certificate(front_door(application), _PROBE_SECONDS))
+    return shown.not_before.isoformat(), shown.not_after.isoformat()
+
+
+# --- one run
+
+
+@dataclass
+class _State:
+    """Where the observer was."""
+
+    value: dict[str, Any] = field(default_factory=dict)
+
+    def part(self, name: str) -> dict[str, Any]:
+        found = self.value.setdefault(name, {})
+        if not isinstance(found, dict):
+            found = self.value[name] = {}
+        return found
+
+
+class Observer:
+    """Looks once. Everything it asks of the world can be replaced by tests."""
+
+    def __init__(
+        self,
+        house: House,
+        storage: Storage | None = None,
+        *,
+        runner: Runner = run,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        ask: Callable[[Application], Answered] = ask_front_door,
+        certificate: Callable[[Application], tuple[str, str]] = certificate_dates,
+        sleep: Callable[[float], None] = time.sleep,
+        statvfs: Callable[[str], os.statvfs_result] = os.statvfs,
+        post: Callable[[str, bytes], object] | None = None,
+    ) -> None:
+        self.house = house
+        self.storage = storage or Storage()
+        self._run = runner
+        self._now = now
+        self._ask = ask
+        self._certificate = certificate
+        self._sleep = sleep
+        self._statvfs = statvfs
+        self._post = post
+        self._notes: list[str] = []
+
+    def run(self) -> Outline:
+        """Take a sample, judge, tell. Raises Busy where another observer is at it, BackstayError for a full disk."""
+        self.storage.make_directory(self.house.samples, mode=0o700)
+        lock = Lock(self.house.observer_lock)
+        if not lock.take(what="a sample of the host"):
+            raise BackstayError("Another `backstay observe` is at work: this one is not needed.", exit_code=4)
+        try:
+            return self._observe()
+        finally:
+            lock.release()
+
+    def _observe(self) -> Outline:
+        now = self._now()
+        state = _State(self._read())
+        described = self._applications()
+        sample = self._sample(now, state, described)
+        append(self.house, self.storage, sample)
+        self._count_uptime(state, sample)
+        verdicts = self._judge(now, state, described, sample)
+        policies = {name: each.alerts for name, each in described.items() if each.alerts is not None}
+        secrets = secrets_of(self.house, self.storage, described)
+        held = self._held(now, state, sample)
+        told = self._tell(now, policies, secrets, held)
+        self._tell_events(state, described, policies, secrets, held)
+        self._fold(now, state)
+        state.value |= {"format": FORMAT, "at": sample.at}
+        self.storage.write(self.house.observed, canonical(state.value), mode=0o600)
+        delivered = deliver(self.house, self.storage, secrets, now, runner=self._run, post=self._post)
+        crossed = tuple(each for each in verdicts if each.crossed)
+        return Outline(sample, crossed, told, delivered, tuple(self._notes))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            value = json.loads(self.storage.read(self.house.observed) or b"{}")
+            return dict(value) if value.get("format", FORMAT) == FORMAT else {}
+        except (ValueError, AttributeError):
+            self._notes.append(f"{self.house.observed} could not be read: counting begins anew")
+            return {}
+
+    def _applications(self) -> dict[str, Application]:
+        found = {}
+        for name in self.house.applications():
+            path = self.house.layout(name).application_file
+            try:
+                found[name] = from_dict(json.loads(self.storage.read(path) or b""), file=str(path))
+            except (ValueError, BackstayError) as broken:
+                said = broken.message if isinstance(broken, BackstayError) else "it is no JSON"
+                self._notes.append(f"{name} is not watched: {said}")
+        return found
+
+    # sampling
+
+    def _sample(self, now: dt.datetime, state: _State, described: Mapping[str, Application]) -> Sample:
+        before = state.value.get("at")
+        seconds = None
+        if isinstance(before, str):
+            gap = (now - dt.datetime.fromisoformat(before)).total_seconds()
+            seconds = round(gap, 1) if 0 < gap <= _GAP_SECONDS else None
+        host = self._host(state)
+        applications = {name: self._application(name, each, now, state) for name, each in described.items()}
+        return Sample(now.astimezone(dt.UTC).isoformat(timespec="seconds"), seconds, host, applications)
+
+    def _proc(self, name: str) -> str:
+        try:
+            return (self.house.root / "proc" / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _host(self, state: _State) -> HostSample:
+        cpu = None
+        stat = self._proc("stat")
+        if stat:
+            busy, total = cpu_times(stat)
+            known = state.value.get("cpu")
+            if isinstance(known, list) and len(known) == 2 and total > known[1] and busy >= known[0]:
+                cpu = round((busy - known[0]) / (total - known[1]), 4)
+            state.value["cpu"] = [busy, total]
+        loads = self._proc("loadavg").split()
+        seen = (mount(path, self._statvfs) for path in mount_points(self._proc("self/mountinfo")))
+        return HostSample(
+            cpu=cpu,
+            memory=memory_share(self._proc("meminfo")),
+            load=float(loads[0]) if loads else 0.0,
+            cores=os.cpu_count() or 1,
+            mounts=tuple(each for each in seen if each is not None and each.size_bytes > 0),
+            failed_units=self._failed_units(),
+            reboot_required=(self.house.root / "run" / "reboot-required").exists(),
+        )
+
+    def _failed_units(self) -> tuple[str, ...] | None:
+        try:
+            found = self._run(
+                [
+                    "systemctl",
+                    "list-units",
+                    "--state=failed",
+                    "--all",
+                    "--plain",
+                    "--no-legend",
+                    "--full",
+                    "--no-pager",
+                ],
+                timeout_seconds=10.0,
+            )
+        except BackstayError as silent:
+            self._notes.append(f"failed units are unknown: {silent.message}")
+            return None
+        return tuple(row.split()[0] for row in found.stdout.splitlines() if row.split())
+
+    def _application(self, name: str, application: Application, now: dt.datetime, state: _State) -> ApplicationSample:
+        layout = self.house.layout(name)
+        found = self._requests(name, application, state)
+        try:
+            live: str | None = Path(os.readlink(layout.active)).parent.name
+        except OSError:
+            live = None
+        maintenance, transaction = layout.maintenance_flag.exists(), layout.journal.exists()
+        found = replace(found, live=live, maintenance=maintenance, transaction=transaction)
+        if live is not None:
+            answered = self._healthy(application, patient=not found.held)
+            found = replace(found, healthy=not answered.why, health_seconds=answered.seconds, why=answered.why[:300])
+            found = self._with_certificate(found, name, application, now, state)
+        found = self._with_backup(found, name, application, now, state)
+        return self._with_jobs(found, name, application, now)
+
+    def _requests(self, name: str, application: Application, state: _State) -> ApplicationSample:
+        places = state.part("logs")
+        since = Since(access_log(self.house.root, name), Place.read(places.get(name) or ()), limit_bytes=LOG_BYTES)
+        times: dict[bytes, int] = {}
+        hits = [hit for line in since if (hit := parse_hit(line, times)) is not None]
+        places[name] = [place.to_dict() for place in since.places]
+        return summarise(hits, scale=since.scale, api_path=application.objectives.api_path)
+
+    def _healthy(self, application: Application, *, patient: bool) -> Answered:
+        """Asked again before it counts as unwell: one answer that was lost is no outage."""
+        answered = self._ask(application)
+        for _unused in range(PROBES - 1 if patient else 0):
+            if not answered.why:
+                break
+            self._sleep(PROBE_PAUSE_SECONDS)
+            answered = self._ask(application)
+        return answered
+
+    def _with_certificate(
+        self, found: ApplicationSample, name: str, application: Application, now: dt.datetime, state: _State
+    ) -> ApplicationSample:
+        known = state.part("certificates")
+        each = known.get(name)
+        if not isinstance(each, dict) or _older(each.get("at"), now, CERTIFICATE_SECONDS):
+            try:
+                begins, ends = self._certificate(application)
+                each = known[name] = {"at": now.isoformat(), "from": begins, "until": ends}
+            except BackstayError as failed:
+                self._notes.append(f"{name}: its certificate could not be read: {failed.message}")
+        if not isinstance(each, dict):
+            return found
+        return replace(found, certificate_from=each.get("from"), certificate_until=each.get("until"))
+
+    def _with_backup(
+        self, found: ApplicationSample, name: str, application: Application, now: dt.datetime, state: _State
+    ) -> ApplicationSample:
+        if application.backup is None:
+            return found
+        layout, known = self.house.layout(name), state.part("backups")
+        each = known.get(name)
+        stamp = _stamp_of(layout.backups)
+        if not isinstance(each, dict) or each.get("stamp") != stamp or _older(each.get("at"), now, BACKUP_SECONDS):
+            from ._backup_status import fold
+            from ._catalogue import points
+
+            each = {"stamp": stamp, "at": now.isoformat()}
+            try:
+                all_points = points(layout, self.storage)
+                facts = fold(all_points, application.backup, now)
+                after = (now - dt.timedelta(days=30)).isoformat()
+                runs = [point for point in all_points if point.at >= after]
+                proven = facts["last_proven"]
+                each |= {
+                    "backup_at": facts["newest"] and facts["newest"]["at"],
+                    "proven_at": proven and proven["proven_at"],
+                    "proof_level": facts["newest"]["level"] if facts["newest"] else 0,
+                    "problems": list(facts["problems"]),
+                    "runs": len(runs),
+                    "failed": sum(1 for point in runs if point.failed),
+                }
+            except BackstayError as broken:
+                each |= {"backup_at": None, "proven_at": None, "proof_level": 0, "problems": [broken.message]}
+            known[name] = each
+        return replace(
+            found,
+            backup_at=each.get("backup_at"),
+            proven_at=each.get("proven_at"),
+            proof_level=int(each.get("proof_level") or 0),
+            backup_problems=tuple(str(problem)[:300] for problem in each.get("problems") or ()),
+            backup_runs=int(each.get("runs") or 0),
+            backup_failed=int(each.get("failed") or 0),
+        )
+
+    def _with_jobs(
+        self, found: ApplicationSample, name: str, application: Application, now: dt.datetime
+    ) -> ApplicationSample:
+        from ._job_results import facts
+
+        try:
+            jobs = facts(self.house.layout(name), application.schedules, self.storage, now)
+        except BackstayError as broken:
+            return replace(found, job_problems=(("all", broken.message),))
+        # A job that never ran counts from the moment at which it was due.
+        problems = [
+            (str(job["job"]), f"The job {job['job']} of {name} is {job['state']}: {job['why']}"[:300])
+            for job in jobs
+            if job["state"] in ("late", "missing", "failed") or (job["state"] == "never" and "due" in job["why"])
+        ]
+        return replace(found, job_problems=tuple(problems))
+
+    # judging
+
+    def _judge(
+        self, now: dt.datetime, state: _State, described: Mapping[str, Application], sample: Sample
+    ) -> list[Verdict]:
+        samples = recent(self.house, now, QUIET_MINUTES + 15)
+        verdicts = list(host_verdicts(samples, strictest(each.objectives for each in described.values())))
+        for name, application in described.items():
+            spent = spent_share(state.part("uptime").get(name) or {}, application.objectives.uptime)
+            verdicts += application_verdicts(name, samples, application.objectives, spent=spent)
+            verdicts += _open_too_long(name, now, state)
+        self._apply(now, verdicts, sample, described)
+        return verdicts
+
+    def _apply(
+        self, now: dt.datetime, verdicts: Sequence[Verdict], sample: Sample, described: Mapping[str, Application]
+    ) -> None:
+        known = {each.incident.key for each in open_incidents(self.house, self.storage)}
+        for each in verdicts:
+            if each.crossed:
+                incident = Incident(each.key, each.severity, each.application, each.sentence, each.command)
+                raise_(self.house, self.storage, incident, now)
+            elif each.crossed is False and each.key in known:
+                settle(self.house, self.storage, each.key, now, each.sentence)
+        # What is not there any more cannot be wrong: a unit that no longer fails, a mount, a job, an application.
+        judged = {each.key for each in verdicts}
+        for key in known - judged:
+            subject, _slash, rest = key.partition("/")
+            kind = rest.partition(":")[0]
+            gone = subject != "host" and subject not in self.house.applications()
+            unit = subject == "host" and kind == "units" and sample.host.failed_units is not None
+            place = subject == "host" and kind == "disk"
+            job = kind == "jobs" and subject in described
+            here = sample.applications.get(subject)
+            well = rest == "health:restarts" and here is not None and here.healthy is True
+            if gone or unit or place or job or well:
+                settle(self.house, self.storage, key, now, _gone(kind, rest.partition(":")[2], subject))
+
+    def _held(self, now: dt.datetime, state: _State, sample: Sample) -> Callable[[str | None], bool]:
+        """Whether nothing may be sent about an application, or about the host (None). A transaction that is open for
+        hours holds nothing back any more: then it is what is wrong."""
+        since = state.part("transactions")
+        moving = set()
+        for name, each in sample.applications.items():
+            if not each.transaction:
+                since.pop(name, None)
+            elif not _older(since.setdefault(name, now.isoformat()), now, LONGEST_HOLD_SECONDS):
+                moving.add(name)
+
+        def held(application: str | None) -> bool:
+            if application is None:
+                return bool(moving)
+            there = sample.applications.get(application)
+            return application in moving or (there is not None and there.maintenance)
+
+        return held
+
+    def _count_uptime(self, state: _State, sample: Sample) -> None:
+        """Minutes in which an application was well, and in which it was not. A declared maintenance is no outage, and
+        nothing is known of the minutes in which nobody looked."""
+        days = state.part("uptime")
+        today = sample.time.date()
+        oldest = (today - dt.timedelta(days=BUDGET_DAYS - 1)).isoformat()
+        for name, each in sample.applications.items():
+            if each.healthy is None:
+                continue
+            mine = {day: dict(counts) for day, counts in (days.get(name) or {}).items() if day >= oldest}
+            counts = mine.setdefault(today.isoformat(), {})
+            what = "maintenance" if each.maintenance else ("up" if each.healthy else "down")
+            counts[what] = int(counts.get(what, 0)) + 1
+            days[name] = mine
+
+    # telling
+
+    def _tell(
+        self,
+        now: dt.datetime,
+        policies: Mapping[str, AlertPolicy],
+        secrets: Secrets,
+        held: Callable[[str | None], bool],
+    ) -> tuple[Told, ...]:
+        def put_out(due: Sequence[Told]) -> None:
+            for each in due:
+                to = destinations(each.incident.kind, each.incident.application, policies)
+                send(self.house, self.storage, incident_message(each), to, secrets)
+
+        return tell(self.house, self.storage, now, held=lambda incident: held(incident.application), put_out=put_out)
+
+    def _tell_events(
+        self,
+        state: _State,
+        described: Mapping[str, Application],
+        policies: Mapping[str, AlertPolicy],
+        secrets: Secrets,
+        held: Callable[[str | None], bool],
+    ) -> None:
+        """Releases, restores and proofs since the last look. Whatever was there before the first is nobody's news."""
+        from ._events import of_catalogue, of_ledger
+
+        seen = state.part("events")
+        for name in described:
+            layout = self.house.layout(name)
+            for path, kind, find in (
+                (layout.ledger, "ledger", of_ledger),
+                (layout.backups, "catalogue", of_catalogue),
+            ):
+                mine = seen.setdefault(name, {}).setdefault(kind, {})
+                stamp = _stamp_of(path)
+                if mine.get("stamp") == stamp or held(name):
+                    continue
+                try:
+                    entries = Ledger(path, self.storage, lambda: "").read()
+                except BackstayError as broken:
+                    self._notes.append(broken.message)
+                    continue
+                last = mine.get("number")
+                if last is not None:
+                    self._send_events(name, find(name, entries), int(last), policies, secrets)
+                mine |= {"stamp": stamp, "number": len(entries)}
+
+    def _send_events(
+        self, name: str, found: Any, last: int, policies: Mapping[str, AlertPolicy], secrets: Secrets
+    ) -> None:
+        for event in found:
+            if int(event.id.rpartition("-")[2]) <= last:
+                continue
+            message = Message(event.id, event.kind, name, f"{event.subject} on {_here()}", event.lines, event.at)
+            send(self.house, self.storage, message, destinations(event.kind, name, policies), secrets)
+
+    def _fold(self, now: dt.datetime, state: _State) -> None:
+        today = now.date().isoformat()
+        if state.value.get("folded") != today:
+            fold_old_days(self.house, self.storage, now)
+            state.value["folded"] = today
+
+
+def incident_message(told: Told) -> Message:
+    """The text about an incident."""
+    incident = told.incident
+    where = f"{incident.application} on {_here()}" if incident.application else _here()
+    words = {"begin": incident.severity.upper(), "still": f"STILL {incident.severity.upper()}", "over": "OVER"}
+    subject = f"[{words[told.moment]}] {where}: {incident.sentence}"
+    if told.moment == "over":
+        lasted = (dt.datetime.fromisoformat(told.at) - dt.datetime.fromisoformat(told.since)).total_seconds()
+        lines = [
+            f"{told.sentence or incident.sentence}.",
+            f"It began {told.since} and was over {told.at}, after {_spoken(lasted)}.",
+        ]
+    else:
+        lines = [f"{incident.sentence}.", f"Since {told.since}."]
+        if incident.command:
+            lines.append(f"First: {incident.command}")
+        lines.append(f"You know of it: backstay incidents --ack {incident.key} --for 4h --why '...'")
+    return Message(told.id, incident.kind, incident.application, subject[:300], tuple(lines), told.at)
+
+
+def _here() -> str:
+    return os.uname().nodename
+
+
+def _spoken(seconds: float) -> str:
+    for size, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {name}"
+    return f"{max(seconds, 0):.0f} seconds"
+
+
+def _open_too_long(name: str, now: dt.datetime, state: _State) -> list[Verdict]:
+    since = state.part("transactions").get(name)
+    long = isinstance(since, str) and _older(since, now, LONGEST_HOLD_SECONDS)
+    sentence = f"A transaction of {name} is open since {since}" if since else f"No transaction of {name} is open"
+    return [Verdict(f"{name}/release:open", "page", name, sentence, f"backstay status {name}", long)]
+
+
+def _gone(kind: str, what: str, subject: str) -> str:
+    if kind == "units":
+        return f"The unit {what} has not failed any more"
+    if kind == "disk":
+        return f"{what} is no mount any more"
+    if kind == "health":
+        return f"{subject} answers well again"
+    if kind == "jobs":
+        return f"The job {what} of {subject} is well again"
+    return f"{subject} is not on this host any more"
+
+
+def _older(at: Any, now: dt.datetime, seconds: float) -> bool:
+    """Whether a stamp is that old, in the future, or none."""
+    try:
+        age = (now - dt.datetime.fromisoformat(at)).total_seconds()
+    except (TypeError, ValueError):
+        return True
+    return not -60 <= age < seconds
+
+
+def _stamp_of(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return [0, 0]
+    return [found.st_mtime_ns, found.st_size]

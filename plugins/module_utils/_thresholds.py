@@ -1,0 +1,331 @@
+"""Which objectives are missed: from a window of samples to verdicts. Pure.
+
+A verdict is yes, no, or neither: neither is where too little was seen, or where a value lies between the limit and the
+mark below it at which the trouble counts as over. Nothing is asked of time: a window ends at its newest sample. What
+was sampled while a transaction was open or maintenance declared says nothing about the application.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ._alert_settings import Objectives
+from ._samples import ApplicationSample, Sample, Times
+
+Severity = Literal["page", "warn", "advice"]
+
+FEWEST_ANSWERS = 20
+FEWEST_ERRORS = 3
+QUIET_MINUTES = 30  # with too few answers for so long, slow or failing ones are over
+FULL = 0.95
+BUDGET_DAYS = 30
+_SPENT, _RECOVERED = 0.75, 0.6
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is so about one objective. `key` is the incident's, such as `host/disk:/srv` or `portal/p95`; `crossed` is
+    None where nothing can be said; `command` is what a person types first."""
+
+    key: str
+    severity: Severity
+    application: str | None
+    sentence: str
+    command: str
+    crossed: bool | None
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.key)
+
+
+def kind_of(key: str) -> str:
+    """`portal/certificate:ends` is of the kind `certificate`."""
+    return key.partition("/")[2].partition(":")[0]
+
+
+def _window(samples: Sequence[Sample], minutes: float) -> list[Sample]:
+    if not samples:
+        return []
+    after = samples[-1].time - dt.timedelta(minutes=minutes, seconds=-5)  # a timer is never exact
+    return [sample for sample in samples if sample.time > after]
+
+
+def _above(value: float | None, limit: float, over: float) -> bool | None:
+    if value is None:
+        return None
+    return True if value > limit else (False if value < over else None)
+
+
+def host_verdicts(samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdict]:
+    """About the host, from samples in the order of time."""
+    if not samples:
+        return
+    for name, title, limit in (
+        ("cpu", "The processors are", objectives.cpu),
+        ("memory", "Memory is", objectives.memory),
+    ):
+        values = [value for each in _window(samples, 5) if (value := getattr(each.host, name)) is not None]
+        mean = sum(values) / len(values) if len(values) >= 4 else None
+        shown = f"{title} {mean:.0%} in use over {len(values)} minutes" if mean is not None else f"{title} not measured"
+        command = "ps aux --sort=-%cpu | head" if name == "cpu" else "ps aux --sort=-rss | head"
+        yield Verdict(
+            f"host/{name}",
+            "warn",
+            None,
+            f"{shown}, the limit is {limit:.0%}",
+            command,
+            _above(mean, limit, limit - 0.05),
+        )
+    loads = [each.host.load / max(1, each.host.cores) for each in _window(samples, 10)]
+    load = sum(loads) / len(loads) if len(loads) >= 8 else None
+    limit = objectives.load_per_core
+    sentence = f"The load of each core is {load or 0:.1f} over {len(loads)} minutes, the limit is {limit:g}"
+    yield Verdict(
+        "host/load", "warn", None, sentence, "uptime; ps aux --sort=-%cpu | head", _above(load, limit, limit * 0.8)
+    )
+    yield from _disks(samples, objectives)
+    yield from _units(samples)
+
+
+def _disks(samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdict]:
+    """Two samples in a row, so that a file that comes and goes is no incident."""
+    last = _window(samples, 2)
+    for mount in samples[-1].host.mounts:
+        seen = [(each.used, each.inodes) for sample in last for each in sample.host.mounts if each.path == mount.path]
+        if len(seen) < 2:
+            continue
+        for what, place in (("", 0), (" of inodes", 1)):
+            low, high = min(each[place] for each in seen), max(each[place] for each in seen)
+            label = f"{mount.path}{':inodes' if place else ''}"
+            limit = objectives.disk
+            free = f", {mount.free_bytes / 1e9:.1f} GB are free" if not place else ""
+            sentence = f"{mount.path} is {high:.0%} full{what}{free}, the limit is {limit:.0%}"
+            crossed = True if low > limit else (False if high < limit - 0.02 else None)
+            command = f"du -xh --max-depth=2 {mount.path} | sort -h | tail" if not place else f"df -i {mount.path}"
+            yield Verdict(f"host/disk:{label}", "warn", None, sentence, command, crossed)
+            full = True if low > FULL else (False if high < FULL - 0.02 else None)
+            sentence = f"{mount.path} is {high:.0%} full{what}{free}: soon nothing can be written"
+            yield Verdict(f"host/disk:{label}:full", "page", None, sentence, command, full)
+
+
+def _units(samples: Sequence[Sample]) -> Iterator[Verdict]:
+    last = [set(each.host.failed_units) for each in _window(samples, 2) if each.host.failed_units is not None]
+    if len(last) < 2:
+        return
+    for unit in sorted(set.union(*last)):
+        crossed = True if all(unit in each for each in last) else None
+        yield Verdict(
+            f"host/units:{unit}", "warn", None, f"The unit {unit} has failed", f"journalctl -u {unit} -n 50", crossed
+        )
+
+
+def application_verdicts(
+    name: str, samples: Sequence[Sample], objectives: Objectives, *, spent: float | None = None
+) -> Iterator[Verdict]:
+    """About one application. `spent` is the share of its uptime's budget that is gone."""
+    known = [sample for sample in samples if name in sample.applications]
+    if not known:
+        return
+    now = known[-1].applications[name]
+    yield from _health(name, known)
+    if not now.held:
+        yield from _answers(name, [each for each in known if not each.applications[name].held], objectives)
+    yield from _certificate(name, known[-1].time, now, objectives)
+    yield from _backup(name, now, objectives)
+    for job, sentence in now.job_problems:
+        yield Verdict(f"{name}/jobs:{job}", "warn", name, sentence, f"backstay jobs {name}", True)
+    if spent is not None:
+        allowed = (1 - objectives.uptime) * BUDGET_DAYS * 1440
+        sentence = (
+            f"{spent:.0%} of the time that {name} may be away in {BUDGET_DAYS} days ({allowed:.0f} minutes, objective "
+            f"{objectives.uptime:.4g}) is spent"
+        )
+        severity: Severity = "page" if spent >= 1 else "warn"
+        yield Verdict(
+            f"{name}/uptime", severity, name, sentence, f"backstay incidents {name}", _above(spent, _SPENT, _RECOVERED)
+        )
+
+
+def _health(name: str, known: Sequence[Sample]) -> Iterator[Verdict]:
+    now = known[-1].applications[name]
+    if now.healthy is None or now.held:
+        return
+    well = [each.applications[name].healthy for each in _window(known, 2)]
+    crossed = True if now.healthy is False else (False if len(well) >= 2 and all(well) else None)
+    sentence = f"{name} is not well: {now.why}" if now.healthy is False else f"{name} answers well again"
+    yield Verdict(f"{name}/health", "page", name, sentence, f"backstay health {name}", crossed)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    requests: int
+    errors: int
+    minutes: float
+    times: Times
+    api: Times
+    users: Sequence[int]
+
+    @property
+    def ratio(self) -> float | None:
+        return self.errors / self.requests if self.requests >= FEWEST_ANSWERS else None
+
+
+def _answered(name: str, samples: Sequence[Sample], minutes: float) -> _Answered:
+    found = [each.applications[name] for each in _window(samples, minutes)]
+    measured = sum(each.seconds or 60.0 for each in _window(samples, minutes)) / 60
+    return _Answered(
+        sum(each.requests for each in found),
+        sum(each.errors for each in found),
+        measured,
+        sum((each.times for each in found), Times()),
+        sum((each.api for each in found), Times()),
+        [each.users for each in found],
+    )
+
+
+def _answers(name: str, samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdict]:
+    five, ten, quiet = (_answered(name, samples, minutes) for minutes in (5, 10, QUIET_MINUTES))
+    silent = quiet.requests < FEWEST_ANSWERS and len(quiet.users) >= QUIET_MINUTES - 2
+
+    def verdict(kind: str, severity: Severity, sentence: str, crossed: bool | None) -> Verdict:
+        over = False if crossed is None and silent else crossed
+        return Verdict(f"{name}/{kind}", severity, name, sentence, f"backstay status {name}", over)
+
+    enough = five.times.count >= FEWEST_ANSWERS
+    mean = five.times.mean if enough else None
+    limit = objectives.response_seconds
+    sentence = f"{name} takes {mean or 0:.2f} s for an answer, mean of {five.times.count}, the limit is {limit:g} s"
+    yield verdict("response", "warn", sentence, _above(mean, limit, limit * 0.9))
+    p95 = five.times.quantile(0.95) if enough else None
+    limit = objectives.p95_seconds
+    sentence = f"5 of 100 answers of {name} take longer than {p95 or 0:.2f} s, the limit is {limit:g} s"
+    yield verdict("p95", "warn", sentence, _above(p95, limit, limit * 0.9))
+    yield from _errors(name, five, ten, samples, objectives)
+    rate = ten.requests / ten.minutes if ten.minutes >= 4 else None
+    per_minute = objectives.requests_per_minute
+    sentence = f"{name} gets {rate or 0:.0f} requests a minute, more than {per_minute}: think of scaling it"
+    yield verdict("requests", "advice", sentence, _above(rate, per_minute, per_minute * 0.8))
+    if objectives.users is not None:
+        most = sorted(five.users)[len(five.users) // 2] if len(five.users) >= 3 else None
+        sentence = f"{most or 0} addresses use {name} within a minute, the limit is {objectives.users}"
+        yield verdict("users", "advice", sentence, _above(most, objectives.users, objectives.users * 0.8))
+    if objectives.api_seconds is not None:
+        mean = five.api.mean if five.api.count >= FEWEST_ANSWERS else None
+        limit = objectives.api_seconds
+        sentence = f"The API of {name} takes {mean or 0:.2f} s for an answer, the limit is {limit:g} s"
+        yield verdict("api", "warn", sentence, _above(mean, limit, limit * 0.9))
+
+
+def _errors(
+    name: str, five: _Answered, ten: _Answered, samples: Sequence[Sample], objectives: Objectives
+) -> Iterator[Verdict]:
+    """One trouble, one message: as long as the page is open, or was within the window, the warning says nothing."""
+    page, warn = objectives.server_error_ratio, objectives.error_ratio
+    crossed = _above(five.ratio, page, page / 2)
+    if crossed and five.errors < FEWEST_ERRORS:
+        crossed = None
+    told = f"of the answers of {name} were errors (5xx)"
+    silent = _answered(name, samples, QUIET_MINUTES)
+    if crossed is None and silent.requests < FEWEST_ANSWERS and len(silent.users) >= QUIET_MINUTES - 2:
+        crossed = False
+    command = f"backstay logs {name} --lines 100"
+    yield Verdict(
+        f"{name}/server_errors",
+        "page",
+        name,
+        f"{five.ratio or 0:.1%} {told}, {five.errors} of {five.requests} in five minutes, the limit is {page:.0%}",
+        command,
+        crossed,
+    )
+    recent = _paged(name, samples, page)
+    crossed = _above(ten.ratio, warn, warn / 2)
+    # In three minutes at least: what is that bad at once soon is a page, and one trouble is one message.
+    spread = sum(1 for each in _window(samples, 10) if each.applications[name].errors)
+    if recent or (crossed and (ten.errors < FEWEST_ERRORS or spread < FEWEST_ERRORS)):
+        crossed = None
+    elif crossed is None and silent.requests < FEWEST_ANSWERS and len(silent.users) >= QUIET_MINUTES - 2:
+        crossed = False
+    yield Verdict(
+        f"{name}/errors",
+        "warn",
+        name,
+        f"{ten.ratio or 0:.1%} {told}, {ten.errors} of {ten.requests} in ten minutes, the limit is {warn:.1%}",
+        command,
+        crossed,
+    )
+
+
+def _paged(name: str, samples: Sequence[Sample], limit: float) -> bool:
+    """Whether the share of errors was above the limit in any five minutes that lie within the last fifteen."""
+    rows = [(each.time, each.applications[name]) for each in _window(samples, 15)]
+    for place, (end, _unused) in enumerate(rows):
+        part = [each for at, each in rows[: place + 1] if at > end - dt.timedelta(minutes=5, seconds=-5)]
+        requests, errors = sum(each.requests for each in part), sum(each.errors for each in part)
+        if requests >= FEWEST_ANSWERS and errors > limit * requests:
+            return True
+    return False
+
+
+def _certificate(name: str, at: dt.datetime, now: ApplicationSample, objectives: Objectives) -> Iterator[Verdict]:
+    if now.certificate_until is None or now.certificate_from is None:
+        return
+    ends, begins = dt.datetime.fromisoformat(now.certificate_until), dt.datetime.fromisoformat(now.certificate_from)
+    left, whole = (ends - at).total_seconds(), max(1.0, (ends - begins).total_seconds())
+    days = left / 86400
+    told = (
+        f"The certificate of {name} ends in {days:.0f} days"
+        if days >= 2
+        else f"The certificate of {name} ends on {ends:%Y-%m-%d %H:%M} UTC"
+    )
+    if left <= 0:
+        told = f"The certificate of {name} ended on {ends:%Y-%m-%d %H:%M} UTC"
+    command = f"backstay health {name}"
+    # A certificate of a few days is renewed when a third of them is left: a tenth is late for it too.
+    ending = (days <= 3 and left / whole <= 1 / 3) or (left / whole <= 0.1 and days <= objectives.certificate_days)
+    late = days <= objectives.certificate_days and left / whole <= 1 / 3
+    yield Verdict(
+        f"{name}/certificate",
+        "warn",
+        name,
+        f"{told}, its renewal is late",
+        command,
+        (late and not ending) or (None if ending else False),
+    )
+    yield Verdict(f"{name}/certificate:ends", "page", name, told, command, ending)
+
+
+def _backup(name: str, now: ApplicationSample, objectives: Objectives) -> Iterator[Verdict]:
+    if now.proof_level is None:
+        return  # the file asks for no backups
+    problems = now.backup_problems
+    sentence = f"{name}: {problems[0]}" if problems else f"{name} is backed up and proven"
+    yield Verdict(f"{name}/backup", "warn", name, sentence, f"backstay backups {name}", bool(problems))
+    if objectives.backup_success is not None and now.backup_runs:
+        share = 1 - now.backup_failed / now.backup_runs
+        sentence = (
+            f"{now.backup_failed} of {now.backup_runs} backups of {name} failed in 30 days, "
+            f"{objectives.backup_success:.0%} are to succeed"
+        )
+        yield Verdict(
+            f"{name}/backup:share",
+            "warn",
+            name,
+            sentence,
+            f"backstay backups {name}",
+            share < objectives.backup_success,
+        )
+
+
+def spent_share(days: Mapping[str, Mapping[str, int]], objective: float) -> float | None:
+    """The share of the uptime's budget that is gone, from minutes that were seen: {day: {"up": n, "down": n}}. The
+    budget is that of thirty whole days, however many were seen; None where nothing was."""
+    seen = sum(each.get("up", 0) + each.get("down", 0) for each in days.values())
+    if not seen:
+        return None
+    allowed = (1 - objective) * BUDGET_DAYS * 1440
+    down = sum(each.get("down", 0) for each in days.values())
+    return down / allowed if allowed > 0 else (float(down > 0) * 2)

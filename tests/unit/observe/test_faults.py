@@ -1,0 +1,455 @@
+"""Each fault of the issue: one message when it begins, by its declared route, and one when it is over."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _notify
+
+from .world import ALERTS, SECRET, START, MailServer, Webhook, World
+
+Change = Callable[[World], None]
+FAULTS: dict[str, tuple[dict[str, Any], tuple[Change, Change], tuple[int, int], str, str]] = {}
+
+
+def fault(name: str, key: str, way: str, minutes: tuple[int, int], **objectives: Any) -> Callable[[Any], Any]:
+    """Registers a pair (break it, mend it); `key` is the incident's, `way` how its messages go, `minutes` how long it
+    takes at most until they go."""
+
+    def register(pair: Any) -> Any:
+        FAULTS[name] = ({"objectives": objectives} if objectives else {}, pair(), minutes, key, way)
+        return pair
+
+    return register
+
+
+def setting(**values: Any) -> Callable[[World], None]:
+    def change(world: World) -> None:
+        for name, value in values.items():
+            setattr(world, name, value)
+
+    return change
+
+
+Pair = tuple[Change, Change]
+
+
+@fault("cpu", "host/cpu", "chat", (5, 5))
+def cpu() -> Pair:
+    return setting(cpu=0.95), setting(cpu=0.1)
+
+
+@fault("disk", "host/disk:/", "mail", (2, 2))
+def disk() -> Pair:
+    return setting(used=0.9), setting(used=0.5)
+
+
+@fault("memory", "host/memory", "mail", (5, 5))
+def memory() -> Pair:
+    def proc(available: int) -> Callable[[World], None]:
+        text = f"MemTotal: 1000 kB\nMemAvailable: {available} kB\n"
+        return lambda world: (world.root / "proc/meminfo").write_text(text) and None
+
+    return proc(100), proc(700)
+
+
+@fault("a failed unit", "host/units:portal-sync.service", "mail", (2, 1))
+def unit() -> Pair:
+    return setting(failed=["portal-sync.service"]), setting(failed=[])
+
+
+@fault("unwell", "portal/health", "both", (1, 2))
+def unwell() -> Pair:
+    return setting(why="/healthz/ answered 503, expected 200"), setting(why="")
+
+
+def renewed(**left: float) -> Change:
+    """It is looked at each quarter of an hour."""
+
+    def change(world: World) -> None:
+        world.now += dt.timedelta(minutes=15)
+        world.until = START + dt.timedelta(**left)
+
+    return change
+
+
+@fault("certificate", "portal/certificate", "mail", (1, 1))
+def certificate() -> Pair:
+    return renewed(days=12), renewed(days=89)
+
+
+@fault("certificate that ends", "portal/certificate:ends", "mail", (1, 1))
+def ending() -> Pair:
+    return renewed(hours=30), renewed(days=89)
+
+
+@fault("5xx", "portal/server_errors", "chat", (3, 4))
+def server_errors() -> Pair:
+    def answers(errors: int) -> Callable[[World], None]:
+        def change(world: World) -> None:
+            world.visit(errors, status=502)
+            world.visit(100 - errors)
+
+        return change
+
+    return answers(20), answers(0)
+
+
+@fault("errors", "portal/errors", "mail", (4, 9))
+def errors() -> Pair:
+    def answers(count: int) -> Callable[[World], None]:
+        def change(world: World) -> None:
+            world.visit(count, status=500)
+            world.visit(100 - count)
+
+        return change
+
+    return answers(3), answers(0)
+
+
+@fault("slow answers", "portal/response", "mail", (4, 3), p95_seconds=60.0)
+def slow() -> Pair:
+    return lambda world: world.visit(30, seconds=1.6), lambda world: world.visit(30, seconds=0.1)
+
+
+@fault("some slow answers", "portal/p95", "mail", (4, 5))
+def p95() -> Pair:
+    def some(world: World) -> None:
+        world.visit(90, seconds=0.1)
+        world.visit(10, seconds=4.0)
+
+    return some, lambda world: world.visit(100, seconds=0.1)
+
+
+@fault("many requests", "portal/requests", "mail", (7, 7), requests_per_minute=50)
+def requests() -> Pair:
+    return lambda world: world.visit(80), lambda world: world.visit(5)
+
+
+@fault("many users", "portal/users", "mail", (3, 4), users=40)
+def users() -> Pair:
+    return lambda world: world.visit(80), lambda world: world.visit(5)
+
+
+@fault("a slow API", "portal/api", "mail", (4, 3), api_seconds=0.5)
+def api() -> Pair:
+    return (
+        lambda world: world.visit(30, seconds=0.8, path="/api/messages/"),
+        lambda world: world.visit(30, seconds=0.05, path="/api/messages/"),
+    )
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_told_once_when_it_begins_and_once_when_it_is_over(name: str, tmp_path: Path) -> None:
+    more, (break_it, mend_it), (begins, ends), key, way = FAULTS[name]
+    world = World(tmp_path, **more)
+    assert world.minutes(5, lambda: mend_it(world)) == [], "nothing is wrong yet"
+    assert (world.texts(), world.mailed) == ([], [])
+    world.minutes(begins, lambda: break_it(world))
+    begun = world.texts(), world.subjects()
+    world.minutes(2, lambda: break_it(world))
+    world.minutes(ends + 1, lambda: mend_it(world))
+    by_chat, by_mail = world.texts(), world.subjects()
+    shown = f"by chat: {by_chat}\nby mail: {by_mail}\nopen: {_incidents.opened(world.house, world.storage)}"
+    chats, mails = int(way != "mail"), int(way != "chat")
+    assert (len(begun[0]), len(begun[1])) == (chats, mails), f"when it began, {name}: {shown}"
+    assert (len(by_chat), len(by_mail)) == (2 * chats, 2 * mails), f"in all, {name}: {shown}"
+    for texts in (by_chat, by_mail):
+        assert not texts or ("OVER" not in texts[0] and "OVER" in texts[1]), shown
+    told = [row["key"] for row in _incidents.history(world.house, world.storage, 1, world.now)]
+    assert told == [key, key], shown
+
+
+def test_what_begins_is_told_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(3, lambda: world.visit(100))
+    world.visit(100, status=500)
+    assert "portal/server_errors" in world.minutes(1)
+    assert len(world.texts()) == 1, world.texts()
+    world.why = "connection refused"
+    assert "portal/health" in world.minutes(1)
+    assert len(world.texts()) == 2, world.texts()
+
+
+def test_one_answer_that_is_lost_is_no_outage(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(2)
+    answers = iter(["no answer", "", ""])
+
+    def ask(_unused: object) -> Any:
+        world.why = next(answers, "")
+        return type(world).ask(world, world.application)
+
+    world.ask = ask  # type: ignore[method-assign] - the same question, asked of a door that is lost once
+    world.minutes(3)
+    assert world.texts() == []
+
+
+def test_few_answers_say_nothing_about_errors_or_times(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for _unused in range(4):
+        world.visit(2, status=500)
+        world.visit(1, seconds=30.0)
+        world.observe()
+    assert world.texts() == []
+
+
+def test_our_own_questions_are_no_visitors(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(1)
+    world.visit(50, status=503, agent="backstay-health")
+    world.visit(50, status=503, agent="backstay-probe/1")
+    done = world.observe()
+    assert done.sample.applications["portal"].requests == 0
+    assert world.texts() == []
+
+
+def test_what_was_slow_or_wrong_is_over_when_nobody_comes_any_more(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(6, lambda: world.visit(50, status=500))
+    assert len(world.texts()) == 1
+    assert world.minutes(36) == []
+    assert len(world.texts()) == 2, world.texts()
+
+
+def test_an_application_can_ask_for_less_errors_and_more_uptime(tmp_path: Path) -> None:
+    world = World(tmp_path, objectives={"error_ratio": 0.001, "uptime": 0.995})
+
+    def day() -> None:
+        world.visit(999)
+        world.visit(1, status=500)
+
+    world.minutes(10, day)
+    assert world.minutes(1, lambda: world.visit(990) or world.visit(2, status=500)) == ["portal/errors"]
+
+
+def test_the_uptimes_budget_is_told_by_mail_before_it_is_gone(tmp_path: Path) -> None:
+    world = World(tmp_path, objectives={"uptime": 0.9999})
+    world.minutes(1)
+    world.why = "no answer"
+    world.minutes(3)  # of 4.3 minutes in 30 days
+    before = world.subjects()
+    world.minutes(1)
+    after = world.subjects()
+    assert not any("is spent" in subject for subject in before), before
+    assert sum("is spent" in subject for subject in after) == 1, after
+    assert not any("is spent" in text for text in world.texts()), "uptime goes by mail"
+
+
+def test_backup_and_proof_that_never_were_are_told(tmp_path: Path) -> None:
+    world = World(tmp_path, backup={"repositories": {"disk": {"location": "/srv/backup"}}})
+    assert world.minutes(2) == ["portal/backup"]
+    assert "there is no restore point" in json.dumps([each.incident.sentence for each in _open(world)])
+
+
+def _open(world: World) -> tuple[_incidents.Open, ...]:
+    return _incidents.opened(world.house, world.storage)
+
+
+# --- held back
+
+
+def test_a_release_is_no_incident_and_what_it_leaves_behind_is_told_after_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(6, lambda: world.visit(50))
+    world.layout.journal.write_text("{}\n")
+    world.why, world.cpu, world.failed = "/healthz/ answered 503", 0.99, ["portal-0002-web.service"]
+    world.minutes(10, lambda: world.visit(50, status=503))
+    assert world.texts() == [], "while the transaction is open"
+    world.layout.journal.unlink()
+    world.minutes(1)
+    told = world.texts()
+    assert sum("answered 503" in text for text in told) == 1, told
+    assert not any("were errors" in text for text in told), "what came during the release counts for nothing"
+
+
+def test_twenty_releases_send_nothing_but_that_they_were(tmp_path: Path) -> None:
+    world = World(tmp_path, alerts={**ALERTS, "routes": {"release": ["mail"]}})
+    world.minutes(6, lambda: world.visit(50))
+    for number in range(20):
+        world.layout.journal.write_text("{}\n")
+        world.cpu, world.why = 0.95, "/healthz/ answered 503"
+        world.minutes(1, lambda: world.visit(50, status=503))
+        world.ledger.append("live", f"{number + 2:04}-1.0.{number}", transaction=f"t{number}", before="0001-1.0.0")
+        world.layout.journal.unlink()
+        world.cpu, world.why = 0.1, ""
+        world.minutes(1, lambda: world.visit(50))
+    assert world.texts() == []
+
+
+def test_nothing_is_sent_during_maintenance_and_it_costs_no_budget(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(3)
+    world.layout.maintenance_flag.write_text("ada\n")
+    world.why = "/healthz/ answered 503"
+    world.minutes(10)
+    assert world.texts() == []
+    world.layout.maintenance_flag.unlink()
+    world.why = ""
+    world.minutes(3)
+    assert world.texts() == []
+    counts = json.loads(world.house.observed.read_text())["uptime"]["portal"]["2026-11-21"]
+    assert counts == {"up": 6, "maintenance": 10}
+
+
+def test_a_transaction_that_is_open_for_hours_is_itself_what_is_wrong(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.layout.journal.write_text("{}\n")
+    world.minutes(2)
+    world.now += dt.timedelta(minutes=116)
+    world.minutes(1)
+    assert world.texts() == []
+    world.minutes(2)
+    assert sum("A transaction of portal is open" in text for text in world.texts()) == 1, world.texts()
+
+
+# --- events
+
+
+def test_releases_rollbacks_and_restores_are_told_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.ledger.append("live", "0001-1.0.0", transaction="t1")
+    world.minutes(2)
+    assert world.texts() == [], "what was before nobody looked is no news"
+    world.ledger.append(
+        "live", "0002-1.1.0", transaction="t2", before="0001-1.0.0", live_by="ada", live_why="ticket 12"
+    )
+    world.ledger.append("failed", "0003-1.2.0", reason=f"it said {SECRET}", transaction="t3")
+    world.minutes(2)
+    world.ledger.append("withdrawn", "0002-1.1.0", transaction="t4")
+    world.ledger.append("live", "0001-1.0.0", transaction="t4", before="0002-1.1.0")
+    restored = {"transaction": "t5", "point": "20261121T020000", "generation": "0002", "before": "0001", "by": "ada"}
+    world.ledger.append("restored", "0001-1.0.0", restored=restored)
+    world.ledger.append("live", "0001-1.0.0", transaction="t5", before="0001-1.0.0")
+    world.minutes(3)
+    firsts = [text.splitlines()[0] for text in world.texts()]
+    kinds = ["0002-1.1.0 is live", "0003-1.2.0 failed", "rolled back to 0001-1.0.0", "data restored"]
+    assert len(firsts) == 4, firsts
+    for first, wanted in zip(firsts, kinds, strict=True):
+        assert wanted in first, firsts
+    assert SECRET not in "\n".join(world.texts())
+    assert "ticket 12" in world.texts()[0]
+
+
+def test_a_proof_that_failed_is_told(tmp_path: Path) -> None:
+    from ansible_collections.backstay.ops.plugins.module_utils._catalogue import catalogue
+
+    world = World(tmp_path)
+    world.minutes(2)
+    chain = catalogue(world.layout, world.storage, world.now.isoformat)
+    chain.append("refuted", "20261121T020000", repository="disk", level=4, reason="12 rows are missing")
+    world.minutes(2)
+    assert [("a proof failed" in text, "12 rows are missing" in text) for text in world.texts()] == [(True, True)]
+
+
+# --- the ways
+
+
+def test_chat_and_mail_get_their_messages_over_the_wire(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with MailServer() as server, Webhook() as hook:
+        server.sendmail(world.house, sys.executable)
+        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.chat = _notify.post_json
+        world.minutes(3)
+        world.why = f"it said {SECRET} and <b> & more"
+        world.minutes(2)
+    assert len(hook.got) == 1
+    path, body = hook.got[0]
+    assert path.endswith("/very-secret-path")
+    assert "[PAGE] portal on" in body["text"]
+    assert "&lt;b&gt; &amp; more" in body["text"]
+    to, text = server.messages[0]
+    assert to == ["ops@example.org"]
+    assert "Auto-Submitted: auto-generated" in text
+    assert "First: backstay health portal" in text
+    for told in (body["text"], text):
+        assert SECRET not in told
+        assert "very-secret-path" not in told
+
+
+def test_what_a_chat_or_a_relay_that_is_away_did_not_take_comes_later_and_once(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with MailServer() as server, Webhook() as hook:
+        server.sendmail(world.house, sys.executable)
+        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.chat = _notify.post_json
+        hook.status, server.refuses = 503, True
+        world.minutes(2)
+        world.why = "no answer"
+        done = [world.observe() for _unused in range(3)][-1]
+        assert hook.got == [] == server.messages
+        kept = "".join(path.read_text() for path in _notify.waiting(world.house))
+        assert "very-secret-path" not in kept
+        facts = _notify.path_facts(world.house, world.storage, {"portal": _alerts(world)})
+        assert facts["waiting"] == 2, done.delivered
+        assert all(each["failing_since"] for each in facts["destinations"].values()), facts
+        assert "very-secret-path" not in json.dumps(facts)
+        hook.status, server.refuses = 200, False
+        world.minutes(15)
+        assert len(hook.got) == 1
+        assert len(server.messages) == 1
+    facts = _notify.path_facts(world.house, world.storage, {"portal": _alerts(world)})
+    assert facts["waiting"] == 0
+    assert all(each["sent_at"] and not each["failing_since"] for each in facts["destinations"].values()), facts
+
+
+def _alerts(world: World) -> Any:
+    return world.application.alerts
+
+
+def test_a_webhook_that_refuses_for_good_is_given_up_and_remembered(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with Webhook() as hook:
+        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.chat = _notify.post_json
+        hook.status = 404
+        world.minutes(2)
+        world.cpu = 0.99
+        world.minutes(6)
+    facts = _notify.path_facts(world.house, world.storage, {"portal": _alerts(world)})
+    chat = facts["destinations"]["the chat of portal"]
+    assert facts["waiting"] == 0
+    assert chat["given_up"] == 1
+    assert "404" in chat["why"]
+
+
+def test_a_message_without_a_way_is_kept_quiet_and_shown(tmp_path: Path) -> None:
+    world = World(tmp_path, alerts={**ALERTS, "routes": {"cpu": []}})
+    world.cpu = 0.99
+    assert world.minutes(8) == ["host/cpu"]
+    assert world.texts() == []
+    assert [each.incident.key for each in _open(world)] == ["host/cpu"]
+
+
+def test_where_there_is_only_mail_everything_goes_by_mail(tmp_path: Path) -> None:
+    world = World(tmp_path, alerts={"mail": ["ops@example.org", "night@example.org"]})
+    world.cpu = 0.99
+    world.minutes(6)
+    assert sorted(text.splitlines()[0] for text in world.mailed) == ["To: night@example.org", "To: ops@example.org"]
+
+
+def test_each_of_four_faults_goes_over_the_wire_once_when_it_begins_and_once_when_it_is_over(tmp_path: Path) -> None:
+    names = ("cpu", "disk", "certificate", "5xx")
+    world = World(tmp_path)
+    with MailServer() as server, Webhook() as hook:
+        server.sendmail(world.house, sys.executable)
+        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.chat = _notify.post_json
+        for which in (1, 0, 1):
+            for minute in range(6):
+                for name in names[: None if minute == 0 else -2] + names[-1:]:
+                    FAULTS[name][1][which](world)
+                world.observe()
+    chats = [body["text"].splitlines()[0].split("]")[0] for _path, body in hook.got]
+    mails = [subject.split("]")[0] for subject in server.subjects()]
+    shown = f"chat: {hook.got}\nmail: {server.subjects()}"
+    assert sorted(chats) == sorted(["*[WARN", "*[PAGE", "*[OVER", "*[OVER"]), f"of cpu and 5xx: {shown}"
+    assert sorted(mails) == sorted(["[WARN", "[WARN", "[OVER", "[OVER"]), f"of disk and certificate: {shown}"
