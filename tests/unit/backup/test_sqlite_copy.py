@@ -496,6 +496,7 @@ def test_an_answer_is_the_rows_in_one_form(tmp_path: Path) -> None:
         "SELECT load_extension('x')",
         "SELECT nothing FROM audit",
         "SELECT 1; DELETE FROM audit",
+        "PRAGMA page_size=512",
         "VACUUM INTO '/tmp/elsewhere'",
     ],
 )

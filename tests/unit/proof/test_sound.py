@@ -28,6 +28,10 @@ STATEMENTS = {
     "full-text search": (
         "CREATE VIRTUAL TABLE words USING fts5(title, body);",
         "INSERT INTO words VALUES ('a report', 'of many words'), ('another', 'Größe');",
+        "CREATE TABLE note(id INTEGER PRIMARY KEY, text TEXT);",
+        "CREATE VIRTUAL TABLE noted USING fts5(text, content='note', content_rowid='id');",
+        "CREATE TRIGGER t AFTER INSERT ON note BEGIN INSERT INTO noted(rowid, text) VALUES (new.id, new.text); END;",
+        "INSERT INTO note(text) VALUES ('flood in March'), ('fire in May');",
     ),
     "without rowid": (
         "CREATE TABLE pair(a TEXT, b INT, c BLOB, PRIMARY KEY(b, a)) WITHOUT ROWID;",
