@@ -393,12 +393,21 @@ class Host:
         self.storage.remove(self.layout.ballast)
         return was
 
+    def make_room(self) -> None:
+        """Give that room back at once where the disk is nearly full: not every write of a way back could ask for it."""
+        if self.free_bytes() < BALLAST_BYTES:
+            self.drop_ballast()
+
+    def free_bytes(self) -> int:
+        """What is free for journal, ledger and the flag of a closed door."""
+        disk = os.statvfs(self.layout.state)
+        return disk.f_bavail * disk.f_frsize
+
     def take_ballast(self) -> None:
         """Put some room by, where there is plenty: journal and ledger of a rollback need far less."""
         if self.layout.ballast.exists():
             return
-        disk = os.statvfs(self.layout.state)
-        if disk.f_bavail * disk.f_frsize > 8 * BALLAST_BYTES:
+        if self.free_bytes() > 8 * BALLAST_BYTES:
             # Random, so that no file system stores it in less.
             self.storage.write(self.layout.ballast, os.urandom(BALLAST_BYTES), mode=0o600)
 

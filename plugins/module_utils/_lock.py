@@ -52,8 +52,9 @@ class Lock:
                 continue
             self._descriptor = descriptor
             if what:
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, f"{what} (process {os.getpid()})".encode(), 0)
+                with contextlib.suppress(OSError):  # a full disk: the lock is ours all the same
+                    os.ftruncate(descriptor, 0)
+                    os.pwrite(descriptor, f"{what} (process {os.getpid()})".encode(), 0)
             return True
 
     def holder(self) -> str:

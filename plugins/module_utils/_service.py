@@ -35,7 +35,7 @@ from ._engine import Engine
 from ._errors import BackstayError, Busy, InputError
 from ._lock import Lock
 from ._plan import nothing_to_do, plan
-from ._steps import CLOSED, POINT_OF_NO_RETURN, ROLLBACKS, TITLES, Recovery, recovery, steps_of
+from ._steps import CLOSED, POINT_OF_NO_RETURN, TITLES, WAYS_BACK, Recovery, recovery, steps_of
 from ._transaction import Request, Transaction
 from ._version import PROTOCOL
 
@@ -73,7 +73,10 @@ class Conductor:
         self.transaction = transaction
         self.steps = []
         self._recovering = False
-        self._record("begin", "begin", spare=transaction.operation in ROLLBACKS, **transaction.to_dict())
+        way_back = transaction.operation in WAYS_BACK
+        if way_back:
+            self.engine.make_room()
+        self._record("begin", "begin", spare=way_back, **transaction.to_dict())
         return transaction
 
     def phase(self, name: str, should_abort: Callable[[], bool] = lambda: False) -> None:
@@ -126,7 +129,9 @@ class Conductor:
     def _do(self, step: str, transaction: Transaction) -> None:
         self.emit({"event": "begin", "step": step, "title": TITLES[step]})
         # A release that is written down must be able to end, or no rollback could begin.
-        spare = transaction.operation in ROLLBACKS or self._past_return() or self._recovering
+        spare = transaction.operation in WAYS_BACK or self._past_return() or self._recovering
+        if spare:
+            self.engine.make_room()
         self._record(step, "begin", spare=spare)
         _failpoint(step, "begin")
         began = time.monotonic()
@@ -152,7 +157,14 @@ class Conductor:
     def _undone(self, failed: BackstayError) -> BackstayError:
         transaction = self.transaction
         try:
-            self.undo(failed.message)
+            found = self.undo(failed.message)
+            if transaction is not None and found.direction == "forward":
+                done = self.engine.done_sentence(transaction)
+                return BackstayError(
+                    f"{failed.message} It was past the point of no return and was finished all the same: {done}",
+                    exit_code=failed.exit_code,
+                    lines=failed.lines,
+                )
             if transaction is not None:
                 self._tell_failure(transaction, failed)
         except BackstayError as worse:
@@ -185,6 +197,7 @@ class Conductor:
         transaction = Transaction.from_dict(found.begin)
         self.transaction = transaction
         self._recovering = True
+        engine.make_room()
         for step in found.steps:
             if found.direction == "forward":
                 self._do(step, transaction)
@@ -305,6 +318,7 @@ class Service:
         self.deadline: float | None = None
         self.abort = threading.Event()
         self.waiting: list[tuple[_Peer, dict[str, Any]]] = []  # begins that wait for the settling to end
+        self.planning: list[threading.Thread] = []
         self.follower: _Peer | None = None
         self.inbox: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self.wake_read, self.wake_write = socket.socketpair()
@@ -352,7 +366,7 @@ class Service:
             self._collect()
             if self.state in WAITING and self.deadline is not None and time.monotonic() >= self.deadline:
                 self._expire()
-            if self.state != "idle" or peers or self.waiting:
+            if self.state != "idle" or peers or self.waiting or any(each.is_alive() for each in self.planning):
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since >= _IDLE_SECONDS:
                 return 1 if self.engine.layout.journal.exists() else 0
@@ -396,8 +410,11 @@ class Service:
             peer.close()
             return
         if command == "plan":
-            peer.send(plan(self.engine, Request.from_dict(message.get("request") or {})))
-            peer.close()
+            request = Request.from_dict(message.get("request") or {})
+            # Counting what would be lost takes its time, and meanwhile somebody may want to abort.
+            self.planning = [each for each in self.planning if each.is_alive()]
+            self.planning.append(threading.Thread(target=self._plan, args=(peer, request), daemon=True))
+            self.planning[-1].start()
             return
         if command == "begin":
             if self.state == "settling":
@@ -427,6 +444,15 @@ class Service:
                 f"{command!r} does not fit now: the transaction of {transaction.candidate} is {self.state}."
             )
         self._start(peer, command)
+
+    def _plan(self, peer: _Peer, request: Request) -> None:
+        try:
+            peer.send(plan(self.engine, request))
+            peer.close()
+        except BackstayError as refused:
+            _answer_error(peer, refused)
+        except Exception as unexpected:  # noqa: BLE001 - whoever asked must have an answer, and nothing was touched
+            _answer_error(peer, BackstayError(f"The plan broke ({type(unexpected).__name__}: {unexpected})."))
 
     def _begin(self, peer: _Peer, message: dict[str, Any]) -> None:
         # Recovery holds the same lock for a moment after a crash; waiting a little is kinder than refusing.

@@ -79,6 +79,7 @@ OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 ROLLBACKS = ("rollback", "reversal")
+WAYS_BACK = (*ROLLBACKS, "undo")  # they must go through on a full disk: room is put by for them
 RESTORES = ("restore", "undo")
 CLOSED = ("maintenance", "reversal", *RESTORES)  # the door is closed and everything stopped while the data change
 

@@ -15,6 +15,7 @@ By default a seeded sample runs, in which no step of any operation is missing; B
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections import Counter
@@ -39,6 +40,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._steps import (
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
+from .full_disk import FullDisk
 from .host import (
     LIVE_MEDIA,
     NAME,
@@ -279,6 +281,12 @@ class World:
             assert found == brought_by(scenario), f"{scenario.name} brings something else"
         self.remember()
         return self.swept[key]
+
+    def after_of(self, scenario: Scenario) -> list[str]:
+        """The data when it went through."""
+        if scenario.name not in self.after:
+            self.conducted(scenario, thorough=False)
+        return self.after[scenario.name]
 
     def recovered(self, survivor: Survivor, *, thorough: bool) -> Sweep:
         """The recovery of what survived a power cut, itself cut off."""
@@ -566,6 +574,91 @@ def test_a_recovery_that_is_cut_off_itself_is_taken_up_by_the_next(
         f"surviving states; {checked} booted, recovered and released on",
     )
     assert not faults, verdict(faults, checked)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An operation on a disk that became full: whether it did (there are only so many writes), how the operation
+    failed, and the host as it is then."""
+
+    full: bool
+    failed: str
+    engine: CrashEngine
+    host: Host
+
+    @property
+    def finished(self) -> bool:
+        """It failed past the point of no return, and was done all the same."""
+        return "finished all the same" in self.failed
+
+
+def filled(world: World, scenario: Scenario, at: int) -> Filled:
+    """The disk is full from the write of this number on; what is removed makes room again."""
+    lay(world.starts[scenario.start], world.root)
+    storage = FullDisk()
+    engine, host = engine_on(world.layout, storage)
+    request = scenario.request(world)
+    engine.settle()
+    writes = itertools.count()
+
+    def full(_path: Path) -> None:
+        if next(writes) == at:
+            storage.blocks = 0
+
+    storage.before = full
+    failed = ""
+    try:
+        conduct(engine, request, operation=scenario.operation)
+    except BackstayError as refused:
+        failed = refused.message
+    return Filled(next(writes) > at, failed, engine, host)
+
+
+@pytest.mark.parametrize("name", ["rollback", "reversal", "undo"])
+def test_a_way_back_goes_through_on_a_disk_that_is_full_to_its_last_block(
+    world: World, record_property: Tell, name: str
+) -> None:
+    """Also where it becomes full in the middle of it: then it may be given up, and the next one goes through."""
+    scenario, again = SCENARIOS[name], 0
+    for at in range(0, 10_000, 1 if ALL else 7):
+        found = filled(world, scenario, at)
+        if not found.full:
+            break
+        if found.failed:
+            again += 1
+            assert at > 0, f"{name} on a full disk: {found.failed}"
+            assert "No space left" in found.failed
+            look(world, found.engine, found.host, f"{name}, full from write {at} on, given up")
+            if not found.finished:
+                conduct(found.engine, scenario.request(world), operation=scenario.operation)
+        look(world, found.engine, found.host, f"{name}, full from write {at} on")
+        assert (found.engine.live(), database(world.layout)) == (scenario.new, world.after_of(scenario))
+    record_property("told", f"full disk: {name} from each of {at} writes on; {again} were given up and begun again")
+    assert at > 10, "it writes more than that"
+
+
+@pytest.mark.parametrize("name", ["restore", "release", "maintenance"])
+def test_a_disk_that_becomes_full_at_any_write_leaves_all_as_it_was_or_as_it_was_to_be(
+    world: World, record_property: Tell, name: str
+) -> None:
+    scenario, given_up = SCENARIOS[name], 0
+    before = world.before[scenario.start]
+    for at in range(0, 10_000, 1 if ALL else 7):
+        found = filled(world, scenario, at)
+        if not found.full:
+            break
+        look(world, found.engine, found.host, f"{name}, full from write {at} on")
+        forward = found.finished or not found.failed
+        live = scenario.new if forward else scenario.old
+        assert found.engine.live() == live, f"full from write {at} on: {found.failed}"
+        if found.failed:
+            given_up += 1
+            assert "No space left" in found.failed
+        if scenario.operation in CLOSED:
+            rows = world.after_of(scenario) if forward else before
+            assert database(world.layout) == rows, f"full from write {at} on: {found.failed}"
+    record_property("told", f"full disk: {name} from each of {at} writes on; {given_up} were given up")
+    assert given_up > 3, "it fits nowhere"
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

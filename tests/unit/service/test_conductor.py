@@ -59,6 +59,9 @@ class Engine:
     def drop_ballast(self) -> bool:
         return False
 
+    def make_room(self) -> None:
+        """There is plenty."""
+
     def notes(self, release: str) -> str:
         return ""
 
