@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from ._errors import BackstayError, InputError
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"backstay {VERSION} (protocol {PROTOCOL})")
     verb = _Verbs(parser)
     _verbs_that_look(verb)
+    _verbs_of_the_day(verb)
     _verbs_of_releases(verb)
     _verbs_of_data(verb)
     _verbs_of_the_house(verb)
@@ -82,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verbs_that_look(verb: _Verbs) -> None:
-    verb("status", _status, "what is live since when, by whom; what is warm; what failed")
+    status = verb("status", _status, "what is live since when, by whom; what is warm; what failed; what needs somebody")
+    status.add_argument("--html", metavar="FILE", help="write the one-look page of this host there")
+    status.add_argument("--page", action="store_true", help="keep this host's own page, as its timer does")
     history = verb("history", _history, "all releases and what became of them")
     history.add_argument("--verify", action="store_true", help="check the ledger's hash chain")
     verb("health", _health, "ask the live release and the front door whether they are well")
@@ -90,6 +94,20 @@ def _verbs_that_look(verb: _Verbs) -> None:
     logs.add_argument("--lines", type=int, default=50)
     logs.add_argument("--follow", action="store_true")
     logs.add_argument("--process", help="only this process, such as web or worker")
+    diagnose = verb("diagnose", _diagnose, "say what is likely the cause, and make one archive for a ticket")
+    diagnose.add_argument(
+        "--around", default="", metavar="TIME", help="when it happened (UTC), such as 2026-11-21T08:15"
+    )
+    diagnose.add_argument("--minutes", type=float, default=30.0, help="how far around it the logs are read")
+    diagnose.add_argument("--to", default="", metavar="FILE", help="where the archive is to lie")
+
+
+def _verbs_of_the_day(verb: _Verbs) -> None:
+    digest = verb("digest", _digest, "what happened in a day and what the logs say, as it is mailed", application=False)
+    digest.add_argument("--to", action="append", default=[], metavar="ADDRESS", help="mail it; without, it is printed")
+    digest.add_argument("--hours", type=float, default=24.0, help="how far back releases, restores and proofs are told")
+    digest.add_argument("--logs", choices=("yesterday", "today", "none"), default="yesterday", help="of which day")
+    digest.add_argument("--detail", choices=("Low", "Med", "High"), default="Low", help="how much logwatch says")
 
 
 def _verbs_of_releases(verb: _Verbs) -> None:
@@ -251,22 +269,55 @@ def _tell(options: argparse.Namespace, value: dict[str, Any], text: str) -> None
 
 
 def _status(options: argparse.Namespace) -> int:
-    from ._status import applications, facts, status_text, verdict
+    """0 well, 1 look at it, 2 somebody is needed, 3 unknown: the facts could not be had."""
+    try:
+        return _page_of_the_host(options) if options.html or options.page else _status_of(options)
+    except InputError:
+        raise
+    except BackstayError as unknown:
+        raise BackstayError(unknown.message, exit_code=3, lines=unknown.lines) from unknown
+
+
+def _page_of_the_host(options: argparse.Namespace) -> int:
+    from ._cells import verdict
+    from ._house import House
+    from ._look import Looker
+    from ._page import page, text, write
+
+    if os.geteuid() != 0:
+        raise BackstayError("Only root may look into the applications of this host: run it with sudo.")
+    if options.page:
+        write(House())
+        return 0
+    looker = Looker(House())
+    rows = looker.rows()
+    looker.storage.write(Path(options.html), page(rows, now=looker.now, title=looker.hostname).encode())
+    found = verdict(rows)
+    _tell(options, {**found.to_dict(), "page": options.html}, text(rows))
+    return found.exit_code
+
+
+def _status_of(options: argparse.Namespace) -> int:
+    from ._cells import RANK, verdict
+    from ._house import House
+    from ._look import Looker
+    from ._status import applications, sentence, status_text
 
     names = applications()
-    if not options.application and len(names) > 1:
-        worst = 0
-        for name in names:
-            options.application = name
-            worst = max(worst, _status(options))
-        return worst
-    from ._review import watched
-
-    engine = _engine(options)
-    found = {**facts(engine), "watched": watched(engine)}
-    code, sentence = verdict(found)
-    _tell(options, {**found, "verdict": sentence, "exit_code": code}, status_text(found))
-    return code
+    looker = Looker(House())
+    worst, ends = "green", 0
+    for name in [options.application] if options.application or len(names) < 2 else names:
+        options.application = name
+        engine = _engine(options)
+        found = looker.facts(engine)
+        row = looker.row(engine, found)
+        code, said = verdict([row]).exit_code, sentence(found, row)
+        look = {name: value for name, value in found["look"].items() if name not in ("events", "series")}
+        told = {**found, "look": look, **row.to_dict(), "verdict": said, "exit_code": code}
+        _tell(options, told, status_text(found, row))
+        if RANK[row.state] >= RANK[worst]:
+            worst, ends = row.state, code
+    return ends
 
 
 def _history(options: argparse.Namespace) -> int:
@@ -283,6 +334,21 @@ def _history(options: argparse.Namespace) -> int:
         return 0 if verdict != "tampered" else 1
     found = facts(engine)
     _tell(options, found, history_text(found))
+    return 0
+
+
+def _diagnose(options: argparse.Namespace) -> int:
+    from ._diagnose import diagnose
+    from ._status import applications
+
+    names = applications()
+    if not options.application and len(names) > 1 and not options.to:
+        for name in names:
+            options.application = name
+            _diagnose(options)
+        return 0
+    done = diagnose(_engine(options), around=options.around, minutes=options.minutes, to=options.to)
+    _tell(options, done.to_dict() if options.json else {}, "\n".join(done.lines))
     return 0
 
 
@@ -357,6 +423,12 @@ def _take_payload(layout: Layout, name: str) -> str:
         temporary.chmod(0o600)
         temporary.rename(target)
     return digest
+
+
+def _digest(options: argparse.Namespace) -> int:
+    from ._digest_host import command
+
+    return command(options, _tell)
 
 
 def _rollback(options: argparse.Namespace) -> int:
