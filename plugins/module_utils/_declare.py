@@ -29,6 +29,9 @@ from ._run import Runner, run
 from ._storage import Storage, canonical
 from ._systemd import Systemd
 
+PAGE_TIMER = "backstay-page.timer"  # the host's, whichever application is declared first
+OBSERVE_TIMER = "backstay-observe.timer"  # so is this one
+
 FORMAT = 1  # of secrets.json
 FIRST_GENERATION = "0001"
 
@@ -151,7 +154,7 @@ def desired(
         given = _repository_secrets(application.backup, backup_secrets)
         files[layout.backup_secrets] = canonical({"format": FORMAT, "repositories": given}) + b"\n"
     secret_files = frozenset({layout.secrets_file, layout.backup_secrets})
-    units = (layout.transaction_socket_unit, layout.recover_unit, layout.review_timer)
+    units = (layout.transaction_socket_unit, layout.recover_unit, layout.review_timer, PAGE_TIMER, OBSERVE_TIMER)
     return Desired(application, generation, tuple(directories), files, secret_files, units)
 
 

@@ -358,7 +358,49 @@ Persistent=true
 WantedBy=timers.target
 """
 
+PAGE_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=Write the one-look page of this host
+After=local-fs.target
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay status --page
+TimeoutStartSec=240
+UMask=0077
+Nice=10
+CPUWeight=20
+IOSchedulingClass=idle
+NoNewPrivileges=yes
+ProtectHome=yes
+PrivateTmp=yes
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectClock=yes
+RestrictRealtime=yes
+LockPersonality=yes
+"""
+
+PAGE_TIMER = """\
+# Written by backstay.
+[Unit]
+Description=Write the one-look page of this host each five minutes
+
+[Timer]
+OnCalendar=*:0/5
+RandomizedDelaySec=20
+AccuracySec=10s
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
+
 UNIT_TEXTS = {
+    "backstay-page.service": PAGE_UNIT,
+    "backstay-page.timer": PAGE_TIMER,
     "backstay-job@.service": JOB_UNIT,
     "backstay-job@.timer": JOB_TIMER,
     "backstay-jobs@.service": JOBS_UNIT,

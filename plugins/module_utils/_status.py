@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from . import _freeze
+from ._cells import STATES, TITLES, WORDS, Row, needs
 from ._engine import Engine
 from ._errors import BackstayError
 from ._fleet_host import facts as fleet_facts
@@ -117,34 +118,67 @@ def _described(history: History, release: str | None, warm: str | None) -> dict[
     return describe(known, release if release != warm else None, warm)
 
 
-def verdict(found: dict[str, Any]) -> tuple[int, str]:
-    """(exit code, sentence): 0 all is well, 1 look at it, 2 nothing is served."""
+def sentence(found: dict[str, Any], row: Row) -> str:
+    """What is so about an application, in one sentence with the command that helps: the worst of its row."""
     live = found["live"]
     if live is None:
-        return 2, "nothing is live yet: release a version"
+        return "nothing is live yet: release a version"
     web = next(
         (state for unit, state in found["processes"].items() if unit.endswith(f"-{live['id']}-web.service")), "gone"
     )
     if web != "active":
-        return 2, f"{live['id']} is live and its web process is {web}: `backstay rollback`, or `backstay recover`"
+        return f"{live['id']} is live and its web process is {web}: `backstay rollback`, or `backstay recover`"
     if found["maintenance"]:
-        return 1, "maintenance is on: `backstay maintenance off` opens the door again"
+        return "maintenance is on: `backstay maintenance off` opens the door again"
     bad = [unit for unit, state in found["processes"].items() if state in ("failed", "gone", "inactive")]
     if bad:
-        return 1, f"{bad[0]} is {found['processes'][bad[0]]}: `journalctl -u {bad[0]}`, then `backstay recover`"
+        return f"{bad[0]} is {found['processes'][bad[0]]}: `journalctl -u {bad[0]}`, then `backstay recover`"
     if found["transaction_open"]:
-        return 1, "a transaction is open: see `backstay history`, or wait for it"
+        return "a transaction is open: see `backstay history`, or wait for it"
     if found["configuration_changed"]:
-        return 1, "the configuration declared here differs from the live release's: release it"
+        return "the configuration declared here differs from the live release's: release it"
     if found["backup"] and found["backup"]["problems"]:
-        return 1, found["backup"]["problems"][0]
-    return 0, "all is well"
+        return str(found["backup"]["problems"][0])
+    return row.why or "all is well"
 
 
-def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) -> str:
-    """At most twenty lines for a person."""
-    _unused, sentence = verdict(found)
-    lines = [f"{found['application']}: {sentence}"]
+def status_text(found: dict[str, Any], row: Row, *, now: datetime.datetime | None = None) -> str:
+    """At most twenty lines for a person: the verdict, what needs somebody, the releases, and every cell in a word."""
+    word = "" if row.state == "green" else f"{WORDS[row.state]}: "
+    lines = [f"{found['application']}: {word}{sentence(found, row)}"]
+    lines += [
+        f"  {WORDS[need['state']] + '!':<8} {need['title'].lower()}: {need['why'][:110]}"
+        + (f"; {need['command']}" if need["command"] else "")
+        for need in needs([row])
+    ]
+    lines += _releases_text(found, now)
+    if found["backup"]:
+        from ._backup_status import backup_lines
+
+        lines += backup_lines(found["backup"])[:2]
+    if found["freeze"]:
+        freeze = found["freeze"]
+        lines.append(f"  releases are frozen until {freeze['until']} by {freeze['by']}: {freeze['why']}")
+    if found["last_failed"]:
+        failed = found["last_failed"]
+        lines.append(f"  failed   {failed['id']}  {failed['since'][:19]}Z: {failed['reason'][:160]}")
+    states = list(found["processes"].items())
+    idle = [f"{unit} is {state}" for unit, state in states if state != "active"]
+    lines.append(
+        f"  run      {len(states) - len(idle)} of {len(states)} processes" + "".join(f"; {each}" for each in idle[:2])
+    )
+    for state in STATES:
+        cells = [cell for cell in row.cells if cell.state == state]
+        if cells:
+            told = ", ".join(
+                TITLES[cell.name].lower() + (f" {cell.value}" if state == "green" else "") for cell in cells
+            )
+            lines.append(f"  {WORDS[state]:<8} {told}")
+    return "\n".join(lines[:20])
+
+
+def _releases_text(found: dict[str, Any], now: datetime.datetime | None) -> list[str]:
+    lines = []
     for title in ("live", "warm"):
         release = found[title]
         if release is None:
@@ -162,20 +196,8 @@ def status_text(found: dict[str, Any], *, now: datetime.datetime | None = None) 
         fresh = day["new_errors"]
         told = f"{len(fresh)} kinds of error that {day['before']} did not have:" if fresh else "no new kinds of error"
         lines.append(f"  watched  until {day['until']} beside {day['before']}; {told}")
-        lines += [f"    {kind['sentence'][:150]}" for kind in fresh[:5]]
-    if found["backup"]:
-        from ._backup_status import backup_lines
-
-        lines += backup_lines(found["backup"])
-    if found["freeze"]:
-        freeze = found["freeze"]
-        lines.append(f"  releases are frozen until {freeze['until']} by {freeze['by']}: {freeze['why']}")
-    if found["last_failed"]:
-        failed = found["last_failed"]
-        lines.append(f"  failed   {failed['id']}  {failed['since'][:19]}Z: {failed['reason'][:160]}")
-    for unit, state in found["processes"].items():
-        lines.append(f"  {state:<8} {unit}")
-    return "\n".join(lines[:20])
+        lines += [f"    {kind['sentence'][:150]}" for kind in fresh[:3]]
+    return lines
 
 
 def _ago(stamp: str, now: datetime.datetime | None) -> str:

@@ -90,8 +90,9 @@ def test_a_bare_host_gets_everything() -> None:
     assert planned.data_link
     socket, recover = f"backstay-transaction@{NAME}.socket", f"backstay-recover@{NAME}.service"
     timer = f"backstay-review@{NAME}.timer"
-    assert planned.start == (socket, timer), "recovery runs at boot, not now"
-    assert planned.enable == (socket, recover, timer)
+    hosts_own = ("backstay-page.timer", "backstay-observe.timer")
+    assert planned.start == (socket, timer, *hosts_own), "recovery runs at boot, not now"
+    assert planned.enable == (socket, recover, timer, *hosts_own)
     assert {path.name for path in planned.files} == {"application.json", "secrets.json"}
 
 
@@ -230,7 +231,9 @@ def test_units_are_asked_for_once_and_understood(tmp_path: Path) -> None:
     answer = (
         f"Id={socket}\nActiveState=active\nUnitFileState=enabled\n\n"
         f"Id={recover}\nActiveState=inactive\nUnitFileState=\n\n"
-        f"Id=backstay-review@{NAME}.timer\nActiveState=active\nUnitFileState=enabled\n"
+        f"Id=backstay-review@{NAME}.timer\nActiveState=active\nUnitFileState=enabled\n\n"
+        "Id=backstay-page.timer\nActiveState=active\nUnitFileState=enabled\n\n"
+        "Id=backstay-observe.timer\nActiveState=active\nUnitFileState=enabled\n"
     )
     systemd = Systemd(answer)
     planned = declaration(tmp_path, runner=systemd).plan()

@@ -1,0 +1,666 @@
+"""A look at this host: everything that the cells of the one-look page are made of, gathered without changing anything.
+
+What is dear (the trends of a month, apt's simulation) is gathered by the timer and kept; a person at a shell waits for
+what is cheap alone. A room that cannot tell something leaves it out, and the cell is grey: one that is damaged must not
+hide the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import json
+import os
+import re
+import socket
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import _certificate, _updates
+from ._cells import DAY, HOUR, MINUTE, Limits, Row, broken, needs, row, verdict, web_state, worst_first
+from ._charts import thinned
+from ._engine import Engine
+from ._errors import BackstayError
+from ._house import House
+from ._run import Runner, run
+from ._storage import Storage, canonical
+
+FORMAT = 1
+_TRENDS_SECONDS = 3600
+_DAYS = 30
+_EVENTS = 60
+_ENOUGH_REQUESTS, _ENOUGH_ERRORS = 20, 3
+_FIRST = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
+_REAL = ("ext4", "ext3", "ext2", "xfs", "btrfs", "f2fs", "zfs", "overlay", "tmpfs", "vfat", "bcachefs")
+
+# Which cell shows what is open in the list of incidents.
+_CELL_OF: Mapping[str, str] = {
+    "cpu": "host",
+    "memory": "host",
+    "load": "host",
+    "units": "host",
+    "disk": "disk",
+    "health": "health",
+    "response": "objective",
+    "p95": "objective",
+    "errors": "objective",
+    "server_errors": "objective",
+    "requests": "objective",
+    "users": "objective",
+    "api": "objective",
+    "uptime": "objective",
+    "certificate": "certificate",
+    "backup": "backup",
+    "proof": "restore",
+    "jobs": "jobs",
+    "release": "release",
+    "rollback": "release",
+    "restore": "release",
+}
+
+
+# --- pure parts
+
+
+def listening(table: str) -> set[int]:
+    """The ports on which somebody listens for others than this host, from /proc/net/tcp or tcp6. Pure."""
+    ports = set()
+    for line in table.splitlines()[1:]:
+        parts = line.split()
+        if len(parts) > 3 and parts[3] == "0A":
+            address, _colon, port = parts[1].partition(":")
+            own = address.endswith("7F") if len(address) == 8 else address == "0" * 24 + "01000000"
+            mapped = len(address) == 32 and address[:24] == "0000000000000000FFFF0000" and address.endswith("7F")
+            if not own and not mapped:
+                ports.add(int(port, 16))
+    return ports
+
+
+def mount_points(table: str) -> list[str]:
+    """The mounts that can fill up, each device once, from /proc/self/mounts. Pure."""
+    found: dict[str, str] = {}
+    for line in table.splitlines():
+        device, place, kind, options = line.split()[:4]
+        place = place.encode().decode("unicode_escape")
+        if kind not in _REAL or "ro" in options.split(",") or place.startswith(("/proc", "/sys", "/dev", "/run")):
+            continue
+        key = device if device.startswith("/") else place
+        if key not in found or len(place) < len(found[key]):
+            found[key] = place
+    return sorted(found.values())
+
+
+def forecast(peaks: Sequence[tuple[float, float]], free_bytes: float) -> float | None:
+    """In how many seconds a file system is full, from the peaks of its days (time, bytes used), as a straight line.
+    None where it does not grow, or where less than a day of peaks says nothing. Pure."""
+    if len(peaks) < 2 or peaks[-1][0] - peaks[0][0] < DAY:
+        return None
+    mean_at = statistics.fmean(at for at, _used in peaks)
+    mean_used = statistics.fmean(used for _at, used in peaks)
+    spread = sum((at - mean_at) ** 2 for at, _used in peaks)
+    slope = sum((at - mean_at) * (used - mean_used) for at, used in peaks) / spread
+    return round(free_bytes / slope, 0) if slope > 1.0 else None
+
+
+def burn(samples: Sequence[tuple[float, int, int]], now: float, objective: float) -> str | None:
+    """How fast the budget burns, from (time, requests, errors): `page` at 14.4 times in an hour and still in the last
+    five minutes, or 6 times in six hours and the last half hour; `ticket` at 3 times in a day and the last two hours.
+    Both windows must agree; with too few requests nothing is said. Pure."""
+
+    def rate(seconds: float) -> float:
+        window = [each for each in samples if each[0] > now - seconds]
+        requests, errors = sum(each[1] for each in window), sum(each[2] for each in window)
+        if requests < _ENOUGH_REQUESTS or errors < _ENOUGH_ERRORS:
+            return 0.0
+        return errors / requests / max(1 - objective, 1e-9)
+
+    if (rate(HOUR) >= 14.4 and rate(5 * MINUTE) >= 14.4) or (rate(6 * HOUR) >= 6 and rate(30 * MINUTE) >= 6):
+        return "page"
+    return "ticket" if rate(DAY) >= 3 and rate(2 * HOUR) >= 3 else None
+
+
+def month(entries: Sequence[Any], after: str) -> list[dict[str, Any]]:
+    """What became of releases and data since `after`, the oldest first, from the ledger. Pure."""
+    said: Mapping[str, Callable[[Any], tuple[str, str]]] = {
+        "live": lambda entry: ("release", f"{entry.release} went live{_of(entry.data, 'live_by', 'live_why')}"),
+        "failed": lambda entry: ("release", f"{entry.release} failed: {str(entry.data.get('reason', ''))[:160]}"),
+        "withdrawn": lambda entry: ("release", f"{entry.release} was left{_of(entry.data, 'withdrawn_by', 'reason')}"),
+        "restored": lambda entry: ("restore", f"{_restored(entry)} was brought back{_of(_data(entry), 'by', 'why')}"),
+        "returned": lambda entry: ("restore", f"the data from before it came back{_of(_data(entry), 'by', 'why')}"),
+    }  # fmt: skip
+    found = []
+    for entry in entries:
+        if entry.event in said and entry.time >= after:
+            kind, sentence = said[entry.event](entry)
+            found.append({"at": entry.time, "kind": kind, "sentence": sentence})
+    return found[-_EVENTS:]
+
+
+def _data(entry: Any) -> Mapping[str, Any]:
+    inner = entry.data.get("restored")
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _restored(entry: Any) -> str:
+    return f"the restore point {_data(entry).get('point', '')}".strip()
+
+
+def _of(data: Mapping[str, Any], by: str, why: str) -> str:
+    who, reason = str(data.get(by) or ""), str(data.get(why) or "")
+    return (f" by {who}" if who else "") + (f": {reason[:120]}" if reason else "")
+
+
+def began_and_ended(events: Sequence[Mapping[str, Any]], application: str) -> list[dict[str, Any]]:
+    """Incidents of this application and of its host as events of the month, from the log of incidents. Pure."""
+    ends: dict[tuple[str, str], str] = {}
+    for event in events:
+        if event.get("event") == "over":
+            ends[str(event["key"]), str(event["since"])] = str(event["at"])
+    found = []
+    for event in events:
+        if event.get("event") != "begin" or event.get("application") not in (None, application):
+            continue
+        end = ends.get((str(event["key"]), str(event["since"])))
+        length = f", for {_minutes(str(event['since']), end)}" if end else ", not over yet"
+        found.append({"at": str(event["at"]), "kind": "incident", "sentence": f"{event['sentence']}{length}"})
+    return found[-_EVENTS:]
+
+
+def _minutes(since: str, until: str) -> str:
+    from ._cells import spoken
+
+    return spoken((dt.datetime.fromisoformat(until) - dt.datetime.fromisoformat(since)).total_seconds())
+
+
+# --- the look itself
+
+
+class Looker:
+    """Looks at one host, once. What all applications share is looked at once."""
+
+    def __init__(
+        self,
+        house: House,
+        *,
+        storage: Storage | None = None,
+        runner: Runner | None = None,
+        now: dt.datetime | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.house = house
+        self.storage = storage or Storage()
+        self.runner = runner or run
+        self.now = now or dt.datetime.now(dt.UTC)
+        self.sleep = sleep
+        self.hostname = socket.gethostname()
+        self._shared: dict[str, Any] | None = None
+        self._kept: dict[str, Any] | None = None
+
+    # what was kept by the last page
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What the timer wrote down for the next look: {"cells": {app: memory}, "trends": {...}}."""
+        if self._kept is None:
+            try:
+                value = json.loads(self.storage.read(self.house.state / "page.json") or b"")
+                self._kept = dict(value) if value["format"] == FORMAT else {}
+            except (ValueError, KeyError, TypeError):
+                self._kept = {}
+        return self._kept
+
+    # facts
+
+    def facts(self, engine: Engine) -> dict[str, Any]:
+        """The facts of `backstay status` about one application, with `look`: what else the cells need."""
+        from ._review import watched
+        from ._status import facts
+
+        found = {**facts(engine), "watched": watched(engine)}
+        return {**found, "look": self.look(engine, found)}
+
+    def row(self, engine: Engine, found: Mapping[str, Any] | None = None) -> Row:
+        """The row of one application."""
+        found = found if found is not None else self.facts(engine)
+        memory = dict(self.kept.get("cells") or {}).get(engine.layout.name)
+        return row(found, now=self.now, limits=limits(engine), memory=memory, host=self.hostname)
+
+    def rows(self) -> list[Row]:
+        """A row for each application that is declared here; one that cannot be looked at says so."""
+        found = []
+        for name in self.house.applications():
+            try:
+                found.append(self.row(self.engine(name)))
+            except (BackstayError, OSError, ValueError, KeyError, TypeError) as failed:
+                why = failed.message if isinstance(failed, BackstayError) else f"{type(failed).__name__}: {failed}"
+                found.append(broken(self.hostname, name, why, now=self.now))
+        return found
+
+    def engine(self, name: str) -> Engine:
+        return Engine(self.house.layout(name), storage=self.storage, runner=self.runner)
+
+    def look(self, engine: Engine, found: Mapping[str, Any]) -> dict[str, Any]:
+        layout, name = engine.layout, engine.layout.name
+        trends = dict(dict(self.kept.get("trends") or {}).get("applications") or {}).get(name) or {}
+        samples = self._samples(name)
+        backup, series = self._backups(engine, found)
+        told: dict[str, Any] = {
+            **self.shared,
+            "at": self.now.isoformat(timespec="seconds"),
+            "hostname": self.hostname,
+            "probe": self._probe(engine, found, samples),
+            "traffic": self._traffic(engine, samples, trends),
+            "certificate": self._certificate(engine),
+            "backup": backup,
+            "jobs": self._jobs(engine),
+            "alerts": self._alerts(engine),
+            "acknowledged": self._acknowledged(name),
+            "events": self._events(engine),
+            "series": {
+                "latency": trends.get("latency") or [],
+                "errors": trends.get("errors") or [],
+                **series,
+                "limits": {"p95_seconds": limits(engine).response_seconds, "error_ratio": limits(engine).error_ratio},
+            },
+        }
+        if found.get("maintenance"):
+            told["maintenance_since"] = self._written(layout.maintenance_flag)
+        if found.get("transaction_open"):
+            told["transaction_since"] = self._written(layout.journal)
+        return told
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What is so about the host, for all its applications."""
+        if self._shared is None:
+            reboot = (self.house.root / "run" / "reboot-required").exists()
+            system = _updates.system_of(self.house.root)
+            kept = _updates.read(self.house.state / "updates.json", self.storage)
+            self._shared = {
+                "host": self._host(),
+                **self._mounts(),
+                "updates": _updates.told(kept, now=self.now, system=system, reboot=reboot),
+                "exposure": self._exposure(),
+            }
+        return self._shared
+
+    def _written(self, path: Path) -> str | None:
+        try:
+            return dt.datetime.fromtimestamp(int(path.stat().st_mtime), dt.UTC).isoformat()
+        except OSError:
+            return None
+
+    def _proc(self, *names: str) -> str:
+        try:
+            return self.house.root.joinpath("proc", *names).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _host(self) -> dict[str, Any] | None:
+        memory = dict(line.split(":", 1) for line in self._proc("meminfo").splitlines() if ":" in line)
+        load = self._proc("loadavg").split()
+        if "MemTotal" not in memory or not load:
+            return None
+        total, free = (int(memory[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
+        latest = self._samples(None)[-1:]
+        return {
+            "memory_ratio": round(1 - free / total, 4),
+            "load": float(load[0]),
+            "cores": os.cpu_count() or 1,
+            "cpu_ratio": latest[0].host.cpu if latest else None,
+            "failed_units": list(latest[0].host.failed_units or ()) if latest else [],
+        }
+
+    def _mounts(self) -> dict[str, Any]:
+        trends = dict(dict(self.kept.get("trends") or {}).get("mounts") or {})
+        found = []
+        for place in mount_points(self._proc("self", "mounts")):
+            try:
+                seen = os.statvfs(self.house.root / place.lstrip("/"))
+            except OSError:
+                continue
+            usable = seen.f_blocks - seen.f_bfree + seen.f_bavail
+            if not usable:
+                continue
+            found.append(
+                {
+                    "path": place,
+                    "used_ratio": round(1 - seen.f_bavail / usable, 4),
+                    "inodes_ratio": round(1 - seen.f_favail / seen.f_files, 4) if seen.f_files else 0.0,
+                    "size_bytes": usable * seen.f_frsize,
+                    "free_bytes": seen.f_bavail * seen.f_frsize,
+                    "full_seconds": trends.get(place),
+                }
+            )
+        return {"mounts": found, "forecast": bool(trends.get("known"))}
+
+    def _exposure(self) -> dict[str, Any] | None:
+        tables = [self._proc("net", name) for name in ("tcp", "tcp6")]
+        if not tables[0]:
+            return None
+        return {"open": sorted(set().union(*map(listening, tables)))}
+
+    # what others observed
+
+    def _samples(self, application: str | None) -> list[Any]:
+        """The samples of the last hours, as far as they are cheap to read."""
+        samples = _room("_samples")
+        if samples is None:
+            return []
+        found = samples.recent(self.house, self.now, 75)
+        return [each for each in found if application is None or application in each.applications]
+
+    def _probe(self, engine: Engine, found: Mapping[str, Any], samples: Sequence[Any]) -> dict[str, Any] | None:
+        """Ask the live release on its own socket, then the front door. Where that fails, what the last minutes saw
+        says for how long; where nobody watched, it is asked three times."""
+        if not found.get("live") or found.get("maintenance") or web_state(found) != "active":
+            return None
+        from ._checks import run_check
+        from ._health import host_options, parse_checks
+
+        options = [
+            each for each in host_options(engine.application(), engine.layout) if each["name"].endswith(": health")
+        ]
+        checks = parse_checks(options, f"the checks of {engine.layout.name}")
+        before = _unwell(engine.layout.name, samples)
+        failures, reason, seconds = 0, "", 0.0
+        for attempt in range(3):
+            results = [run_check(check, limit_seconds=2.0) for check in checks]
+            seconds = max((result.seconds for result in results), default=0.0)
+            bad = [result for result in results if not result.ok]
+            if not bad:
+                failures = 0
+                break
+            failures, reason = failures + 1, f"{bad[0].name}: {bad[0].reason}"
+            if before or attempt == 2 or found.get("transaction_open"):
+                break
+            self.sleep(0.3)
+        length = (self.now - before[0].time).total_seconds() if before and failures else 0.0
+        return {
+            "ok": failures == 0,
+            "failures": failures + (len(before) if failures else 0),
+            "for_seconds": length,
+            "seconds": round(seconds, 4),
+            "reason": reason,
+            "at": self.now.isoformat(timespec="seconds"),
+            "source": "the release and the front door",
+        }
+
+    def _traffic(self, engine: Engine, samples: Sequence[Any], trends: Mapping[str, Any]) -> dict[str, Any] | None:
+        if not samples:
+            return None
+        name = engine.layout.name
+        window = [each.applications[name] for each in samples if (self.now - each.time).total_seconds() <= 15 * MINUTE]
+        times = None
+        for each in window:
+            times = each.times if times is None else times + each.times
+        requests, errors = sum(each.requests for each in window), sum(each.errors for each in window)
+        told = [
+            (each.time.timestamp(), each.applications[name].requests, each.applications[name].errors)
+            for each in samples
+        ]
+        objective = float(getattr(getattr(engine.application(), "objectives", None), "uptime", 0.999))
+        p95 = times.quantile(0.95) if times is not None and times.count >= _ENOUGH_REQUESTS else None
+        return {
+            "at": samples[-1].at,
+            "requests": requests,
+            "error_ratio": errors / requests if requests and errors >= _ENOUGH_ERRORS else 0.0,
+            "p95_seconds": None if p95 is None else round(p95, 4),
+            "objective_ratio": objective,
+            "budget_left": trends.get("budget_left"),
+            "burn": burn(told, self.now.timestamp(), objective) or trends.get("burn"),
+        }
+
+    def _certificate(self, engine: Engine) -> dict[str, Any] | None:
+        path = engine.layout.root / "etc" / "backstay-tls" / engine.layout.name / "bundle.pem"
+        content = self.storage.read(path)
+        if content is None:
+            return None
+        found = _FIRST.search(content)
+        at = self.now.isoformat(timespec="seconds")
+        try:
+            read = _certificate.read(base64.b64decode(found[1]) if found else b"")
+        except (BackstayError, ValueError) as damaged:
+            return {"at": at, "problem": str(damaged)}
+        domain = engine.application().domain
+        return {
+            "at": at,
+            "path": str(path),
+            "domain": domain,
+            "is_for": read.is_for(domain),
+            "issuer": read.issuer,
+            "not_before": read.not_before.isoformat(),
+            "not_after": read.not_after.isoformat(),
+        }
+
+    def _backups(self, engine: Engine, found: Mapping[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """What the catalogue says beyond the newest point; and the series of sizes and of recovery times."""
+        from ._catalogue import points
+
+        try:
+            policy = engine.application().backup
+            if policy is None:
+                return None, {}
+            known = points(engine.layout, self.storage)
+        except BackstayError:
+            return None, {}
+        good = [point for point in known if point.good]
+        failures = 0
+        for point in reversed(known):
+            if point.good:
+                break
+            failures += 1
+        sizes = [point.size_bytes for point in good[-11:-1]]
+        after = (self.now - dt.timedelta(days=_DAYS)).isoformat()
+        proven = sorted((p for p in known if p.level >= 4 and p.proven_at), key=lambda p: p.proven_at or "")
+        newest = max((p for p in known if p.refuted), key=lambda p: p.sequence, default=None)
+        refuted = newest.refuted if newest and not any(p.sequence > newest.sequence for p in proven) else None
+        nightly = policy.proof.nightly is not None
+        told = {
+            "max_age_seconds": policy.max_age_hours * HOUR,
+            "proof_max_age_seconds": policy.proof.level4_max_age_hours * HOUR if nightly else 35 * DAY,
+            "repositories": len(policy.repositories),
+            "failures": failures,
+            "median_bytes": statistics.median(sizes) if sizes else None,
+            "refuted": refuted,
+        }
+        if proven:
+            told["recovery_point_seconds"] = self._recovery_point(engine, proven[-1].run)
+        stamp = dt.datetime.fromisoformat
+        return told, {
+            "backup": thinned([(stamp(p.at).timestamp(), p.size_bytes) for p in good if p.at >= after]),
+            "recovery": thinned(
+                [
+                    (stamp(p.proven_at).timestamp(), p.proven_seconds)
+                    for p in proven
+                    if p.proven_at and p.proven_at >= after and p.proven_seconds is not None
+                ]
+            ),
+        }
+
+    def _recovery_point(self, engine: Engine, run: str) -> float | None:
+        """How much of the newest data the last proof found missing, from its evidence."""
+        files = sorted(engine.layout.proofs.glob(f"{run}.*.json"), key=lambda path: path.stat().st_mtime)
+        for path in reversed(files):
+            try:
+                value = json.loads(path.read_bytes()).get("recovery_point_seconds")
+            except (OSError, ValueError, AttributeError):
+                continue
+            if value is not None:
+                return float(value)
+        return None
+
+    def _jobs(self, engine: Engine) -> list[dict[str, Any]] | None:
+        results = _room("_job_results")
+        settings = getattr(engine.application(), "schedules", None)
+        if results is None or settings is None:
+            return None
+        try:
+            return list(results.facts(engine.layout, settings, self.storage, self.now))
+        except BackstayError:
+            return None
+
+    def _alerts(self, engine: Engine) -> dict[str, Any] | None:
+        notify, samples = _room("_notify"), self._samples(None)
+        policy = getattr(engine.application(), "alerts", None)
+        if notify is None or policy is None:
+            return None
+        known = notify.path_facts(self.house, self.storage, {engine.layout.name: policy})
+        ways: Mapping[str, Mapping[str, Any]] = known.get("destinations") or {}
+        failing = [
+            f"{name} cannot be reached: {way.get('why') or 'see its log'}"
+            for name, way in ways.items()
+            if way.get("failing_since")
+        ]
+        tests = [way.get("test_at") for way in ways.values()]
+        return {
+            "heartbeat_at": samples[-1].at if samples else None,
+            "tested_at": min((str(test) for test in tests), default=None) if all(tests) else None,
+            "routes": sorted(ways),
+            "stuck": failing[0] if failing else "",
+        }
+
+    def _acknowledged(self, name: str) -> dict[str, dict[str, str]]:
+        incidents = _room("_incidents")
+        if incidents is None:
+            return {}
+        try:
+            opened = incidents.opened(self.house, self.storage)
+        except BackstayError:
+            return {}
+        now = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return {
+            _CELL_OF[each.incident.kind]: {"by": each.acknowledged_by, "until": each.acknowledged_until}
+            for each in opened
+            if each.silenced(now) and each.incident.application in (None, name) and each.incident.kind in _CELL_OF
+        }
+
+    def _events(self, engine: Engine) -> list[dict[str, Any]]:
+        after = (self.now - dt.timedelta(days=_DAYS)).strftime("%Y-%m-%dT%H:%M:%S")
+        found = month(engine.ledger.read(), after)
+        incidents = _room("_incidents")
+        if incidents is not None:
+            found += began_and_ended(incidents.history(self.house, self.storage, _DAYS, self.now), engine.layout.name)
+        return sorted(found, key=lambda event: str(event["at"]))
+
+    # what is kept for the next look
+
+    def trends(self) -> dict[str, Any]:
+        """The month of each application, and the growth of each mount: dear, so once an hour."""
+        kept = dict(self.kept.get("trends") or {})
+        if kept and (self.now - dt.datetime.fromisoformat(kept["at"])).total_seconds() < _TRENDS_SECONDS:
+            return kept
+        samples = _room("_samples")
+        series = list(samples.series(self.house, None, _DAYS * 24, self.now)) if samples is not None else []
+        names = self.house.applications()
+        found = {name: self._month_of(name, series) for name in names}
+        return {"at": self.now.isoformat(), "applications": found, "mounts": _growth(series)}
+
+    def _month_of(self, name: str, series: Sequence[Any]) -> dict[str, Any]:
+        mine = [(each.time.timestamp(), each.applications[name]) for each in series if name in each.applications]
+        requests, errors = sum(each.requests for _at, each in mine), sum(each.errors for _at, each in mine)
+        objective = 0.999
+        with contextlib.suppress(BackstayError):
+            objective = float(
+                getattr(getattr(self.engine(name).application(), "objectives", None), "uptime", objective)
+            )
+        left = None
+        if requests:
+            left = 1 - errors / requests / max(1 - objective, 1e-9) if errors >= _ENOUGH_ERRORS else 1.0
+        told = [(at, each.requests, each.errors) for at, each in mine]
+        return {
+            "latency": thinned([(at, each.p95_seconds) for at, each in mine if each.p95_seconds is not None]),
+            "errors": thinned([(at, each.errors / each.requests) for at, each in mine if each.requests]),
+            "budget_left": left,
+            "burn": burn(told, self.now.timestamp(), objective),
+        }
+
+    def write_page(self) -> Path:
+        """Write the page, its JSON, and what the next look must remember."""
+        from ._page import page
+
+        self.storage.make_directory(self.house.state, mode=0o700)
+        _updates.refresh(
+            self.house.state / "updates.json", self.storage, self.runner, now=self.now, root=self.house.root
+        )
+        self._kept = {**self.kept, "trends": self.trends()}
+        rows = self.rows()
+        target = self.house.state / "status.html"
+        self.storage.write(target, page(rows, now=self.now, title=self.hostname).encode(), mode=0o600)
+        told = document(rows, self.now)
+        self.storage.write(self.house.state / "status.json", canonical(told), mode=0o600)
+        memory = {found.application: found.memory for found in rows if found.memory is not None}
+        kept = {"format": FORMAT, "cells": memory, "trends": self._kept["trends"]}
+        self.storage.write(self.house.state / "page.json", canonical(kept), mode=0o600)
+        return target
+
+
+def document(rows: Sequence[Row], now: dt.datetime) -> dict[str, Any]:
+    """The page as JSON: {"format","at","verdict","needs","rows"}. Pure."""
+    ordered = worst_first(rows)
+    return {
+        "format": FORMAT,
+        "at": now.isoformat(timespec="seconds"),
+        "verdict": verdict(ordered).to_dict(),
+        "needs": needs(ordered),
+        "rows": [found.to_dict() for found in ordered],
+    }
+
+
+def limits(engine: Engine) -> Limits:
+    """The thresholds of an application, as its file sets them."""
+    application = engine.application()
+    objectives = getattr(application, "objectives", None)
+    if objectives is None:
+        return Limits()
+    return Limits(
+        response_seconds=float(objectives.p95_seconds),
+        error_ratio=float(objectives.error_ratio),
+        used_ratio=float(objectives.disk),
+        memory_ratio=float(objectives.memory),
+        cpu_ratio=float(objectives.cpu),
+        load_per_core=float(objectives.load_per_core),
+    )
+
+
+def _unwell(name: str, samples: Sequence[Any]) -> list[Any]:
+    """The newest samples in a row in which the application was not well."""
+    found: list[Any] = []
+    for each in reversed(samples):
+        seen = each.applications[name]
+        if seen.healthy is not False or seen.held:
+            break
+        found.insert(0, each)
+    return found
+
+
+def _growth(series: Sequence[Any]) -> dict[str, Any]:
+    """For each mount in how many seconds it is full, from the peaks of the last fourteen days."""
+    peaks: dict[str, dict[dt.date, tuple[float, float]]] = {}
+    free: dict[str, float] = {}
+    newest = series[-1].time if series else None
+    for each in series:
+        if newest is None or (newest - each.time).days >= 14:
+            continue
+        for mount in each.host.mounts:
+            days, used = peaks.setdefault(mount.path, {}), float(mount.size_bytes - mount.free_bytes)
+            if used >= days.get(each.time.date(), (0.0, 0.0))[1]:
+                days[each.time.date()] = (each.time.timestamp(), used)
+            free[mount.path] = float(mount.free_bytes)
+    told: dict[str, Any] = {path: forecast(list(days.values()), free[path]) for path, days in peaks.items()}
+    told["known"] = any(len(days) > 1 for days in peaks.values())
+    return told
+
+
+def _room(name: str) -> Any:
+    """Another part of the library, None where this host's command has none."""
+    import importlib
+
+    try:
+        return importlib.import_module(f".{name}", __package__)
+    except ImportError:
+        return None
