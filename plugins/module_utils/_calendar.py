@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
 from itertools import product
 
 from ._errors import InputError
@@ -74,7 +75,7 @@ class Calendar:
         fields = ((self.minutes, 60), (self.hours, 24), (self.days, 31), (self.months, 12), (weekdays, 7))
         return " ".join(_listed(values, count, digits=1) for values, count in fields)
 
-    def on(self, day: date, zone: tzinfo) -> list[datetime]:
+    def on(self, day: date, zone: tzinfo) -> tuple[datetime, ...]:
         """The moments of one day, in UTC, in their order."""
         matches = (
             (not self.years or day.year in self.years)
@@ -83,11 +84,11 @@ class Calendar:
             and day.weekday() in self.weekdays
         )
         if not matches:
-            return []
+            return ()
         found: set[datetime] = set()
         for hour, minute in product(self.hours, self.minutes):
             found.update(self._moments(datetime(day.year, day.month, day.day, hour, minute, tzinfo=zone)))
-        return sorted(found)
+        return tuple(sorted(found))
 
     def _moments(self, shown: datetime) -> Iterator[datetime]:
         """When the clock shows this: once, twice, or never, and what then counts."""
@@ -105,7 +106,7 @@ class Calendar:
         """The last moment that is not after `now` (with a zone), in UTC; None where there was none in 28 years."""
         day = now.astimezone(zone).date() + timedelta(days=1)
         for _unused in range(_FARTHEST_DAYS):
-            for moment in reversed(self.on(day, zone)):
+            for moment in reversed(_on(self, day, zone)):
                 if moment <= now:
                     return moment
             day -= timedelta(days=1)
@@ -115,11 +116,17 @@ class Calendar:
         """The first moment after `now` (with a zone), in UTC; None where there is none in 28 years."""
         day = now.astimezone(zone).date() - timedelta(days=1)
         for _unused in range(_FARTHEST_DAYS):
-            for moment in self.on(day, zone):
+            for moment in _on(self, day, zone):
                 if moment > now:
                     return moment
             day += timedelta(days=1)
         return None
+
+
+@lru_cache(maxsize=256)
+def _on(calendar: Calendar, day: date, zone: tzinfo) -> tuple[datetime, ...]:
+    """The moments of one day; a question about a job asks for the same days again and again."""
+    return calendar.on(day, zone)
 
 
 def _jump(before: datetime, after: datetime, zone: tzinfo) -> datetime:
@@ -140,6 +147,7 @@ def _listed(values: Sequence[int], count: int, *, digits: int = 2) -> str:
     return ",".join(f"{value:0{digits}}" for value in sorted(values))
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Calendar:
     """The calendar that somebody wrote. Raises InputError with the end of a sentence: what is wrong, what to write."""
     words = text.lower().split()
