@@ -160,7 +160,7 @@ MEANINGS = {
     "objectives.users": "More addresses than this within a minute count as many users at once.",
     "objectives.backup_success": "Share of the backups of 30 days that must succeed.",
     "alerts.mail": "Who gets mail.",
-    "alerts.chat": "Whether a chat is told, by a webhook as Slack has it; its address is in Vault.",
+    "alerts.chat": "The key in Vault (`backstay_secrets['<name>']`) of the webhook of a chat, as Slack has it.",
     "alerts.sender": "Whom mail comes from; without it, the host says.",
     "alerts.routes.cpu": "Which way a message about the processor goes.",
     "alerts.routes.memory": "About memory.",

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ._schema import each, factor, flag, fraction, one_of, optional, seconds, section, texts, url_path, whole
+from ._schema import each, factor, fraction, one_of, optional, seconds, section, texts, url_path, whole
 
 Way = Literal["mail", "chat"]
 
 _ADDRESS = texts(r"[^\s@<>,;:\"()\[\]\\]+@[A-Za-z0-9.-]+", "an address, such as ops@example.org")
+_KEY = texts(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a key in Vault, such as CHAT_URL")
 _ways = each(one_of("mail", "chat"), of="way", unique=True)
 _MAIL: tuple[Way, ...] = ("mail",)
 _CHAT: tuple[Way, ...] = ("chat",)
@@ -71,12 +72,18 @@ class Routes:
 
 @dataclass(frozen=True)
 class AlertPolicy:
-    """Who is told. The address of the chat is a secret: `backstay_alert_secrets['<application>']['chat']` in Vault."""
+    """Who is told. `chat` names the key in Vault of the webhook of a chat, `backstay_secrets['<application>'][<chat>]`:
+    whoever knows that can write there. No process of the application gets it."""
 
     mail: Annotated[tuple[str, ...], each(_ADDRESS, of="address", unique=True)] = ()
-    chat: Annotated[bool, flag] = False
+    chat: Annotated[str | None, optional(_KEY)] = None
     sender: Annotated[str | None, optional(_ADDRESS)] = None
     routes: Annotated[Routes, section(Routes)] = field(default_factory=Routes)
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        """The keys whose values are in Vault."""
+        return () if self.chat is None else (self.chat,)
 
     def ways(self, kind: str) -> tuple[Way, ...]:
         """The ways of a kind, as far as they are declared; a kind nobody knows goes every way."""

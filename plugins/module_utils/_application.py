@@ -533,7 +533,7 @@ def _backup_is_possible(application: Application) -> Iterator[tuple[str, str]]:
 def _alerts_reach_somebody(application: Application) -> Iterator[tuple[str, str]]:
     alerts, objectives = application.alerts, application.objectives
     if alerts is not None and not alerts.mail and not alerts.chat:
-        yield "alerts", "names nobody: add `mail` with an address, or `chat: true`"
+        yield "alerts", "names nobody: add `mail` with an address, or `chat` with the name of a key in Vault"
     if objectives.server_error_ratio < objectives.error_ratio:
         sentence = f"is {objectives.server_error_ratio:g}, below error_ratio ({objectives.error_ratio:g}), which warns"
         yield "objectives.server_error_ratio", f"{sentence}: make it larger"

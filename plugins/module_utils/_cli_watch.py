@@ -96,7 +96,9 @@ def notify(options: argparse.Namespace, tell: Tell) -> int:
     application = described(house, storage, options.application)
     if application.alerts is None:
         raise InputError(f"The file of {application.name} has no `alerts`: there is nobody to tell.")
-    secrets = secrets_of(house, storage, house.applications())
+    # What waits for others goes too, so the addresses of all of them are needed.
+    policies = {name: described(house, storage, name).alerts for name in house.applications()}
+    secrets = secrets_of(house, storage, policies, policies)
     message = trial_message(application.name, options.by, now)
     to = all_destinations(application.name, application.alerts)
     send(house, storage, message, to, secrets)

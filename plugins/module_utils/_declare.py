@@ -123,7 +123,10 @@ def desired(
     """
     compose(application, secrets, {})
     pinged = application.schedules.ping_keys
-    kept = {key: secrets[key] for key in (*application.environment.secret, *pinged) if key in secrets}
+    told = application.alerts.secret_keys if application.alerts else ()
+    kept = {key: secrets[key] for key in (*application.environment.secret, *pinged, *told) if key in secrets}
+    for key in told:
+        _check_webhook(application.name, key, secrets.get(key))
     for key in pinged:
         _check_ping(application.name, key, secrets.get(key))
     # The configuration comes first: from then on the application counts as ours, also where a run was cut off.
@@ -164,6 +167,15 @@ def _check_ping(name: str, key: str, url: Any) -> None:
         raise InputError(
             f"The Vault variable backstay_secrets['{name}']['{key}'], which a job names as its `ping`, holds "
             "no URL: give it one without ? and #, such as https://hc-ping.com/<uuid>."
+        )
+
+
+def _check_webhook(name: str, key: str, url: Any) -> None:
+    """Raises InputError for what is no URL to tell people at, never showing it: whoever knows it can write there."""
+    if not isinstance(url, str) or not re.fullmatch(r"https?://[!-~]+", url):
+        raise InputError(
+            f"The Vault variable backstay_secrets['{name}']['{key}'], which `alerts` names, holds no URL: give it the "
+            "webhook's address, such as https://hooks.slack.com/services/..."
         )
 
 

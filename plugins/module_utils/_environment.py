@@ -155,7 +155,8 @@ def _places(name: str, keys: list[str]) -> str:
 
 def unused(application: Application, secrets: Mapping[str, str]) -> tuple[str, ...]:
     """Secrets that nobody gets, because the application's file does not name them: usually a misspelt key."""
-    return tuple(sorted(set(secrets) - set(application.environment.secret) - set(application.schedules.ping_keys)))
+    told = application.alerts.secret_keys if application.alerts else ()
+    return tuple(sorted({*secrets} - {*application.environment.secret, *application.schedules.ping_keys, *told}))
 
 
 def missing_from_example(application: Application, example_text: str, *, file: str = ".env.example") -> tuple[str, ...]:

@@ -216,8 +216,8 @@ def _chat(
     url = secrets.chats.get(destination.application)
     if not url:
         raise BackstayError(
-            f"there is no address for {destination.name}: put it into Vault as "
-            f"backstay_alert_secrets['{destination.application}']['chat'] and run playbooks/site.yml"
+            f"there is no address for {destination.name}: put it into backstay_secrets['{destination.application}'] in "
+            "Vault, under the key that `alerts.chat` names, and run playbooks/site.yml"
         )
     text = "\n".join([f"*{_escaped(value['subject'])}*", *(_escaped(line) for line in value["lines"])])
     post(url, json.dumps({"text": text}).encode())
@@ -360,24 +360,23 @@ def trial_message(application: str, by: str, now: dt.datetime) -> Message:
     return Message(name, "test", application, f"{TEST_SUBJECT} of {application} on {host}", lines, _stamp(now))
 
 
-def secrets_of(house: House, storage: Storage, names: Iterable[str]) -> Secrets:
-    """What must be in no message, and the addresses of chats, from root's own files. What cannot be read is left out:
-    its chat then waits, and says why."""
+def secrets_of(
+    house: House, storage: Storage, names: Iterable[str], policies: Mapping[str, AlertPolicy | None] | None = None
+) -> Secrets:
+    """What must be in no message, and with the policies the addresses of chats, from root's own files. What cannot be
+    read is left out: its chat then waits, and says why."""
     values: list[str] = []
     chats: dict[str, str] = {}
     for name in names:
+        policy = (policies or {}).get(name)
         layout = house.layout(name)
-        for path in (layout.secrets_file, layout.backup_secrets):
-            values += _texts(_json(storage, path))
-        chat = _json(storage, alert_secrets(house, name)).get("chat")
+        own = _json(storage, layout.secrets_file)
+        values += [*_texts(own), *_texts(_json(storage, layout.backup_secrets))]
+        given = own.get("values")
+        chat = given.get(policy.chat) if policy and policy.chat and isinstance(given, dict) else None
         if isinstance(chat, str):
             chats[name] = chat
     return Secrets(tuple(values), chats)
-
-
-def alert_secrets(house: House, application: str) -> Path:
-    """Where the addresses of webhooks lie: root's, 0600, written by role monit."""
-    return house.layout(application).configuration / "alerts.json"
 
 
 def _json(storage: Storage, path: Path) -> dict[str, Any]:

@@ -238,7 +238,7 @@ class Observer:
         self._count_uptime(state, sample)
         verdicts = self._judge(now, state, described, sample)
         policies = {name: each.alerts for name, each in described.items() if each.alerts is not None}
-        secrets = secrets_of(self.house, self.storage, described)
+        secrets = secrets_of(self.house, self.storage, described, policies)
         held = self._held(now, state, sample)
         told = self._tell(now, policies, secrets, held)
         self._tell_events(state, described, policies, secrets, held)

@@ -356,7 +356,7 @@ def test_chat_and_mail_get_their_messages_over_the_wire(tmp_path: Path) -> None:
     world = World(tmp_path)
     with MailServer() as server, Webhook() as hook:
         server.sendmail(world.house, sys.executable)
-        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.know(hook.url)
         world.chat = _notify.post_json
         world.minutes(3)
         world.why = f"it said {SECRET} and <b> & more"
@@ -379,7 +379,7 @@ def test_what_a_chat_or_a_relay_that_is_away_did_not_take_comes_later_and_once(t
     world = World(tmp_path)
     with MailServer() as server, Webhook() as hook:
         server.sendmail(world.house, sys.executable)
-        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.know(hook.url)
         world.chat = _notify.post_json
         hook.status, server.refuses = 503, True
         world.minutes(2)
@@ -408,7 +408,7 @@ def _alerts(world: World) -> Any:
 def test_a_webhook_that_refuses_for_good_is_given_up_and_remembered(tmp_path: Path) -> None:
     world = World(tmp_path)
     with Webhook() as hook:
-        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.know(hook.url)
         world.chat = _notify.post_json
         hook.status = 404
         world.minutes(2)
@@ -441,7 +441,7 @@ def test_each_of_four_faults_goes_over_the_wire_once_when_it_begins_and_once_whe
     world = World(tmp_path)
     with MailServer() as server, Webhook() as hook:
         server.sendmail(world.house, sys.executable)
-        (world.layout.configuration / "alerts.json").write_text(json.dumps({"chat": hook.url}))
+        world.know(hook.url)
         world.chat = _notify.post_json
         for which in (1, 0, 1):
             for minute in range(6):

@@ -24,7 +24,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._storage import Stora
 START = dt.datetime(2026, 11, 21, 8, 0, tzinfo=dt.UTC)
 GIB = 1 << 30
 SECRET = "s3cr3t-of-the-portal"
-ALERTS = {"mail": ["ops@example.org"], "chat": True}
+ALERTS = {"mail": ["ops@example.org"], "chat": "CHAT_URL"}
 
 # What sendmail is on a host: here a program that hands everything to an SMTP server, as a relay's client does.
 SENDMAIL = """#!{python} -IS
@@ -93,8 +93,7 @@ class World:
         self.layout.home.mkdir(parents=True)
         self.layout.state.mkdir(parents=True)
         self.layout.active.symlink_to("/run/portal/0001-1.0.0/web.sock")
-        self.layout.secrets_file.write_text(json.dumps({"format": 1, "values": {"KEY": SECRET}}))
-        self._place("etc/backstay/portal/alerts.json", json.dumps({"chat": "https://chat.example.org/hook/T0P"}))
+        self.know("https://chat.example.org/hook/T0P")
         self._place("usr/sbin/sendmail", "")
         self._place("proc/loadavg", "0.20 0.10 0.05 1/200 4242\n")
         self._place("proc/meminfo", "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 700 kB\n")
@@ -106,6 +105,11 @@ class World:
         self.application = parse(described(**more), file="portal.yml")
         self._place("etc/backstay/portal/application.json", json.dumps(to_dict(self.application)))
         return self.application
+
+    def know(self, chat: str) -> None:
+        """The secrets from Vault, with the address of the chat."""
+        values = {"KEY": SECRET, "CHAT_URL": chat}
+        self.layout.secrets_file.write_text(json.dumps({"format": 1, "values": values}))
 
     def _place(self, name: str, text: str) -> Path:
         path = self.root / name
