@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from ._events import Event
 USED_RATIO = 0.8
 LOG_LINES = 400
 _BEGIN = re.compile(r"^ *-+ (.+?) Begin -+ *$", re.MULTILINE)
+_ROTATED = re.compile(r'^"([^"]+)" (\d+)-(\d+)-(\d+)-(\d+):(\d+):(\d+)$', re.MULTILINE)
+_ON_ITS_WAY_SECONDS = 120
 _NO_NEWS = frozenset({"Disk Space", "Fortune"})  # logwatch says these whatever happened
 
 
@@ -130,6 +133,30 @@ def units(failed: Sequence[str]) -> Section:
     """Failed units of systemd."""
     needs = tuple(f"{unit} has failed: `journalctl -u {unit}`" for unit in failed)
     return Section("UNITS", tuple(f"{unit}: failed" for unit in failed) or ("none failed",), needs)
+
+
+def rotated(status: str) -> dict[str, float]:
+    """When logrotate looked last at each log, seconds since 1970, from its state file; its times are the server's."""
+    found = {}
+    for path, *numbers in _ROTATED.findall(status):
+        year, month, day, hour, minute, second = map(int, numbers)
+        found[path] = time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
+    return found
+
+
+def not_reopened(name: str, status: str, moved: Mapping[str, float]) -> Section:
+    """Logs that were moved away and are written to all the same: their lines are lost when the file is compressed.
+
+    `moved` maps the log's own path to when the file that it was moved to was written last, seconds since 1970.
+    """
+    at = rotated(status)
+    needs = tuple(
+        f"{name}: something goes on writing into {path}.1, which the next rotation compresses: let it open its log with "
+        "WatchedFileHandler, or write to the journal"
+        for path, written in sorted(moved.items())
+        if path in at and written > at[path] + _ON_ITS_WAY_SECONDS
+    )
+    return Section(f"ROTATED LOGS OF {name}", (f"{len(moved)} rotated, {len(needs)} still written to",), needs)
 
 
 def sections_said(text: str) -> tuple[str, ...]:

@@ -109,6 +109,12 @@ class Gatherer:
         yield self._guarded(f"RELEASES OF {name}", happened)
         yield self._guarded(f"BACKUPS OF {name}", backed_up)
         yield self._guarded(f"JOBS OF {name}", worked)
+        yield self._guarded(f"ROTATED LOGS OF {name}", lambda: self._rotated(name, engine.layout.logs))
+
+    def _rotated(self, name: str, logs: Path) -> Section:
+        status = self.storage.read(self.house.root / "var/lib/logrotate/status") or b""
+        moved = {str(path).removesuffix(".1"): path.stat().st_mtime for path in logs.glob("*.log.1")}
+        return _digest.not_reopened(name, status.decode(errors="replace"), moved)
 
     def _mounts(self) -> Iterator[tuple[str, float, float, int]]:
         table = self.house.root / "proc/self/mounts"

@@ -128,6 +128,18 @@ def test_jobs_disks_updates_and_backups_that_need_somebody_say_what_to_type() ->
     assert _digest.backups("portal", None).needs == ()
 
 
+def test_a_log_that_was_moved_away_and_is_still_written_to_is_named() -> None:
+    lines = [f'"/var/log/portal/{log}" 2026-11-21-0:0:7' for log in ("app.log", "own.log")]
+    status = "\n".join(["logrotate state -- version 2", *lines, ""])
+    at = _digest.rotated(status)["/var/log/portal/app.log"]
+    moved = {"/var/log/portal/app.log": at + 1, "/var/log/portal/own.log": at + 3600, "/var/log/portal/new.log": at}
+    section = _digest.not_reopened("portal", status, moved)
+    assert len(section.needs) == 1
+    assert "/var/log/portal/own.log.1" in section.needs[0]
+    assert "WatchedFileHandler" in section.needs[0]
+    assert _digest.not_reopened("portal", "", moved).needs == ()
+
+
 class Host:
     """journalctl, logwatch, apt, systemctl and sendmail of a host, and what they were asked."""
 
