@@ -151,7 +151,7 @@ def not_reopened(name: str, status: str, moved: Mapping[str, float]) -> Section:
     """
     at = rotated(status)
     needs = tuple(
-        f"{name}: something goes on writing into {path}.1, which the next rotation compresses: let it open its log with "
+        f"{name}: something goes on writing into {path}.1, which the next rotation compresses: let it open it with "
         "WatchedFileHandler, or write to the journal"
         for path, written in sorted(moved.items())
         if path in at and written > at[path] + _ON_ITS_WAY_SECONDS
