@@ -117,6 +117,14 @@ def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> 
             said.append(
                 f"the last proof (L4) is {min(proven):.0f} h old, allowed are {policy.proof.level4_max_age_hours} h"
             )
+    drilled = [_age(point.proven_at, now) / 86400 for point in good if point.level >= 5 and point.proven_at]
+    days = min(drilled) if drilled else _age(found[0].at, now) / 86400
+    if days > policy.proof.level5_max_age_days:
+        what = f"the last drill (L5) is {days:.0f} d old" if drilled else f"in {days:.0f} d there was no drill (L5)"
+        said.append(
+            f"{what}, allowed are {policy.proof.level5_max_age_days} (backup.proof.level5_max_age_days): run "
+            "playbooks/drill.yml"
+        )
     return tuple(said)
 
 

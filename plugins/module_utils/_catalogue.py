@@ -42,6 +42,7 @@ class Copy:
     level: int = LISTED
     proven_at: str | None = None
     proven_seconds: float | None = None
+    restoring_seconds: float | None = None  # what of the last proof that restored it a restore does too
     refuted: str | None = None
     refuted_level: int = 0
 
@@ -93,6 +94,10 @@ class Point:
     @property
     def proven_seconds(self) -> float | None:
         return self.best.proven_seconds if self.best else None
+
+    @property
+    def restoring_seconds(self) -> float | None:
+        return self.best.restoring_seconds if self.best else None
 
     @property
     def refuted(self) -> str | None:
@@ -187,6 +192,9 @@ def _proven(point: Point, time: str, data: Mapping[str, Any]) -> Point:
             proven_at=str(data.get("at") or time),
             proven_seconds=None if seconds is None else float(seconds),
         )
+    restoring = data.get("restoring_seconds")
+    if restoring is not None:
+        copy = replace(copy, restoring_seconds=float(restoring))
     if level >= copy.refuted_level:
         copy = replace(copy, refuted=None, refuted_level=0)
     return replace(point, repositories={**point.repositories, copy.repository: copy})

@@ -164,6 +164,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     verify.add_argument("--point", default="latest", help="latest, a run, or a time")
     verify.add_argument("--repository", help="in this one; without it, in the one where that was done longest ago")
     verify.add_argument("--offline-key", metavar="FILE", help="on another host, with nothing but this and a repository")
+    verify.add_argument("--evidence", metavar="FILE", help="prove nothing, and write down what a drill elsewhere found")
     verify.add_argument("--by", default=_who(), help="goes into the evidence")
     restore = verb("restore", _restore, "bring a restore point back; what is here stays beside it")
     restore.add_argument("--undo", action="store_true", help="go back to the data from before the last restore")

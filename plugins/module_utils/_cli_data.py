@@ -130,11 +130,30 @@ def backups(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """Prove a restore point, and write down what was found."""
+    if options.evidence:
+        return _adopt(options, host, tell)
     proof, evidence = prove_point(
         host, level=_level(options.level), wanted=options.point, repository=options.repository, by=options.by
     )
     write_metrics(host)
     return _tell_proof(options, host.layout.name, proof, evidence, tell)
+
+
+def _adopt(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """Write down what a drill on another host found: `status` here goes by it."""
+    from . import _evidence
+    from ._catalogue import points
+
+    content = host.storage.read(Path(options.evidence))
+    if content is None:
+        raise InputError(f"There is no evidence {options.evidence}: give the file that the drill has written.")
+    found, fresh = _evidence.adopt(host.layout, host.storage, content, points(host.layout, host.storage), now=host.now)
+    write_metrics(host)
+    verdict = f"holds to L{found.level}" if found.ok else f"was {found.event}"
+    message = f"{host.layout.name}: {found.run} in {found.repository} {verdict} on {found.host} at {found.at}."
+    told = {"ok": True, "changed": fresh, "run": found.run, "repository": found.repository, "level": found.level}
+    tell(options, {**told, "message": message, "lines": found.findings()}, message)
+    return 0
 
 
 def drill(options: argparse.Namespace, tell: Tell) -> int:

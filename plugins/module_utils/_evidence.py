@@ -14,17 +14,18 @@ import json
 import platform
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._environment import redact
-from ._errors import BackstayError
+from ._errors import BackstayError, InputError
 from ._ledger import Entry, Ledger
 from ._storage import Storage
 from ._version import VERSION
 
 if TYPE_CHECKING:
+    from ._catalogue import Point
     from ._layout import Layout
     from ._proof import Proof
 
@@ -152,6 +153,7 @@ def record(
         reached=proof.level,
         asked=proof.asked,
         seconds=round(sum(proof.seconds.values()), 3),
+        restoring_seconds=_restoring_seconds(proof),
         evidence=target.name,
         sha256=hashlib.sha256(content).hexdigest(),
         recovery_time_seconds=evidence.recovery_time_seconds,
@@ -159,6 +161,14 @@ def record(
         reason=evidence.findings()[0] if evidence.findings() else "",
     )
     return target
+
+
+def _restoring_seconds(proof: Proof) -> float | None:
+    """What of a proof a restore does too: it looks at the point, fetches it and compares it, reads nothing back and
+    starts no release on it for a trial. None where the point was not restored."""
+    if proof.level < 4:
+        return None
+    return round(sum(seconds for level, seconds in proof.seconds.items() if level in (1, 2, 4)), 3)
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -187,15 +197,69 @@ def _read_one(layout: Layout, storage: Storage, entry: Entry) -> Evidence:
         return _without(layout, entry, name, f"the evidence {name or '(unnamed)'} is missing")
     if hashlib.sha256(content).hexdigest() != entry.data.get("sha256"):
         return _without(layout, entry, name, f"the evidence {name} was changed after it was written")
+    return replace(_parsed(content, origin=str(layout.proofs / name)), name=name)
+
+
+def _parsed(content: bytes, *, origin: str) -> Evidence:
     value = json.loads(content)
     if value["format"] > FORMAT:
         raise BackstayError(
-            f"The evidence {layout.proofs / name} has format {value['format']} and this backstay knows {FORMAT}: "
-            "update the host's command with playbooks/site.yml."
+            f"The evidence {origin} has format {value['format']} and this backstay knows {FORMAT}: update the host's "
+            "command with playbooks/site.yml."
         )
     value["levels"] = tuple(value["levels"])
-    known = {key: item for key, item in value.items() if key in Evidence.__dataclass_fields__}
-    return Evidence(**known | {"name": name})
+    return Evidence(**{key: item for key, item in value.items() if key in Evidence.__dataclass_fields__})
+
+
+def adopt(
+    layout: Layout, storage: Storage, content: bytes, known: Sequence[Point], *, now: Callable[[], str]
+) -> tuple[Evidence, bool]:
+    """Write down here what a drill on another host found about a restore point of this one, and whether that is new.
+
+    Raises InputError for what is no evidence, or is about another restore point than the one of that name here.
+    """
+    try:
+        found = _parsed(content, origin="of the drill")
+        sane = found.event in EVENTS and all({"level", "ok", "seconds", "findings"} <= set(e) for e in found.levels)
+    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        raise InputError("That is no evidence of a proof: give the file that the drill has written.") from broken
+    point = next((each for each in known if each.run == found.run), None)
+    copy = point.repositories.get(found.repository) if point else None
+    if not sane or found.application != layout.name or point is None:
+        raise InputError(
+            f"The evidence is about {found.run} of {found.application}, and {layout.name} knows no such restore point: "
+            "give that of a drill of this application."
+        )
+    if copy is None or found.manifest_sha256 != point.manifest or found.snapshots.get("data") != copy.snapshot:
+        raise InputError(
+            f"The evidence about {found.run} is not about the one that this host has made and has in "
+            f"{found.repository}: look at which repository the drill was given."
+        )
+    digest = hashlib.sha256(content).hexdigest()
+    chain = Ledger(layout.backups, storage, now)
+    if any(entry.data.get("sha256") == digest for entry in chain.read() if entry.event in EVENTS):
+        return found, False
+    storage.make_directory(layout.proofs, mode=0o700)
+    target = _fresh(layout.proofs, f"{found.run}.{found.repository}")
+    storage.write(target, content, mode=0o600)
+    bad = [int(level["level"]) for level in found.levels if not level["ok"]]
+    chain.append(
+        found.event,
+        found.run,
+        repository=found.repository,
+        level=found.level if found.ok else min(bad, default=1),
+        reached=found.level,
+        asked=found.asked,
+        at=found.at,
+        host=found.host,
+        seconds=round(sum(float(level["seconds"]) for level in found.levels), 3),
+        evidence=target.name,
+        sha256=digest,
+        recovery_time_seconds=found.recovery_time_seconds,
+        recovery_point_seconds=found.recovery_point_seconds,
+        reason=found.findings()[0] if found.findings() else "",
+    )
+    return found, True
 
 
 def _without(layout: Layout, entry: Entry, name: str, fault: str) -> Evidence:

@@ -93,13 +93,16 @@ def files_lost(here: Iterable[tuple[str, int]], there: Mapping[str, int], paths:
 
 
 def expected_seconds(found: Sequence[Point], point: Point, size_bytes: int) -> tuple[float, str]:
-    """(how long a restore takes, why one thinks so): as the newest proof that restored a point, by size."""
+    """(how long a restore takes, why one thinks so): as what the newest proof that restored a point did of it, by size.
+    Proofs from before that was measured count whole."""
     proven = [
         each for each in found if each.level >= 4 and each.proven_seconds is not None and each.proven_at is not None
     ]
     if proven:
         last = point if point in proven else max(proven, key=lambda each: str(each.proven_at))
         ratio = size_bytes / last.size_bytes if last.size_bytes else 1.0
+        if last.restoring_seconds is not None:
+            return last.restoring_seconds * ratio, f"as restoring {last.run} took in its proof"
         return float(last.proven_seconds or 0.0) * ratio, f"as the proof of {last.run} took"
     return size_bytes / _GUESS_BYTES_PER_SECOND, "a guess at 50 MB/s: none was ever proven by restoring it"
 

@@ -41,6 +41,11 @@ options:
       - Path on the host of the file that C(backstay escrow) wrote. With it the proof needs nothing else of the host
         that made the restore point; the application need not be declared here.
     type: path
+  evidence:
+    description:
+      - Path on the host of the evidence that a drill on another host has written. Nothing is proven then; what was
+        found is written down here, where C(backstay status) goes by it.
+    type: path
 attributes:
   check_mode:
     description: Proves just the same, as it changes nothing of the application.
@@ -69,6 +74,10 @@ repository:
   description: The repository it was taken from.
   type: str
   returned: when there is one
+evidence:
+  description: Where the evidence of the proof is on the host.
+  type: str
+  returned: when something was proven
 level:
   description: The highest level that holds.
   type: int
@@ -99,11 +108,13 @@ def main() -> None:
             "point": {"type": "str", "default": "latest"},
             "repository": {"type": "str"},
             "offline_key": {"type": "path", "no_log": False},
+            "evidence": {"type": "path"},
         },
         supports_check_mode=True,
     )
     given = module.params
-    ask(module, "verify", {key: given[key] for key in ("level", "point", "repository", "offline_key")}, reads=True)
+    asked = ("level", "point", "repository", "offline_key", "evidence")
+    ask(module, "verify", {key: given[key] for key in asked}, reads=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from ansible_collections.backstay.ops.plugins.module_utils import _evidence
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry, Ledger
@@ -69,6 +71,8 @@ def test_evidence_says_who_when_with_what_and_how_it_ended(tmp_path: Path) -> No
     (entry,) = entries(layout)
     assert (entry.event, entry.release) == ("proven", "20260301T020000000-1")
     assert (entry.data["repository"], entry.data["level"]) == ("disk", 4)
+    parts = proof(1).seconds
+    assert entry.data["restoring_seconds"] == pytest.approx(parts[1] + parts[2] + parts[4])
     (found,) = _evidence.read(layout, STORAGE, entries(layout))
     assert found.ok
     assert _evidence.verify([found]) == ()

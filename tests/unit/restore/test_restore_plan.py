@@ -92,6 +92,10 @@ def test_how_long_it_takes_is_known_from_the_newest_proof_or_is_called_a_guess()
     wanted = point(20, size_bytes=2000)
     seconds, why = expected_seconds((older, proven, wanted), wanted, 2000)
     assert (seconds, why) == (60.0, f"as the proof of {proven.run} took")
+    measured = copy(level=5, proven_at="2026-11-20T05:00:00Z", proven_seconds=300.0, restoring_seconds=10.0)
+    apart = point(19, measured, size_bytes=1000)
+    seconds, why = expected_seconds((older, apart, wanted), wanted, 2000)
+    assert (seconds, why) == (20.0, f"as restoring {apart.run} took in its proof"), "reading back and a trial are apart"
     seconds, why = expected_seconds((wanted,), wanted, 100_000_000)
     assert seconds == pytest.approx(2.0)
     assert "a guess" in why
