@@ -837,10 +837,9 @@ def needs(rows: Sequence[Row]) -> list[dict[str, Any]]:
     grouped: dict[tuple[str, str, str], list[tuple[Row, Cell]]] = {}
     for found in rows:
         for cell in found.cells:
-            because_of_the_host = cell.name != "host" and found.cells[0].value.startswith("no answer")
-            if cell.state in ("red", "yellow", "grey") and not because_of_the_host:
-                command = cell.command.replace(found.application, "") if found.application else cell.command
-                key = (cell.name, cell.state, command if cell.state != "grey" else cell.why)
+            if cell.state in ("red", "yellow", "grey") and not cell.why.startswith("because "):
+                command = cell.command.replace(found.host, "").replace(found.application, "", 1)
+                key = (cell.name, cell.state, command if cell.state != "grey" else cell.why.replace(found.host, ""))
                 grouped.setdefault(key, []).append((found, cell))
 
     def urgency(members: list[tuple[Row, Cell]]) -> tuple[float, ...]:

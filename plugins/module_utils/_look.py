@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _certificate, _updates
-from ._cells import DAY, HOUR, MINUTE, Limits, Row, broken, needs, row, verdict, web_state, worst_first
+from ._cells import DAY, HOUR, MINUTE, Limits, Row, broken, row, web_state
 from ._charts import thinned
 from ._engine import Engine
 from ._errors import BackstayError
@@ -581,7 +581,7 @@ class Looker:
 
     def write_page(self) -> Path:
         """Write the page, its JSON, and what the next look must remember."""
-        from ._page import page
+        from ._page import document, page
 
         self.storage.make_directory(self.house.state, mode=0o700)
         _updates.refresh(
@@ -597,18 +597,6 @@ class Looker:
         kept = {"format": FORMAT, "cells": memory, "trends": self._kept["trends"]}
         self.storage.write(self.house.state / "page.json", canonical(kept), mode=0o600)
         return target
-
-
-def document(rows: Sequence[Row], now: dt.datetime) -> dict[str, Any]:
-    """The page as JSON: {"format","at","verdict","needs","rows"}. Pure."""
-    ordered = worst_first(rows)
-    return {
-        "format": FORMAT,
-        "at": now.isoformat(timespec="seconds"),
-        "verdict": verdict(ordered).to_dict(),
-        "needs": needs(ordered),
-        "rows": [found.to_dict() for found in ordered],
-    }
 
 
 def limits(engine: Engine) -> Limits:

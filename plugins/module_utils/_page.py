@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._run import Runner
     from ._storage import Storage
 
+FORMAT = 1
 RUNBOOKS = "https://backstay.example/ops/docs/runbooks/"
 DAYS = 30
 REFRESH_SECONDS = 300
@@ -251,9 +252,8 @@ def _days(events: Sequence[tuple[Mapping[str, Any], list[str]]], now: dt.datetim
             drawn.append(_mark(kind, left + wide / 2, 8 + place * 12, number) if number else "")
         if day % 5 == 4:
             drawn.append(f'<text x="{left + wide / 2}" y="51" text-anchor="middle">{date:%d %b}</text>')
-    totals = ", ".join(
-        f"{sum(kinds.get(kind, 0) for kinds in counts.values())} {word.lower()}s" for kind, word in _KINDS.items()
-    )
+    sums = {kind: sum(kinds.get(kind, 0) for kinds in counts.values()) for kind in _KINDS}
+    totals = ", ".join(f"{sums[kind]} {word.lower()}{'' if sums[kind] == 1 else 's'}" for kind, word in _KINDS.items())
     key = " · ".join(f"{shape} {word.lower()}" for shape, word in zip("■●▲", _KINDS.values(), strict=True))
     return (
         f'<svg class="days" viewBox="0 0 {DAYS * wide} 54" role="img" aria-labelledby="days-t"><title id="days-t">'
@@ -385,6 +385,18 @@ def text(rows: Sequence[Row], lines: int = 20) -> str:
     if len(ordered) > len(shown):
         told.append(f"  and {len(ordered) - len(shown)} more")
     return "\n".join(told)
+
+
+def document(rows: Sequence[Row], now: dt.datetime) -> dict[str, Any]:
+    """The page as JSON: {"format","at","verdict","needs","rows"}. Pure."""
+    ordered = worst_first(rows)
+    return {
+        "format": FORMAT,
+        "at": now.isoformat(timespec="seconds"),
+        "verdict": verdict(ordered).to_dict(),
+        "needs": needs(ordered),
+        "rows": [found.to_dict() for found in ordered],
+    }
 
 
 def write(house: House, *, storage: Storage | None = None, runner: Runner | None = None) -> Path:

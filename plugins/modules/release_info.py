@@ -69,6 +69,15 @@ verdict:
   description: One sentence on the state of the application.
   type: str
   returned: success
+state:
+  description: The colour of the application's row of the one-look page.
+  type: str
+  returned: success
+cells:
+  description: The cells of that row, each with value, threshold, since, source and the command that helps.
+  type: list
+  elements: dict
+  returned: success
 """
 
 import json
@@ -91,7 +100,9 @@ def main() -> None:
     if "application" not in found:
         module.fail_json(msg=found.get("message", "`backstay status` gave no facts."))
     lines = [f"{found['application']}: {found['verdict']}"]
-    module.exit_json(changed=False, backstay_lines=lines, **{key: found[key] for key in found if key != "format"})
+    # What only charts and lists of the page need would make each result a long one.
+    dropped = ("format", "look", "events", "series")
+    module.exit_json(changed=False, backstay_lines=lines, **{key: found[key] for key in found if key not in dropped})
 
 
 if __name__ == "__main__":

@@ -11,10 +11,10 @@ import pytest
 import status_picture
 from status_picture import NOW, ago, well
 
-from ansible_collections.backstay.ops.plugins.module_utils import _cells, _charts, _look
+from ansible_collections.backstay.ops.plugins.module_utils import _cells, _charts
 from ansible_collections.backstay.ops.plugins.module_utils._cells import row, unreachable
 from ansible_collections.backstay.ops.plugins.module_utils._charts import Chart, described, svg, thinned
-from ansible_collections.backstay.ops.plugins.module_utils._page import page, text
+from ansible_collections.backstay.ops.plugins.module_utils._page import document, page, text
 from ansible_collections.backstay.ops.plugins.module_utils._page_style import STYLE
 
 VOID = {"meta", "br", "link", "img", "use", "path", "circle", "rect", "line", "polyline", "polygon"}
@@ -144,7 +144,7 @@ def test_it_says_when_it_was_made_and_until_when_it_is_to_be_believed(tree: Tree
 def test_the_month_shows_incidents_releases_and_restores(tree: Tree) -> None:
     for said in ("Incident messenger@app3", "Release messenger@app1: 0022-1.5.0 went live", "Restore helpdesk@app4"):
         assert said in tree.words
-    assert "2 incidents, 3 releases, 1 restores" in tree.words
+    assert "2 incidents, 3 releases, 1 restore" in tree.words
 
 
 def test_it_has_a_style_for_phones_for_print_and_for_the_dark() -> None:
@@ -201,7 +201,7 @@ def test_the_same_as_text_has_at_most_twenty_lines() -> None:
 
 
 def test_the_same_as_json() -> None:
-    told = json.loads(json.dumps(_look.document(status_picture.fleet(), NOW)))
+    told = json.loads(json.dumps(document(status_picture.fleet(), NOW)))
     assert told["verdict"]["exit_code"] == 2
     assert [each["cell"] for each in told["needs"]][:2] == ["backup", "restore"]
     cell = told["rows"][0]["cells"][0]
