@@ -192,6 +192,7 @@ MEANINGS = {
     "schedules.jobs.*.catch_up": "Whether what was missed is made up for; else it begins within its grace only.",
     "schedules.jobs.*.grace_seconds": "When it did not begin so long after its time, it is late.",
     "schedules.jobs.*.ping": "The key in Vault (`backstay_secrets['<name>']`) of the URL to tell of each run.",
+    "schedules.jobs.*.from_version": "Older versions lack the command; while one of them is live, the job rests.",
     "schedules.jobs.*.needs_proof_hours": "It begins only with a restore point younger than this that is proven (L4).",
     "format": "The format of this file; a newer one is refused.",
 }

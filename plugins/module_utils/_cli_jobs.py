@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BackstayError, Busy, InputError
-from ._job_results import Run, declared_since, facts, pending, runs, server_zone
+from ._job_results import Run, counts_from, declared_since, facts, live_version, pending, runs, server_zone
 from ._lock import Lock
 
 if TYPE_CHECKING:
@@ -37,6 +37,11 @@ def job(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     name = options.job
     if name not in declared:
         raise InputError(f"{host.layout.name} has no job {name!r}; it has: {', '.join(declared) or 'none'}.")
+    version = live_version(host.layout)
+    if not declared[name].applies(version):
+        raise InputError(
+            f"The job {name} of {host.layout.name} is for {declared[name].from_version} or newer: {version} is live."
+        )
     unit = host.layout.job_unit(name)
     lock = Lock(host.layout.job_lock(name))
     if host.layout.job_lock(name).exists():
@@ -117,10 +122,11 @@ def jobs(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 
 def _missed(host: Host, name: str, job: Job, now: datetime) -> bool:
-    if not job.catch_up:
+    if not job.catch_up or not job.applies(live_version(host.layout)):
         return False
-    since = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
-    due = pending(job, runs(host.layout, host.storage, name), since, now, server_zone()[0])
+    declared = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
+    known = runs(host.layout, host.storage, name)
+    due = pending(job, known, counts_from(host.layout, job, known, declared), now, server_zone()[0])
     return due is not None and now - due >= _GRACE
 
 

@@ -138,6 +138,25 @@ def declaration(schedules: Schedules, content: bytes | None, now: datetime) -> b
     return canonical({"format": FORMAT, "jobs": jobs}) + b"\n"
 
 
+def live_version(layout: Layout) -> str:
+    """The version of the live release, from the link alone; empty where nothing is live."""
+    try:
+        return layout.active.readlink().parent.name.partition("-")[2]
+    except OSError:
+        return ""
+
+
+def counts_from(layout: Layout, job: Job, known: Sequence[Run], declared: datetime | None) -> datetime | None:
+    """Since when a job is due: since it is declared; if it waited for a version and never ran, since that is live."""
+    if declared is None or job.from_version is None or known:
+        return declared
+    try:
+        flipped = datetime.fromtimestamp(layout.active.lstat().st_mtime, UTC)
+    except OSError:
+        return declared
+    return max(declared, flipped)
+
+
 def due_since(job: Job, since: datetime | None, now: datetime, zone: tzinfo) -> datetime | None:
     """The last moment until `now` at which the job was due; None where it was not since it is declared."""
     due = job.calendar.before(now, zone)
@@ -195,13 +214,17 @@ def verdict(
 
 
 def facts(layout: Layout, settings: Schedules, storage: Storage, now: datetime) -> list[dict[str, Any]]:
-    """The state of each job, in the order of the application's file. `now` has a zone; the server's is read here."""
+    """The state of each job, in the order of the application's file, without those that rest because an older version
+    is live. `now` has a zone; the server's is read here."""
     zone, _name = server_zone(layout.root)
     since = declared_since(storage.read(layout.declared_jobs))
+    version = live_version(layout)
     told = []
     for name, job in settings.jobs.items():
+        if not job.applies(version):
+            continue
         known = runs(layout, storage, name)
-        begun = since.get(name, ("", None))[1]
+        begun = counts_from(layout, job, known, since.get(name, ("", None))[1])
         last = known[-1] if known else None
         state, why = verdict(job, known, begun, now, zone, running=_held(layout.job_lock(name)))
         following = job.calendar.after(now, zone)

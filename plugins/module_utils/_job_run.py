@@ -20,7 +20,18 @@ from typing import IO, TYPE_CHECKING
 from ._environment import redact
 from ._errors import BackstayError, Busy, InputError
 from ._job_ping import ping, suffix
-from ._job_results import Run, closed, declared_since, pending, record, runs, server_zone, stamp
+from ._job_results import (
+    Run,
+    closed,
+    counts_from,
+    declared_since,
+    live_version,
+    pending,
+    record,
+    runs,
+    server_zone,
+    stamp,
+)
 from ._lock import Lock
 from ._units import one_off
 
@@ -124,8 +135,11 @@ class JobRun:
 
     def _due(self) -> bool:
         layout, storage = self._host.layout, self._host.storage
-        since = declared_since(storage.read(layout.declared_jobs)).get(self._name, ("", None))[1]
+        if not self.job.applies(live_version(layout)):
+            return False
+        declared = declared_since(storage.read(layout.declared_jobs)).get(self._name, ("", None))[1]
         known = runs(layout, storage, self._name)
+        since = counts_from(layout, self.job, known, declared)
         return pending(self.job, known, since, self._clock(), self._zone) is not None
 
     def _one(self, wait_seconds: float) -> Run:

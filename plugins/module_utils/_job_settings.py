@@ -32,6 +32,7 @@ class Job:
 
     `when` is in the server's zone. It counts as late when it did not begin within `grace_seconds` of its time. `ping`
     names the key of the application's secrets that holds the URL to tell of each run (healthchecks.io's protocol).
+    Before `from_version` the application has no such command, and after a rollback to then the job rests.
     """
 
     command: Annotated[tuple[str, ...], words]
@@ -45,11 +46,22 @@ class Job:
         str | None, optional(texts(r"[A-Za-z_][A-Za-z0-9_]*", "the name of a key in Vault, such as PING_CLEANUP"))
     ] = None
     needs_proof_hours: Annotated[int | None, optional(whole(1, 10000))] = None
+    from_version: Annotated[str | None, optional(texts(r"\d+\.\d+\.\d+", "a version in quotes, such as '1.5.0'"))] = (
+        None
+    )
+
+    def applies(self, version: str) -> bool:
+        """Whether a version has the command; one that says nothing has."""
+        return self.from_version is None or not version or _numbers(version) >= _numbers(self.from_version)
 
     @property
     def calendar(self) -> _calendar.Calendar:
         """When it is due."""
         return _calendar.parse(self.when)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
 def _jobs(value: Any, at: At) -> Any:

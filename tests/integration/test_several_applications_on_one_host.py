@@ -22,6 +22,7 @@ def both(scene: Scene) -> Iterator[Scene]:
     file = CHECKOUT / "inventories" / "example" / "applications" / f"{APPLICATION}.yml"
     described: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     described.pop("backup")  # the first one's repository is no other application's
+    described.pop("schedules")  # and without a proven backup nothing may be deleted for good
     described |= {"name": SECOND, "domain": "second.lab.test", "aliases": []}
     described["source"]["repository"] = str(CHECKOUT / ".lab" / "portal.git")
     described["environment"] = {

@@ -84,9 +84,11 @@ class House:
     def state(self, name: str) -> str:
         return str(self.fact(name)["state"])
 
+    def facts(self) -> list[dict[str, Any]]:
+        return facts(self.layout, self.schedules, self.storage, self.now)
+
     def fact(self, name: str) -> dict[str, Any]:
-        found = facts(self.layout, self.schedules, self.storage, self.now)
-        return next(each for each in found if each["job"] == name)
+        return next(each for each in self.facts() if each["job"] == name)
 
 
 def unconfined(arguments: Sequence[str], on_line: Callable[[str], None], seconds: float) -> int:

@@ -221,6 +221,24 @@ def test_a_migration_waits_for_a_job_and_jobs_do_not_wait_for_each_other(tmp_pat
     assert free(house.layout.data_lock), "afterwards it is"
 
 
+def test_a_job_rests_while_a_version_without_its_command_is_live(tmp_path: Path) -> None:
+    house = house_of(tmp_path, from_version="1.5.0")
+    assert house.run("tidy").go() is None
+    assert house.facts() == []
+    house.layout.active.unlink()
+    house.layout.active.symlink_to(house.layout.socket("0002-1.10.0"))
+    flipped = house.now + timedelta(hours=2)
+    os.utime(house.layout.active, (flipped.timestamp(),) * 2, follow_symlinks=False)
+    assert house.run("tidy").go() is None, "what was due before that version was live is not made up for"
+    assert house.state("tidy") == "never"
+    release = house.layout.release_configuration("0002-1.10.0") / "application.json"
+    release.parent.mkdir()
+    release.write_bytes(house.layout.application_file.read_bytes())
+    house.now += timedelta(days=1, hours=2)
+    assert house.run("tidy").go() is not None
+    assert house.state("tidy") == "ok"
+
+
 # only with a proven restore point
 
 BACKUP = {"repositories": {"offsite": {"location": "sftp:b@store:/portal"}}, "proof": {"nightly": "02:30"}}
