@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -411,19 +411,57 @@ class Server:
         say(f"Loading {dump.name} into the database {name}.")
         whole = False
         try:
-            options = ("--exit-on-error", "--no-owner", "--no-privileges", f"--dbname={name}")
-            done = self._restore(dump, options, seconds, name)
-            if not done.ok:
-                raise BackstayError(
-                    f"The dump {dump} could not be loaded: {_reason(done.stderr)}; the new database {name} was dropped "
-                    "again; choose another restore point, or see the server's log.",
-                    lines=tuple(_without_password(done.stderr, self.url).splitlines()[-20:]),
-                )
+            listed = self._part(dump, ("--list",), name, seconds)
+            schemas = _entries(listed, r"SCHEMA - ")
+            extensions = _entries(listed, r"EXTENSION - ")
+            if extensions:
+                with _list_of(schemas) as wanted:
+                    self._part(dump, (*_LOADING, f"--use-list={wanted}", f"--dbname={name}"), name, seconds)
+                self._make_extensions(dump, name, extensions, seconds)
+                # What is said of an extension is its own, and only its owner may say it again.
+                done = (*schemas, *extensions, *_entries(listed, r"COMMENT - EXTENSION "))
+                with _list_of([line for line in listed if line not in done]) as wanted:
+                    self._part(dump, (*_LOADING, f"--use-list={wanted}", f"--dbname={name}"), name, seconds)
+            else:
+                self._part(dump, (*_LOADING, f"--dbname={name}"), name, seconds)
             self.query("ANALYZE", name=name, seconds=seconds)
             whole = True
         finally:
             if not whole:
                 self.drop(name)
+
+    def _part(self, dump: Path, options: Sequence[str], name: str, seconds: float) -> list[str]:
+        """The lines that pg_restore prints while a dump is loaded into the new database `name`."""
+        done = self._restore(dump, options, seconds, name)
+        if not done.ok:
+            raise BackstayError(
+                f"The dump {dump} could not be loaded: {_reason(done.stderr)}; the new database {name} was dropped "
+                "again; choose another restore point, or see the server's log.",
+                lines=tuple(_without_password(done.stderr, self.url).splitlines()[-20:]),
+            )
+        return done.stdout.splitlines()
+
+    def _make_extensions(self, dump: Path, name: str, entries: Sequence[str], seconds: float) -> None:
+        """Make the extensions that a dump asks for: as the role where it may, else as the administrator, who made them
+        in the first place too."""
+        with _list_of(entries) as wanted:
+            script = "\n".join(self._part(dump, (f"--use-list={wanted}", "--file=-"), name, seconds))
+        found = _EXTENSION.findall(script)
+        if len(found) != len(entries):
+            raise BackstayError(
+                f"The dump {dump} names {len(entries)} extensions and makes {len(found)}: choose another restore point."
+            )
+        for statement in found:
+            try:
+                self.query(statement, name=name)
+            except BackstayError as refused:
+                if not self._administrable:
+                    raise BackstayError(
+                        f"The role {self.role} may not say `{statement}` on its server ({refused.message}), so the "
+                        f"dump {dump} cannot be loaded: have the server's administrator mark that extension as "
+                        "trusted, then run this again."
+                    ) from refused
+                self._as_administrator(statement, name)
 
     def _restore(
         self,
@@ -483,7 +521,9 @@ class Server:
         """Give a database another name; whoever is connected to it is thrown out first."""
         end = (
             "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "  # noqa: S608 - quoted
-            f"WHERE datname = {_literal(old)} AND pid <> pg_catalog.pg_backend_pid();\n"
+            # The server ends autovacuum itself, and lets nobody but an administrator do so.
+            f"WHERE datname = {_literal(old)} AND pid <> pg_catalog.pg_backend_pid() "
+            "AND backend_type <> 'autovacuum worker';\n"
         )
         attempts = 5
         for attempt in range(1, attempts + 1):
@@ -515,23 +555,57 @@ class Server:
         may = "SELECT rolcreatedb OR rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user"
         try:
             if self._maintenance(may) == ["t"]:
-                self.query(sql, name="postgres")
-                return
-            if not self.local or os.geteuid() != 0 or _user(ADMINISTRATOR) is None:
+                try:
+                    self.query(sql, name="postgres")
+                except BackstayError:
+                    # Somebody of higher rank is connected, say: psql of the user postgres.
+                    if not self._administrable:
+                        raise
+                else:
+                    return
+            elif not self._administrable:
                 raise BackstayError(
                     f"The role {self.role} may not make databases on its server, so backstay cannot {what}: say "
                     f"`ALTER ROLE {_identifier(self.role)} CREATEDB` there, then run this again."
                 )
-            given = connection_environment(self.url)
-            administrator: dict[str, str] = {
-                name: given[name] for name in ("PATH", "PGHOST", "PGPORT") if name in given
-            }
-            administrator |= {"PGUSER": ADMINISTRATOR, "PGDATABASE": "postgres", "PGAPPNAME": "backstay"}
-            self._psql(sql, administrator, ADMINISTRATOR, ADMIN_SECONDS)
+            self._as_administrator(sql, "postgres")
         except BackstayError as refused:
             if "ALTER ROLE" in refused.message:
                 raise
             raise BackstayError(f"Backstay could not {what}: {refused.message}", lines=refused.lines) from refused
+
+    @property
+    def _administrable(self) -> bool:
+        """Whether the server's own administrator can be asked: root becomes any user of this host."""
+        return self.local and os.geteuid() == 0 and _user(ADMINISTRATOR) is not None
+
+    def _as_administrator(self, sql: str, name: str) -> None:
+        given = connection_environment(self.url)
+        administrator: dict[str, str] = {key: given[key] for key in ("PATH", "PGHOST", "PGPORT") if key in given}
+        administrator |= {"PGUSER": ADMINISTRATOR, "PGDATABASE": name, "PGAPPNAME": "backstay"}
+        self._psql(sql, administrator, ADMINISTRATOR, ADMIN_SECONDS)
+
+
+_LOADING = ("--exit-on-error", "--no-owner", "--no-privileges")
+_EXTENSION = re.compile(
+    r"CREATE EXTENSION IF NOT EXISTS (?:\"(?:[^\"]|\"\")+\"|[a-z_][a-z0-9_$]*) WITH SCHEMA "
+    r"(?:\"(?:[^\"]|\"\")+\"|[a-z_][a-z0-9_$]*);"
+)
+
+
+def _entries(listed: Sequence[str], kind: str) -> list[str]:
+    """The lines of a dump's list that are of one kind."""
+    return [line for line in listed if re.match(rf"\d+; \d+ \d+ {kind}", line)]
+
+
+@contextlib.contextmanager
+def _list_of(entries: Sequence[str]) -> Iterator[str]:
+    """A file that tells pg_restore what to take; names of objects, which the client's user must be able to read."""
+    with tempfile.NamedTemporaryFile("w", suffix=".list") as wanted:
+        wanted.write("\n".join(entries) + "\n")
+        wanted.flush()
+        os.chmod(wanted.name, 0o644)
+        yield wanted.name
 
 
 _PSQL = ("--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--set=ON_ERROR_STOP=1")
@@ -571,11 +645,8 @@ def dump_sequences(server: Server, dump: Path, *, seconds: float = LOAD_SECONDS)
     entries = [line for line in listed.stdout.splitlines() if " SEQUENCE SET " in line]
     if not entries:
         return {}
-    with tempfile.NamedTemporaryFile("w", suffix=".list") as wanted:
-        wanted.write("\n".join(entries) + "\n")
-        wanted.flush()
-        os.chmod(wanted.name, 0o644)  # names of sequences, for the client's user
-        told = server._restore(dump, [f"--use-list={wanted.name}", "--file=-"], seconds)
+    with _list_of(entries) as wanted:
+        told = server._restore(dump, [f"--use-list={wanted}", "--file=-"], seconds)
     if not told.ok:
         raise BackstayError(f"The dump {dump} is not whole: {_reason(told.stderr)}; make another backup.")
     found = {

@@ -34,7 +34,7 @@ SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid = c.oid AND d.deptype = 'e')
-ORDER BY c.reltuples, 1;
+ORDER BY c.reltuples, n.nspname, c.relname;
 """
 _LEVELS = (
     "nothing proven",
@@ -117,7 +117,7 @@ def migration_lines(
     newer = [name for name in applied if name not in known]
     if newer:
         version = restoring.release.partition("-")[2]
-        remedy = f"release {version} again first, or choose an older point"
+        remedy = f"bring both back (--with-release), release {version} again first, or choose an older point"
         return [f"it would be refused: {restoring.release} knows {newer[0]} and {live} does not; {remedy}"], []
     pending = [name for name in known if name not in applied]
     if not pending:
@@ -220,6 +220,7 @@ def _restore(engine: Engine, transaction: Transaction, restoring: Restoring, res
     found = points(engine.layout, engine.storage)
     point = next(each for each in found if each.run == restoring.point)
     needed, free = engine.room(restoring, application, point)
+    live_now = str(transaction.previous)
     age = (dt.datetime.fromisoformat(engine.now()) - dt.datetime.fromisoformat(point.at)).total_seconds()
     since = f"{point.at[:16].replace('T', ' ')}Z"
     rows: dict[str, Rows] = {}
@@ -241,6 +242,10 @@ def _restore(engine: Engine, transaction: Transaction, restoring: Restoring, res
         told, migrations = migration_lines(known, manifest.migrations, restoring, transaction.candidate)
         lines += told if restored_databases(restoring, application) else []
     seconds, why = expected_seconds(found, point, size)
+    if restoring.with_release:
+        lines.append(
+            f"the release changes with the data: {transaction.candidate} serves then, and {live_now} no longer"
+        )
     lines += [
         f"the point is {_spoken(age)} old, {_LEVELS[point.level]}, of {restoring.release} in {restoring.repository}",
         f"it takes about {_spoken(seconds)} ({why}); visitors see the maintenance page only at its end",

@@ -312,6 +312,59 @@ def test_the_administrator_makes_what_the_role_may_not(server: Server, cluster: 
         superuser(cluster, "DROP ROLE postgres")
 
 
+@pytest.fixture
+def administrator(cluster: Server) -> Iterator[None]:
+    """The server has its own administrator, as Debian's have."""
+    superuser(cluster, "CREATE ROLE postgres SUPERUSER LOGIN")
+    yield
+    superuser(cluster, "DROP ROLE postgres")
+
+
+def test_an_extension_that_only_an_administrator_may_make_is_there_again(
+    server: Server, cluster: Server, tmp_path: Path, administrator: None
+) -> None:
+    superuser(cluster, 'CREATE EXTENSION pageinspect SCHEMA "Other"', name="portal")
+    superuser(cluster, "CREATE EXTENSION citext; COMMENT ON EXTENSION citext IS 'ours'", name="portal")
+    server.query("CREATE TABLE names (name public.citext); INSERT INTO names VALUES ('Ä')")
+    try:
+        copied = server.copy(tmp_path / "portal.pgdump", of="portal")
+        server.load(tmp_path / "portal.pgdump", "portal_next")
+        assert compare_database(copied.facts, server.facts("portal_next", of="portal")) == ()
+        made = superuser(cluster, "SELECT extname FROM pg_extension ORDER BY 1", name="portal_next")
+        assert made == ["citext", "pageinspect", "pg_trgm", "plpgsql"]
+        server.drop("portal_next")
+    finally:
+        superuser(cluster, "DROP EXTENSION pageinspect", name="portal")
+
+
+def test_an_extension_that_nobody_may_make_is_told_and_leaves_no_database(
+    server: Server, cluster: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    superuser(cluster, "CREATE EXTENSION pageinspect", name="portal")
+    server.copy(tmp_path / "portal.pgdump")
+    monkeypatch.setattr(_postgresql, "ADMINISTRATOR", "no-such-user")
+    with pytest.raises(BackstayError, match=r"may not say `CREATE EXTENSION IF NOT EXISTS pageinspect WITH SCHEMA"):
+        server.load(tmp_path / "portal.pgdump", "fresh")
+    assert "fresh" not in server.databases()
+
+
+def test_a_database_is_renamed_under_somebody_of_higher_rank(
+    server: Server, cluster: Server, administrator: None
+) -> None:
+    command = cluster.command("psql", "-XqAt")
+    pipe = subprocess.PIPE
+    held = subprocess.Popen(command, env=cluster.environment("portal"), stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert held.stdin is not None
+    assert held.stdout is not None
+    held.stdin.write("BEGIN; SELECT 1;\n")
+    held.stdin.flush()
+    held.stdout.readline()
+    server.rename("portal", "portal_before")
+    held.communicate("SELECT 2;\n")
+    assert "portal_before" in server.databases()
+    server.rename("portal_before", "portal")
+
+
 # answers
 
 

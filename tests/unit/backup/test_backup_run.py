@@ -26,7 +26,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._lock import holding
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import digest
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed, run
 
-from .host import PAYLOAD, RELEASE, Host, facts, is_clean, rows
+from .host import PAYLOAD, RELEASE, Host, application, facts, is_clean, rows
 from .stores import PASSWORD, all_bytes
 
 
@@ -168,6 +168,13 @@ def test_a_missing_database_is_an_error_and_nothing_is_stored(one):
     with pytest.raises(BackstayError, match=r"database main .* is missing"):
         one.run()
     assert len(one.repositories()["disk"].snapshots()) == 2
+
+
+def test_a_question_that_no_proof_could_ask_is_told_by_the_backup(one):
+    wrong = [{"database": "main", "query": "SELECT photograph FROM audits"}]
+    one.application = application(one.home, files=wrong)
+    with pytest.raises(BackstayError, match="no such table: audits"):
+        one.run()
 
 
 def test_a_missing_media_directory_is_an_error(one):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _restored
+from ansible_collections.backstay.ops.plugins.module_utils import _postgresql, _restored
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import CanaryAnswer, Manifest, MediaFile
 from ansible_collections.backstay.ops.plugins.module_utils._postgresql import Server
 from ansible_collections.backstay.ops.plugins.module_utils._restored import check_restored, examine
@@ -101,3 +103,51 @@ def test_another_content_and_another_answer_are_seen(restored: tuple[Path, Manif
     sentences = [each.sentence for each in check_restored(directory, changed, APPLICATION, parts=("databases",))]
     assert any("content of the table" in sentence for sentence in sentences)
     assert any("The canary 'reports'" in sentence for sentence in sentences)
+
+
+def test_a_server_that_cannot_be_made_hinders_the_proof_and_says_nothing_about_the_dump(
+    restored: tuple[Path, Manifest, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, manifest, _server = restored
+
+    def none(version: int | None = None) -> Path:
+        raise BackstayError("The server programs of PostgreSQL are not on this host.")
+
+    monkeypatch.setattr(_postgresql, "programs", none)
+    with pytest.raises(BackstayError, match="are not on this host"):
+        check_restored(directory, manifest, APPLICATION, parts=("databases",))
+
+
+def test_a_server_without_room_hinders_the_proof_too(
+    restored: tuple[Path, Manifest, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, manifest, _server = restored
+
+    def full(server: Server, dump: Path, name: str) -> None:
+        raise BackstayError("It was not loaded.", lines=("ERROR:  could not extend file: No space left on device",))
+
+    monkeypatch.setattr(Server, "load", full)
+    with pytest.raises(BackstayError, match="was not loaded"):
+        check_restored(directory, manifest, APPLICATION, parts=("databases",))
+
+
+def test_a_question_of_the_settings_that_is_wrong_refutes_no_point_and_hides_no_difference(
+    restored: tuple[Path, Manifest, Server],
+) -> None:
+    directory, manifest, _server = restored
+    assert APPLICATION.backup is not None
+    asked = dataclasses.replace(APPLICATION.backup.files[0], query="SELECT photograph FROM reports")
+    wrong = dataclasses.replace(APPLICATION, backup=dataclasses.replace(APPLICATION.backup, files=(asked,)))
+    with pytest.raises(InputError, match=r'"reports" does not exist.*correct it in the application.s file'):
+        examine(directory, manifest, wrong)
+    facts = manifest.databases["main"]
+    changed = dataclasses.replace(manifest, databases={"main": dataclasses.replace(facts, schema_sha256="0" * 64)})
+    assert "schema of the database" in examine(directory, changed, wrong).differences[0].sentence
+
+
+def test_the_functions_of_a_dump_run_as_the_application_and_never_as_the_servers_administrator(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    users = {"portal": 990, "toor": 0}
+    monkeypatch.setattr(_restored.pwd, "getpwnam", lambda name: SimpleNamespace(pw_uid=users[name]))
+    assert [_restored._least(name) for name in ("portal", "toor", "unknown", "")] == ["portal"] + ["nobody"] * 3

@@ -6,12 +6,13 @@ import datetime as dt
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _manifest
+from ansible_collections.backstay.ops.plugins.module_utils import _manifest, _proof
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import Manifest
 from ansible_collections.backstay.ops.plugins.module_utils._proof import MANIFEST, Chain, check_restored
@@ -213,7 +214,21 @@ def test_the_job_of_the_sandbox_is_refused_by_an_older_library(
     job = tmp_path / "job.json"
     job.write_text(json.dumps({"format": 99}))
     assert inner_main([str(job)]) == 1
-    assert "newer backstay" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert "newer backstay" in told.err
+    assert json.loads(told.out)["event"] == "hindered"
+
+
+def test_what_hinders_the_look_inside_is_told_in_its_own_words_and_refutes_nothing(
+    original: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = original.application
+    assert declared.backup is not None
+    asked = replace(declared.backup.files[0], query="SELECT photograph FROM reports")
+    wrong = replace(declared, backup=replace(declared.backup, files=(asked,)))
+    monkeypatch.setattr(_proof._Proving, "_application_of", lambda _self, _stage: wrong)
+    with pytest.raises(BackstayError, match=r"no such table: reports.*nothing was proven, and nothing refuted"):
+        original.prove(level=4)
 
 
 def test_a_wrong_password_or_a_disk_that_is_not_mounted_refutes_no_point(place: Place) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._sandbox import (
     Scratch,
     SystemdSandbox,
     Task,
+    introduce,
     library_command,
     sweep,
 )
@@ -116,6 +118,38 @@ def test_whoever_is_inside_can_read_and_write_and_no_link_is_followed(tmp_path: 
         assert (scratch.open / "media" / "a").stat().st_mode & 0o777 == 0o666
         assert (scratch.open / "media").stat().st_mode & 0o777 == 0o777
     assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_whoever_is_inside_has_a_name_there_though_no_file_of_the_host_knows_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """initdb ends where nobody can say who it runs as, and a user of DynamicUser is in no list."""
+    asked: list[str] = []
+
+    def runner(arguments: list[str], **given: object) -> Completed:
+        asked.extend(arguments)
+        return Completed(tuple(arguments), 0, "", "")
+
+    def nobody_knows(uid: int) -> None:
+        raise KeyError(uid)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody_knows)
+    monkeypatch.setattr(os, "geteuid", lambda: 61708)
+    with Scratch(tmp_path / "base", "one") as scratch:
+        SystemdSandbox(application_of(), root=tmp_path, runner=runner).run(scratch, Task(("check",)))
+        users = scratch.open / "passwd"
+        assert f"--property=BindReadOnlyPaths={users}:/etc/passwd" in asked
+        assert users.stat().st_mode & 0o777 == 0o666
+        introduce(scratch.open)
+        lines = [line.split(":") for line in users.read_text().splitlines()]
+        assert [(line[0], line[2]) for line in lines] == [
+            ("root", "0"),
+            ("nobody", "65534"),
+            ("backstay-proof", "61708"),
+        ]
+        users.unlink()
+        introduce(scratch.open)  # not in such a room: nothing to do
+        assert not users.exists()
 
 
 def test_the_unit_sees_no_network_no_live_data_no_secret_and_no_mail(tmp_path: Path) -> None:
