@@ -66,6 +66,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+cluster:
+  description: Whether the cluster is there; packages can be installed without one.
+  type: bool
+  returned: success
 foreign:
   description: Databases of a server that was not set up by Backstay; empty where it was, or where there is none.
   type: list
@@ -88,7 +92,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
-from ansible_collections.backstay.ops.plugins.module_utils._postgresql_server import DatabaseServer, Wanted
+from ansible_collections.backstay.ops.plugins.module_utils._postgresql_server import CLUSTER, DatabaseServer, Wanted
 
 
 def bring(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
@@ -102,6 +106,7 @@ def bring(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     statements = [*restarts, *(f"{statement}\n" for statement in planned.statements)]
     return {
         "changed": planned.changed,
+        "cluster": (options["version"], CLUSTER) in seen.clusters,
         "foreign": list(seen.foreign),
         "restart_pending": [] if planned.restart else list(seen.waiting),
         "diff": {"before": "", "after": "".join(statements)} if statements else {},
