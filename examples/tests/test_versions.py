@@ -82,7 +82,7 @@ class Host:
 
     def __init__(self, home: Path, python: Path, versions: dict[str, Path]) -> None:
         self.home, self.python, self.versions = home, python, versions
-        for name in ("data/db", "data/media", "static"):
+        for name in ("data/db", "data/media", "static", "log"):
             (home / name).mkdir(parents=True)
         self.running: list[subprocess.Popen[str]] = []
         self.count = 0
@@ -96,6 +96,7 @@ class Host:
             "BACKSTAY_RELEASE_ID": release_id,
             "BACKSTAY_DATA_DIR": str(self.home / "data"),
             "BACKSTAY_STATIC_DIR": str(self.home / "static" / release_id),
+            "BACKSTAY_LOG_DIR": str(self.home / "log"),
         }
 
     def manage(self, version: str, *arguments: str) -> str:
@@ -253,6 +254,52 @@ def test_1_4_0_works_and_leaves_1_1_0_broken(host: Host) -> None:
     broken = live.get("/")
     assert (broken.status, broken.headers["x-release-id"]) == (500, "0001-1.1.0")
     assert "Stuck between floors" in broken.text
+
+
+def test_1_1_0_keeps_working_and_writing_on_the_schema_of_1_5_0(host: Host) -> None:
+    host.manage("1.1.0", "migrate", "--verbosity", "0")
+    old = host.serve("1.1.0")
+    host.manage("1.5.0", "migrate", "--verbosity", "0")
+    new = host.serve("1.5.0")
+    host.manage("1.5.0", "seed", "--audits", "30", "--messages", "60")
+
+    assert old.add_finding(1, "after").status == 302
+    assert (old.health()[0], new.health()[0]) == (200, 200)
+    assert "Messages" not in old.get("/").text
+    assert "after" in new.get("/audits/1/").text
+    assert "No message matches" in new.get("/messages/?q=nothing").text
+    assert "fitter" in new.get("/messages/?q=thursday").text
+    # A new process of 1.1.0 too, and what it deletes: the database does not hold it back for the messages.
+    again = host.serve("1.1.0")
+    assert again.add_finding(2, "again").status == 302
+    host.manage("1.1.0", "seed", "--audits", "40")
+    gone = "from audits.models import *; Finding.objects.all().delete(); Audit.objects.all().delete()"
+    host.manage("1.1.0", "shell", "--no-imports", "--command", gone)
+    assert host.rows("SELECT count(*) FROM audits_message") == [(60,)]
+    assert (new.health()[0], new.get("/messages/").status) == (200, 200)
+    counts = json.loads(host.manage("1.5.0", "retention").splitlines()[-1])
+    assert (counts["messages"], counts["index_entries"]) == (60, 60)
+    assert host.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_1_5_0_leaves_a_line_for_each_offline_package_that_fails(host: Host) -> None:
+    host.manage("1.5.0", "migrate", "--verbosity", "0")
+    server = host.serve("1.5.0")
+    for reference, status in (("LA-000001", 201), ("LA-999999", 422)):
+        package = {"format": 1, "package": f"t-{status}", "device": "tablet-7"}
+        finding = {"audit": reference, "severity": "low", "note": "Lamp", "token": f"t-{status}-1"}
+        answer = server.request(
+            "POST",
+            "/sync/packages/",
+            json.dumps({**package, "findings": [finding]}),
+            **{"Content-Type": "application/json"},
+        )
+        assert answer.status == status, answer.text
+    lines = [json.loads(line) for line in (host.home / "log" / "app.log").read_text().splitlines()]
+    failed = [line["data"] for line in lines if line["message"] == "offline package failed"]
+    assert [(each["package"], each["device"], each["reason"]) for each in failed] == [
+        ("t-422", "tablet-7", "unknown-audit")
+    ]
 
 
 def test_the_answer_names_the_release_in_every_version_that_answers(host: Host) -> None:
