@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import _schedule_host
 from ._application import Application, parse
 from ._backup_settings import BackupPolicy, RepositorySettings
 from ._errors import BackstayError, InputError
@@ -21,7 +22,7 @@ from ._file_set import Entry, FileSet, diff
 from ._file_set import Plan as FilePlan
 from ._layout import Layout
 from ._run import Runner, run
-from ._schedule import CRON, Schedule, schedule
+from ._schedule import CRON, schedule
 from ._schedule import Plan as SchedulePlan
 from ._schedule import plan as plan_schedule
 from ._storage import Storage
@@ -56,10 +57,6 @@ class Plan:
     @property
     def changed(self) -> bool:
         return bool(self.keys or self.directories or self.files.changed or any(each.changed for each in self.schedules))
-
-    def units(self, verb: str) -> tuple[str, ...]:
-        """The units of a verb (disable, enable, start, restart), each once."""
-        return tuple(dict.fromkeys(unit for each in self.schedules for unit in getattr(each, verb)))
 
 
 def refusal(
@@ -128,7 +125,7 @@ class BackupHost:
         refused = [sentence for subject in self._subjects for sentence in self._refusals(subject)]
         if refused:
             raise InputError(f"{' '.join(refused)} Nothing was changed.")
-        entries = tuple(entry for wanted in self._schedules for entry in _entries(wanted))
+        entries = _schedule_host.entries(self._schedules)
         files = self._files.plan(entries, adopt=self._adopt)
         units = sorted({unit for wanted in self._schedules for unit in (*wanted.on, *wanted.off)})
         enabled, active = Systemd(self._run).enabled_and_active(units)
@@ -152,13 +149,8 @@ class BackupHost:
             self._make_key(key)
         for place in planned.directories:
             self._make_directory(place)
-        outcome = self._files.place(planned.entries, adopt=self._adopt, validate=["systemctl", "daemon-reload"])
-        # What is off goes last: for a moment both would run, and one of them would wait for the other; never none.
-        for verb in (("enable", "--quiet"), ("start",), ("restart",)):
-            if units := planned.units(verb[0]):
-                self._run(["systemctl", *verb, *units])
-        if units := planned.units("disable"):
-            self._run(["systemctl", "disable", "--quiet", "--now", *units])
+        outcome = self._files.place(planned.entries, adopt=self._adopt, validate=list(_schedule_host.VALIDATE))
+        _schedule_host.carry_out(planned.schedules, self._run)
         return outcome.lines
 
     def ask_buckets(self, at: str) -> tuple[str, ...]:
@@ -188,8 +180,7 @@ class BackupHost:
         """What changes, for people. A key is named, never shown."""
         lines = [f"signing key {key}\n" for key in planned.keys]
         lines += [f"{MODE:04o} root:root {place}\n" for place in planned.directories]
-        for verb in ("disable", "enable", "start"):
-            lines += [f"{verb} {unit}\n" for unit in planned.units(verb)]
+        lines += _schedule_host.told(planned.schedules)
         shown = diff(planned.files)
         return [*shown, {"before": "", "after": "".join(lines)}] if lines else shown
 
@@ -225,7 +216,7 @@ class BackupHost:
     def _need_units(self, planned: Plan) -> None:
         for subject in self._subjects:
             timer = subject.layout.units / "backstay-backup@.timer"
-            if planned.units("start") not in ((), (CRON,)) and not timer.exists():
+            if _schedule_host.units(planned.schedules, "start") not in ((), (CRON,)) and not timer.exists():
                 raise BackstayError(
                     f"The backstay command is not installed on this host ({timer.name} is missing): run role base, or "
                     "the module host_command, first."
@@ -277,13 +268,6 @@ def _subject(application: Application, root: Path) -> _Subject:
 
 def _file_of(given: Mapping[str, object]) -> str:
     return f"applications/{given.get('name', '<name>')}.yml"
-
-
-def _entries(wanted: Schedule) -> list[Entry]:
-    return [
-        Entry(str(path), "absent" if text is None else "file", content=(text or "").encode(), owner=_US)
-        for path, text in wanted.files.items()
-    ]
 
 
 def _public(key: Path) -> Path:
