@@ -96,7 +96,7 @@ def jobs(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """The state of each job; or with `--catch-up`, start those that were missed."""
     settings = host.application().schedules
     now = datetime.now(UTC)
-    zone, zone_name = server_zone()
+    zone, zone_name = server_zone(host.layout.root)
     name = host.layout.name
     if options.catch_up:
         missed = [each for each, job in settings.jobs.items() if _missed(host, each, job, now)]
@@ -126,7 +126,7 @@ def _missed(host: Host, name: str, job: Job, now: datetime) -> bool:
         return False
     declared = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
     known = runs(host.layout, host.storage, name)
-    due = pending(job, known, counts_from(host.layout, job, known, declared), now, server_zone()[0])
+    due = pending(job, known, counts_from(host.layout, job, known, declared), now, server_zone(host.layout.root)[0])
     return due is not None and now - due >= _GRACE
 
 

@@ -145,9 +145,7 @@ def test_what_takes_too_long_is_ended_as_a_whole(host: Host) -> None:
 
 @pytest.mark.parametrize("signal", ["KILL", "TERM"])
 def test_a_run_that_is_killed_is_a_failure_and_leaves_nothing_behind(host: Host, signal: str) -> None:
-    host.run("systemctl start --no-block backstay-job@crane:long.service; touch /run/backstay/crane.long.asked")
-    host.run("systemctl stop backstay-job@crane:long.service; touch /run/backstay/crane.long.asked")
-    host.run("systemctl start --no-block backstay-job@crane:long.service")
+    host.run("touch /run/backstay/crane.long.asked; systemctl start --no-block backstay-job@crane:long.service")
     assert eventually(host, "long", lambda seen: bool(seen["state"] == "running"), 20)["state"] == "running"
     again = host.run("backstay job long crane")
     assert (again.rc, "under way" in again.stderr) == (4, True), "two at once are one"
