@@ -603,13 +603,22 @@ def tail(path: Path, size_bytes: int) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         seen = os.fstat(descriptor)
         if not stat.S_ISREG(seen.st_mode) or seen.st_nlink > 1:
             return ""
         begin = max(0, seen.st_size - size_bytes)
-        file.seek(begin)
-        content = file.read(size_bytes)
+        content = b""
+        # It may grow meanwhile: what is read is what there was.
+        while len(content) < seen.st_size - begin:
+            part = os.pread(descriptor, seen.st_size - begin - len(content), begin + len(content))
+            if not part:
+                break
+            content += part
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
     if begin:
         content = content.partition(b"\n")[2]
     return content.decode("utf-8", "replace")
