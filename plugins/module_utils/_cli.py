@@ -169,6 +169,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     restore = verb("restore", _restore, "bring a restore point back; what is here stays beside it")
     restore.add_argument("--undo", action="store_true", help="go back to the data from before the last restore")
     restore.add_argument("--plan", action="store_true", help="only say what would happen, and what would be lost")
+    restore.add_argument("--with-release", action="store_true", help="the release that made the point comes back too")
     restore.add_argument("--why", default="", help="goes into the ledger")
     restore.add_argument("--by", default=_who(), help="goes into the ledger")
     export = verb("export", _data, "write a restore point out as a dated directory of files")

@@ -355,13 +355,17 @@ def write_metrics(host: Host, directory: Path = Path("/var/lib/prometheus/node-e
 
 def restore_request(options: argparse.Namespace) -> Mapping[str, Any]:
     """What the transaction's service is asked for."""
-    if options.undo and (options.point != "latest" or options.only):
-        raise InputError("--undo goes back to the data from before the last restore: give neither --point nor --only.")
+    if options.undo and (options.point != "latest" or options.only or options.with_release):
+        raise InputError(
+            "--undo goes back to the data from before the last restore, and to their release: give neither --point nor "
+            "--only nor --with-release."
+        )
     return {
         "operation": "restore",
         "point": options.point,
         "only": list(options.only),
         "undo": options.undo,
+        "with_release": options.with_release,
         "by": options.by,
         "why": options.why,
     }

@@ -30,8 +30,11 @@ class Engine(Admission, Preparation, SchemaChanges, Switch, ClosedDoor, Restore,
 
     def do_confirm(self, transaction: Transaction) -> str:
         """Write down what is live now."""
-        restores = transaction.operation in RESTORES
-        return self.confirm_restore(transaction) if restores else self.confirm_release(transaction)
+        if transaction.operation not in RESTORES:
+            return self.confirm_release(transaction)
+        if transaction.candidate != transaction.previous:
+            self.confirm_release(transaction)
+        return self.confirm_restore(transaction)
 
     def do_prune(self, transaction: Transaction) -> str:
         """Remove what is beyond what is kept."""

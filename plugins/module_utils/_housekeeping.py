@@ -8,7 +8,7 @@ from . import _generations as generations
 from . import _restore_point
 from ._host import Host
 from ._releases import prunable, withdrawn_by
-from ._steps import ROLLBACKS
+from ._steps import RESTORES, ROLLBACKS
 from ._systemd import is_release_unit
 from ._transaction import Transaction
 
@@ -19,7 +19,7 @@ class Housekeeping(Host):
     def confirm_release(self, transaction: Transaction) -> str:
         history = self.history()
         known = history.get(transaction.candidate)
-        if transaction.operation in ROLLBACKS:
+        if transaction.operation in (*ROLLBACKS, *RESTORES):
             for left in withdrawn_by(history, transaction.previous, transaction.candidate):
                 self.ledger.append(
                     "withdrawn",
@@ -51,6 +51,12 @@ class Housekeeping(Host):
         made = [str(entry.data.get("restore_point")) for entry in self.ledger.read() if entry.event == "kept"]
         _restore_point.prune(self.layout, self.storage, application.releases.keep_restore_points, made)
         needed = frozenset(point.release for point in _restore_point.points(self.layout, self.storage))
+        # A restore that brought its release along can be undone as long as both are here: the data and their release.
+        needed |= {
+            str(entry.data["restored"].get("left"))
+            for entry in self.ledger.read()
+            if entry.event == "restored" and self.layout.generation(entry.data["restored"]["before"]).is_dir()
+        }
         doomed = prunable(history, self.live(), keep=application.releases.keep, needed=needed)
         for release in doomed:
             self._forget_files(release)

@@ -83,7 +83,7 @@ class Layout:
 
     @property
     def replaced_passwords(self) -> Path:
-        """Salted hashes of the passwords that `backstay rekey` replaced here."""
+        """Salted hashes of the passwords that rekeying replaced here."""
         return self.configuration / "replaced_passwords.json"
 
     @property

@@ -1,6 +1,6 @@
 """Which password of a repository may be written down on a host: never one that locks it out.
 
-`backstay rekey` changes a repository's password on the host, and Vault has the old one until somebody puts the new one
+Rekeying changes a repository's password on the host, and Vault has the old one until somebody puts the new one
 there. So what was replaced here is remembered, as a salted hash, and declaring it again is refused; any other change of
 a password that this host has used must be proven to open the repository first.
 """
@@ -38,7 +38,7 @@ def retire(layout: Layout, storage: Storage, name: str, *, old: str, new: str, a
 
 
 def retired_at(layout: Layout, storage: Storage, name: str, password: str) -> str | None:
-    """When `backstay rekey` replaced a password on this host; None where it did not."""
+    """When rekeying replaced a password on this host; None where it did not."""
     return next((str(each["at"]) for each in _read(layout, storage).get(name, ()) if _is(password, each)), None)
 
 
@@ -65,7 +65,7 @@ def refusals(
         replaced = retired_at(layout, storage, name, str(new))
         if replaced is not None:
             found.append(
-                f"{where} is the one that `backstay rekey` replaced on this host at {replaced[:16]}Z, and would lock "
+                f"{where} is the one that was replaced on this host at {replaced[:16]}Z (rekeyed), and would lock "
                 "the repository out: put the new one into Vault (backstay_backup_secrets), then run this again."
             )
         elif _used(layout, storage, name, settings.location):

@@ -61,16 +61,16 @@ class Restore(Host):
             )
         application = self.application()
         present = generations.live(self.layout)
-        restoring = (
+        restoring, release = (
             self._undoing(live, present) if request.undo else self._restoring(request, application, live, present)
         )
         stamp = self.now()
-        known = self.history().get(live)
+        known = self.history().get(release)
         return Transaction(
             stamp.replace("-", "").replace(":", "").replace(".", "").rstrip("Z") + f"-{os.getpid()}",
             self.layout.name,
             "undo" if request.undo else "restore",
-            live,
+            release,
             live,
             known.version if known else "",
             str(known.data.get("payload", "")) if known else "",
@@ -79,7 +79,8 @@ class Restore(Host):
             restore=restoring,
         )
 
-    def _undoing(self, live: str, present: str) -> Restoring:
+    def _undoing(self, live: str, present: str) -> tuple[Restoring, str]:
+        """What an undo does, and the release that is live after it."""
         last = next((entry for entry in reversed(self.ledger.read()) if entry.event == "restored"), None)
         if last is None or last.data["restored"]["generation"] != present:
             raise InputError(f"There is no restore of {self.layout.name} to undo: the live data were not restored.")
@@ -93,11 +94,23 @@ class Restore(Host):
                 f"{live} was released since the restore, and the data of {before} belong to {last.release}: go back to "
                 f"{last.release} first, then run this again."
             )
-        return Restoring(generation=before, before=present, undo=True, only=tuple(last.data["restored"]["only"]))
+        release = str(last.data["restored"].get("left") or live)
+        if release != live:
+            self._check_release(release, live)
+        only = tuple(last.data["restored"]["only"])
+        return Restoring(generation=before, before=present, undo=True, only=only, with_release=release != live), release
 
-    def _restoring(self, request: Request, application: Application, live: str, present: str) -> Restoring:
+    def _restoring(self, request: Request, application: Application, live: str, present: str) -> tuple[Restoring, str]:
+        """What a restore does, and the release that is live after it."""
         only = checked_parts(request.only, application)
         point, copy = self.choose_point(request.point)
+        release = live
+        if request.with_release:
+            if only:
+                raise InputError("The release comes back with all its data: leave --only out, or --with-release.")
+            release = point.release or live
+            if release != live:
+                self._check_release(release, live)
         restoring = Restoring(
             point=point.run,
             at=point.at,
@@ -108,11 +121,23 @@ class Restore(Host):
             generation=generations.following(self.layout),
             before=present,
             only=only,
+            with_release=release != live,
         )
         if not fetched_paths(restoring, application):
             raise InputError(f"{application.name} has neither databases nor media, so there is nothing to restore.")
         self._check_disk(restoring, application, point)
-        return restoring
+        return restoring, release
+
+    def _check_release(self, release: str, live: str) -> None:
+        """Raises InputError where a release cannot come back with its data: the host must have it, and it was live."""
+        from ._releases import named_target
+
+        target = named_target(self.history(), live, release)
+        if not (self.layout.release(target.id) / "manifest.json").exists():
+            raise InputError(
+                f"The files of {target.id} are not on this host any more: release {target.version} again, then restore "
+                "the data under it."
+            )
 
     def choose_point(self, wanted: str) -> tuple[Point, Copy]:
         """The restore point that somebody means, and the copy of it that is proven best."""
@@ -315,8 +340,8 @@ class Restore(Host):
             if state.unknown:
                 raise GateRefused(
                     f"The data of {restoring.point} were written by {restoring.release}, which knows "
-                    f"{state.unknown[0]} and {live} does not: release {restoring.release.partition('-')[2]} again "
-                    "first, or choose an older point."
+                    f"{state.unknown[0]} and {live} does not: bring both back (--with-release), release "
+                    f"{restoring.release.partition('-')[2]} again first, or choose an older point."
                 )
             if not state.pending:
                 return "as new as the live code"
@@ -443,6 +468,8 @@ class Restore(Host):
                     "only": list(restoring.only),
                     "generation": restoring.generation,
                     "before": restoring.before,
+                    # The release that the data before belong to: an undo brings both back.
+                    "left": transaction.previous,
                     "by": transaction.request.by,
                     "why": transaction.request.why,
                 },

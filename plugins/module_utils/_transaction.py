@@ -39,6 +39,7 @@ class Request:
     point: str = ""  # a restore's point: latest, a run, a time, or release:<id>
     only: tuple[str, ...] = ()  # a restore of parts alone: database:<name>, media:<path>
     undo: bool = False  # go back to the data from before the last restore
+    with_release: bool = False  # a restore brings the release that made the point back too
     run: str = ""  # what the hosts of one run of a playbook have in common, made by that run
 
     @classmethod
@@ -65,6 +66,7 @@ class Restoring:
     release: str = ""
     only: tuple[str, ...] = ()
     undo: bool = False
+    with_release: bool = False  # the release changes together with the data: it was another before
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Restoring:

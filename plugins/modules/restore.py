@@ -33,6 +33,12 @@ options:
     description: Go back to the data as they were before the last restore.
     type: bool
     default: false
+  with_release:
+    description:
+      - The release that made the restore point comes back together with its data, in the same transaction. It must
+        still be on the host. Undoing brings both back.
+    type: bool
+    default: false
   offline_key:
     description:
       - Path, on the host, of the file that C(backstay escrow) wrote. The application is declared here and was never
@@ -98,6 +104,7 @@ def main() -> None:
             "point": {"type": "str", "default": "latest"},
             "only": {"type": "str", "default": ""},
             "undo": {"type": "bool", "default": False},
+            "with_release": {"type": "bool", "default": False},
             "offline_key": {"type": "path"},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
@@ -105,11 +112,12 @@ def main() -> None:
         supports_check_mode=True,
     )
     given = module.params
-    options = {key: given[key] for key in ("point", "only", "undo", "by", "why")}
+    options = {key: given[key] for key in ("point", "only", "undo", "with_release", "by", "why")}
     if options["undo"]:
-        if options["only"] or options["point"] != "latest":
+        if options["only"] or options["with_release"] or options["point"] != "latest":
             module.fail_json(
-                msg="`undo` goes back to the data as they were: leave `point` and `only` out, or leave it out."
+                msg="`undo` goes back to the data and the release from before: leave `point`, `only` and "
+                "`with_release` out, or leave it out."
             )
         del options["point"]
     verb = "restore"

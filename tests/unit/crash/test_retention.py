@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._storage import canonical
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
-from .host import DECLARED, NAME, CrashEngine, Payloads, Quick, conduct, declare, engine_on, play
+from .host import DECLARED, NAME, CrashEngine, Payloads, Quick, conduct, declare, engine_on, live_for_a_while, play
 
 
 class Life:
@@ -62,6 +63,20 @@ def test_two_good_releases_stay_and_whatever_a_kept_restore_point_needs(life: Li
     life.declared(keep_restore_points=1)
     fourth = life.release("1.2.0", "maintenance")
     assert life.there() == [third, fourth], "its restore point went, and nothing needs it any more"
+
+
+def test_a_release_stays_as_long_as_the_data_that_it_left_with(life: Life) -> None:
+    life.release("1.0.0")
+    left = life.release("1.1.0")
+    live_for_a_while(life.layout)
+    back = conduct(life.engine, Request("restore", by="tests", point="latest", with_release=True)).candidate
+    life.release("1.2.0")
+    third, fourth = life.release("1.2.0"), life.release("1.2.0")
+    assert life.there() == [left, third, fourth]
+    assert back == "0001-1.0.0"
+    shutil.rmtree(life.layout.generation("0001"))
+    fifth = life.release("1.2.0")
+    assert life.there() == [fourth, fifth], "its data went, and nobody can undo that restore any more"
 
 
 def test_a_clock_ten_minutes_back_does_not_make_the_newest_restore_point_the_oldest(life: Life) -> None:

@@ -74,12 +74,14 @@ class Scenario:
     first: bool = False
     configuration: bool = False  # the payload that is live, configured anew
     only: tuple[str, ...] = ()  # of a restore
+    pair: bool = False  # of a restore that brings its release along, or the undoing of one
 
     @property
     def start(self) -> str:
         """What the host has been through."""
         if self.operation in RESTORES:
-            return "with a restore point" if self.operation == "restore" else "restored"
+            restored = "restored with its release" if self.pair else "restored"
+            return "with a restore point" if self.operation == "restore" else restored
         return "declared" if self.first else "released twice"
 
     @property
@@ -89,12 +91,14 @@ class Scenario:
 
     @property
     def old(self) -> str | None:
+        if self.pair and self.operation == "undo":
+            return "0001-1.0.0"
         return None if self.first else "0002-1.1.0"
 
     @property
     def new(self) -> str:
         if self.operation in RESTORES:
-            return "0002-1.1.0"
+            return "0001-1.0.0" if self.pair and self.operation == "restore" else "0002-1.1.0"
         if "reserve" not in all_steps(self.operation):
             return "0001-1.0.0"
         return "0001-1.2.0" if self.first else "0003-1.1.0" if self.configuration else "0003-1.2.0"
@@ -102,7 +106,10 @@ class Scenario:
     def request(self, world: World) -> Request:
         """Those that reserve an id release a payload; the others go back."""
         if self.operation in RESTORES:
-            return Request("restore", by="tests", point="latest", undo=self.operation == "undo", only=self.only)
+            undo = self.operation == "undo"
+            return Request(
+                "restore", by="tests", point="latest", undo=undo, only=self.only, with_release=self.pair and not undo
+            )
         if "reserve" not in all_steps(self.operation):
             return Request("rollback", by="tests")
         if self.configuration:
@@ -117,6 +124,8 @@ MORE = [
     Scenario("configuration", "release", configuration=True),
     Scenario("restore of some media", "restore", only=("media:2026",)),
     Scenario("restore of the database", "restore", only=("database:default",)),
+    Scenario("restore of data and release", "restore", pair=True),
+    Scenario("undo of data and release", "undo", pair=True),
 ]
 SCENARIOS |= {scenario.name: scenario for scenario in MORE}
 
@@ -141,12 +150,16 @@ class Sweep:
 
 # The rows of the point, migrated to the live schema, and without what the retention deletes.
 RESTORED = ["note: in the point", "portal.0001", "portal.0002"]
+# The same under the release that made the point: nothing is migrated.
+PAIR = ["note: in the point", "portal.0001"]
 
 
 def brought_by(scenario: Scenario) -> tuple[list[str], dict[str, bytes]]:
     """The rows and the media that are live after a restore or its undoing."""
     if scenario.operation == "undo":
         return SINCE, LIVE_MEDIA
+    if scenario.pair:
+        return PAIR, POINT_MEDIA
     whole = not scenario.only
     rows = RESTORED if whole or "database:default" in scenario.only else SINCE
     if whole or "database:default" in scenario.only:
@@ -191,6 +204,12 @@ class World:
         self.starts["restored"] = self.read()
         self.before["restored"] = database(self.layout)
         assert self.before["restored"] == RESTORED
+        lay(self.starts["with a restore point"], self.root)
+        again = Request("restore", by="tests", point="latest", with_release=True)
+        conduct(engine_on(self.layout, self.quick)[0], again)
+        self.starts["restored with its release"] = self.read()
+        self.before["restored with its release"] = database(self.layout)
+        assert self.before["restored with its release"] == PAIR
         lay(self.starts["released twice"], self.root)
         conduct(engine_on(self.layout, self.quick)[0], self.request())
         self.remember()
@@ -363,6 +382,7 @@ def check(world: World, scenario: Scenario, survivor: Survivor) -> None:
     assert live in (scenario.new, scenario.old), f"{where}: {live} is live; {told['message']}"
     if operation in RESTORES:
         forward = _generations.live(layout) == scenario.generation
+        assert live == (scenario.new if forward else scenario.old), f"{where}: {live} is live on the other's data"
     assert forward in allowed(operation, survivor.step), f"{where}: {live} is live; {told['message']}"
     look(world, engine, host, where)
     rows = database(layout)
@@ -374,7 +394,8 @@ def check(world: World, scenario: Scenario, survivor: Survivor) -> None:
     assert recover(engine)["found"] == "nothing", f"{where}: recovery is not done with it"
     if operation in RESTORES:
         conduct(engine, SCENARIOS["restore"].request(world))
-        assert database(layout) == world.before["restored"], f"{where}: the next restore brings something else"
+        brought = PAIR if live == "0001-1.0.0" else RESTORED
+        assert database(layout) == brought, f"{where}: the next restore brings something else"
         look(world, engine, host, f"{where}, and the restore after it")
     used = set(engine.history().releases)
     transaction = conduct(engine, world.request())

@@ -110,7 +110,9 @@ def test_whether_the_copy_is_migrated_is_told() -> None:
     assert lines == ["the copy gets 1 migrations that 0002-1.1.0 needs: p.0002"]
     assert migration_lines(("p.0001",), ("p.0001",), what, "0002-1.1.0") == (["the copy needs no migration"], [])
     lines, _pending = migration_lines(("p.0001",), ("p.0001", "p.0009"), what, "0002-1.1.0")
-    assert lines[0].startswith("it would be refused: 0003-1.2.0 knows p.0009 and 0002-1.1.0 does not; release 1.2.0")
+    assert lines[0].startswith("it would be refused: 0003-1.2.0 knows p.0009 and 0002-1.1.0 does not; bring both back")
+    assert "--with-release" in lines[0]
+    assert "release 1.2.0 again" in lines[0]
 
 
 # on a host
@@ -244,6 +246,24 @@ def test_the_plan_refuses_what_beginning_would_refuse(engine: Engine) -> None:
         plan(engine, Request("restore", point="yesterday"))
     with pytest.raises(InputError, match="There is no restore of portal to undo"):
         plan(engine, Request("restore", undo=True))
+
+
+def test_the_plan_of_a_restore_with_its_release_says_which_one_serves_then(engine: Engine) -> None:
+    asked = Request("restore", point="latest", with_release=True)
+    with pytest.raises(InputError, match=r"no release '0001-1\.0\.0' here"):
+        plan(engine, asked)
+    engine.ledger.append("live", "0001-1.0.0")
+    engine.ledger.append("schema", "0001-1.0.0", migrations_known=["portal.0001"])
+    with pytest.raises(InputError, match=r"files of 0001-1\.0\.0 are not on this host .* release 1\.0\.0 again"):
+        plan(engine, asked)
+    (engine.layout.release("0001-1.0.0")).mkdir(parents=True)
+    (engine.layout.release("0001-1.0.0") / "manifest.json").touch()
+    found = plan(engine, asked)
+    assert (found["release"], found["previous"]) == ("0001-1.0.0", "0002-1.1.0")
+    assert "the copy needs no migration" in found["lines"]
+    assert "the release changes with the data: 0001-1.0.0 serves then, and 0002-1.1.0 no longer" in found["lines"]
+    with pytest.raises(InputError, match="leave --only out"):
+        plan(engine, Request("restore", point="latest", with_release=True, only=("database:default",)))
 
 
 def test_the_plan_of_an_undo_names_what_was_written_since_the_restore(engine: Engine) -> None:
