@@ -135,10 +135,15 @@ def restarts(house: House, storage: Storage) -> dict[str, list[dict[str, Any]]]:
 
 
 def complaint(
-    house: House, application: Application | None, now: dt.datetime, *, runner: Runner = run
+    house: House,
+    application: Application | None,
+    now: dt.datetime,
+    *,
+    runner: Runner = run,
+    ask: Callable[[Application], Answered] = ask_front_door,
 ) -> tuple[bool, str]:
     """(well, sentence): for monit. Without an application, whether the host is observed; with one, whether what serves
-    it runs: the live release's web process, found through `active`, and nginx."""
+    it runs (the live release's web process, found through `active`, and nginx) and answers through the front door."""
     if application is None:
         newest = recent(house, now, 60)
         age = (now - newest[-1].time).total_seconds() if newest else None
@@ -157,9 +162,10 @@ def complaint(
     units = [layout.unit(live, "web"), NGINX]
     states = runner(["systemctl", "is-active", *units], check=False, timeout_seconds=10.0).stdout.split()
     bad = [f"{unit} is {state}" for unit, state in zip(units, states, strict=False) if state not in _RUNS]
-    if len(states) != len(units):
-        return False, "systemd does not say what runs"
-    return not bad, ", ".join(bad) or f"{units[0]} and nginx run"
+    if bad or len(states) != len(units):
+        return False, ", ".join(bad) or "systemd does not say what runs"
+    why = ask(application).why
+    return not why, why or f"{units[0]} and nginx run, and {name} answers well"
 
 
 _RUNS = ("active", "reloading", "activating")

@@ -1,0 +1,41 @@
+"""What a release answers, as far as the watch needs it: well, or not where the file `unwell` lies beside it.
+
+web.py SOCKET
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socketserver
+import sys
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+SOCKET = Path(sys.argv[1])
+UNWELL = Path(__file__).with_name("unwell")
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Any path."""
+
+    def do_GET(self) -> None:
+        self.send_response(503 if UNWELL.exists() else 200)
+        self.send_header("X-Release-Id", "0001-1.0.0")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def address_string(self) -> str:
+        return "nginx"
+
+
+class Server(socketserver.ThreadingUnixStreamServer):
+    """On a unix socket that everybody who may enter its directory may use."""
+
+    daemon_threads = True
+
+
+with contextlib.suppress(FileNotFoundError):
+    SOCKET.unlink()
+server = Server(str(SOCKET), Handler)
+SOCKET.chmod(0o666)
+server.serve_forever()
