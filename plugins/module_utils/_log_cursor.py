@@ -1,7 +1,8 @@
 """What a log got since somebody looked last, across processes: a place in it that survives rotation and half lines.
 
-A place is (inode, offset). The file that had the name before is followed until the next look, because its writer keeps
-writing into it until it is told to open the new one.
+A place is an inode, an offset, and how the file begins, since file systems give the number of a file that was removed to
+the next one. The file that had the name before is followed too, because its writer keeps writing into it until it is
+told to open the new one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 _CHUNK_BYTES = 1 << 18
+_HEAD_BYTES = 96
 _LONGEST_LINE_BYTES = 1 << 16
 
 
@@ -22,17 +24,18 @@ class Place:
 
     inode: int
     offset: int
+    head: str = ""  # its first bytes
 
     @classmethod
     def read(cls, value: Any) -> tuple[Place, ...]:
         """Places from JSON; what is damaged counts as none."""
         try:
-            return tuple(cls(int(each["inode"]), int(each["offset"])) for each in value)
+            return tuple(cls(int(each["inode"]), int(each["offset"]), str(each["head"])) for each in value)
         except (TypeError, KeyError, ValueError):
             return ()
 
-    def to_dict(self) -> Mapping[str, int]:
-        return {"inode": self.inode, "offset": self.offset}
+    def to_dict(self) -> Mapping[str, int | str]:
+        return {"inode": self.inode, "offset": self.offset, "head": self.head}
 
 
 class Since:
@@ -54,7 +57,7 @@ class Since:
         return (self._read + self._skipped) / self._read if self._read else 1.0
 
     def __iter__(self) -> Iterator[bytes]:
-        known = {place.inode: place.offset for place in self._before}
+        known = {place.inode: place for place in self._before}
         found: list[Place] = []
         rotated = self._path.with_name(f"{self._path.name}.1")
         for path in (rotated, self._path):
@@ -64,13 +67,17 @@ class Since:
                 continue  # nobody wrote yet, or it is compressed already
             with file:
                 inode = os.fstat(file.fileno()).st_ino
-                if inode not in known and (path is rotated or not self._before):
-                    if path is rotated:
-                        continue
+                head = file.read(_HEAD_BYTES).decode("latin-1")
+                place = known.get(inode)
+                if place is not None and not head.startswith(place.head):
+                    place = None  # another file that was given its number, or it was written anew
+                if place is None and path is rotated:
+                    continue
+                if place is None and not self._before:
                     offset = self._end(file)  # the first look at all
                 else:
-                    offset = yield from self._lines(file, known.get(inode, 0))
-                found.append(Place(inode, offset))
+                    offset = yield from self._lines(file, place.offset if place else 0)
+                found.append(Place(inode, offset, head[:offset]))
         self.places = tuple(found) or self._before
 
     def _lines(self, file: BinaryIO, offset: int) -> Any:
