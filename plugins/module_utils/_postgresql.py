@@ -81,6 +81,20 @@ SELECT pg_catalog.json_build_object(
 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
 """
 
+# What a database is made with that shall take the place of this one. The locale's column has two names by version.
+_LIKE = """
+SELECT pg_catalog.json_build_object(
+  'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collation', datcollate, 'character_type', datctype,
+  'provider', datlocprovider,
+  'locale', coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
+  'closed', NOT pg_catalog.has_database_privilege('public', d.oid, 'CONNECT'),
+  'settings', coalesce((SELECT pg_catalog.to_json(setconfig) FROM pg_catalog.pg_db_role_setting
+                        WHERE setdatabase = d.oid AND setrole = 0), '[]'))
+FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
+"""
+# Settings that are lists of names: the catalogue has them as they are written, quotes and all.
+_LISTS = frozenset({"local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces"})
+
 # The schema as lines of (kind, name, what it is). An expression that was loaded is not always written as the one that
 # was dumped (casts move into arrays, brackets come and go), so casts, brackets and spaces of expressions do not count.
 _SCHEMA = f"""
@@ -508,14 +522,21 @@ class Server:
         return Completed(tuple(command), done.returncode, done.stdout or "", done.stderr)
 
     def create(self, name: str) -> None:
-        """Make an empty database like the application's, which belongs to its role."""
-        like = json.loads(self.query(_PROPERTIES)[0])
+        """Make an empty database like the application's: of its role, and as closed and as set up as that one."""
+        like = json.loads(self.query(_LIKE)[0])
         self._administer(
             f"CREATE DATABASE {_identifier(name)} OWNER {_identifier(self.role)} TEMPLATE template0 "
             f"ENCODING {_literal(like['encoding'])} LC_COLLATE {_literal(like['collation'])} "
-            f"LC_CTYPE {_literal(like['character_type'])}",
+            f"LC_CTYPE {_literal(like['character_type'])}{_provider(like['provider'], like['locale'])}",
             f"make the database {name}",
         )
+        kept = [f"REVOKE ALL ON DATABASE {_identifier(name)} FROM PUBLIC"] if like["closed"] else []
+        for setting in like["settings"]:
+            key, _equals, value = setting.partition("=")
+            said = value if key in _LISTS else _quoted(value)
+            kept.append(f"ALTER DATABASE {_identifier(name)} SET {key} TO {said}")
+        if kept:
+            self._administer("; ".join(kept), f"set the database {name} up like {self.database}")
 
     def rename(self, old: str, new: str) -> None:
         """Give a database another name; whoever is connected to it is thrown out first."""
@@ -859,6 +880,17 @@ def _literal(text: str) -> str:
     if "\0" in text or "\\" in text:
         raise InputError(f"{text!r} is no name of a database or role.")
     return "'" + text.replace("'", "''") + "'"
+
+
+def _quoted(text: str) -> str:
+    """Any text as a literal, whatever is in it."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _provider(kind: str, locale: str | None) -> str:
+    """Who compares texts, where that is not the C library."""
+    words = {"i": "icu ICU_LOCALE", "b": "builtin BUILTIN_LOCALE"}
+    return f" LOCALE_PROVIDER {words[kind]} {_literal(locale)}" if kind in words and locale else ""
 
 
 def _no_client(missing: FileNotFoundError) -> BackstayError:

@@ -312,6 +312,33 @@ def test_the_administrator_makes_what_the_role_may_not(server: Server, cluster: 
         superuser(cluster, "DROP ROLE postgres")
 
 
+def test_a_database_is_made_as_closed_and_as_set_up_as_the_live_one(
+    server: Server, cluster: Server, administrator: None
+) -> None:
+    server.query('REVOKE ALL ON DATABASE portal FROM PUBLIC; ALTER DATABASE portal SET search_path TO public, "Other"')
+    superuser(cluster, "ALTER DATABASE portal SET portal.motto TO E'it''s \\\\ here'")
+    superuser(cluster, "ALTER DATABASE portal SET timezone TO 'Asia/Tokyo'")
+    server.create("fresh")
+    asked = "SHOW search_path; SHOW portal.motto; SHOW timezone"
+    assert server.query(asked, name="fresh") == server.query(asked)
+    assert server.query(asked)[1:] == ["it's \\ here", "Asia/Tokyo"]
+    closed = "SELECT has_database_privilege('public', datname, 'CONNECT') FROM pg_database WHERE datname = 'fresh'"
+    assert superuser(cluster, closed) == ["f"]
+
+
+def test_a_database_that_sorts_by_another_library_does_so_again(
+    server: Server, cluster: Server, tmp_path: Path, administrator: None
+) -> None:
+    superuser(
+        cluster,
+        "CREATE DATABASE sorted OWNER portal TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de-u-co-phonebk'",
+    )
+    other = dataclasses.replace(server, url=server.url_of("sorted"))
+    other.create("fresh")
+    words = "SELECT string_agg(w, ' ' ORDER BY w) FROM (VALUES ('Zug'), ('Ärger'), ('Axt'), ('Ad')) x(w)"
+    assert other.query(words, name="fresh") == other.query(words) == ["Ad Ärger Axt Zug"]
+
+
 @pytest.fixture
 def administrator(cluster: Server) -> Iterator[None]:
     """The server has its own administrator, as Debian's have."""
