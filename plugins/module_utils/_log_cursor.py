@@ -1,8 +1,8 @@
 """What a log got since somebody looked last, across processes: a place in it that survives rotation and half lines.
 
-A place is an inode, an offset, and how the file begins, since file systems give the number of a file that was removed to
-the next one. The file that had the name before is followed too, because its writer keeps writing into it until it is
-told to open the new one.
+A place is an inode, an offset, and how the file begins: file systems give the number of a removed file to the next one.
+The file that had the name before is followed too, because its writer keeps writing into it until it is told to open the
+new one.
 """
 
 from __future__ import annotations
