@@ -243,11 +243,23 @@ def _inodes(facts: Facts) -> Iterator[Cause]:
 
 
 def _memory_kill(facts: Facts) -> Iterator[Cause]:
-    killed = [unit for unit in facts.units if unit.result == "oom-kill"]
-    sure = [f"{unit.name} ended with {unit.result}" for unit in killed] + list(_quoted(facts, "killed for memory"))
-    perhaps = list(_quoted(facts, "perhaps killed for memory"))
-    if not (sure or perhaps):
+    killed = tuple(f"{unit.name} ended with {unit.result}" for unit in facts.units if unit.result == "oom-kill")
+    if killed:
+        yield from _memory(facts, "A process was killed because memory ran out.", killed)
+
+
+def _memory_said(facts: Facts) -> Iterator[Cause]:
+    """From the logs alone: it may be over, so what is wrong now is blamed before it."""
+    if any(unit.result == "oom-kill" for unit in facts.units):
         return
+    if _quoted(facts, "killed for memory"):
+        yield from _memory(facts, "A process was killed because memory ran out.", ())
+    elif _quoted(facts, "perhaps killed for memory"):
+        sentence = "A web worker was killed from outside, which usually means that memory ran out."
+        yield from _memory(facts, sentence, _quoted(facts, "perhaps killed for memory"))
+
+
+def _memory(facts: Facts, sentence: str, evidence: tuple[str, ...]) -> Iterator[Cause]:
     limits = [
         f"{unit.name} uses {_size(unit.memory_bytes)} of {_size(unit.memory_max_bytes)}"
         for unit in facts.units
@@ -256,10 +268,8 @@ def _memory_kill(facts: Facts) -> Iterator[Cause]:
     free = f"{_size(facts.free_memory_bytes)} of {_size(facts.memory_bytes)} of the host's memory are free"
     yield Cause(
         "memory_kill",
-        "A process was killed because memory ran out."
-        if sure
-        else "A web worker was killed from outside, which usually means that memory ran out.",
-        (*sure, *perhaps, *limits, free),
+        sentence,
+        (*evidence, *_quoted(facts, "killed for memory"), *limits, free),
         f"backstay logs --process web --lines 200 {facts.application}",
         "slow.md",
     )
@@ -648,6 +658,7 @@ _RULES: tuple[Callable[[Facts], Iterator[Cause]], ...] = (
     _permissions,
     _database,
     _migrations,
+    _memory_said,
     _files,
     _web_hung,
     _web_dead,

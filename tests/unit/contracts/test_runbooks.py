@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runbook_commands import PAGES, RUNBOOKS, Typed, blocks, fenced, inline
 
 from ansible_collections.backstay.ops.plugins.module_utils import _cli
 
 ROOT = Path(__file__).resolve().parents[3]
-RUNBOOKS = ROOT / "docs" / "runbooks"
-PAGES = [*sorted(RUNBOOKS.glob("*.md")), ROOT / "docs" / "faq.md"]
 GUIDE = (ROOT / "docs" / "operator-guide.md").read_text(encoding="utf-8")
 # Programs of any Debian host that the runbooks may name.
 SYSTEM = frozenset(
@@ -43,32 +42,6 @@ WANTED = (
     "go-live",
     "drills",
 )
-
-
-def blocks(page: Path) -> Iterator[tuple[str, str]]:
-    """Language and text of each fenced block; an unknown one counts too."""
-    yield from re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-def fenced() -> list[tuple[str, str]]:
-    """(page, command) of every line that is meant to be typed."""
-    found = []
-    for page in PAGES:
-        for language, text in blocks(page):
-            for line in text.splitlines() if language in ("sh", "console") else ():
-                command = re.sub(r"^[$#] ", "", line.strip()) if language == "console" else line.strip()
-                if command and not (language == "console" and command == line.strip()):
-                    found.append((page.name, command))
-    return found
-
-
-def inline() -> list[tuple[str, str]]:
-    """(page, command) of every command in backticks; what stands for something is a word in capitals."""
-    found = []
-    for page in PAGES:
-        prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-        found += [(page.name, said) for said in re.findall(r"`((?:backstay|ansible-playbook) [^`]+)`", prose)]
-    return found
 
 
 def check(command: str) -> str:
@@ -144,8 +117,8 @@ def test_blocks_say_what_they_are() -> None:
 
 
 def test_there_are_commands_to_check() -> None:
-    assert len(fenced()) > 80
-    assert len(inline()) > 10
+    assert len(list(fenced())) > 80
+    assert len(list(inline())) > 10
 
 
 @pytest.mark.parametrize(
@@ -197,3 +170,22 @@ def test_a_runbook_of_the_night_has_its_five_parts_and_is_short(name: str) -> No
 )
 def test_what_was_promised_stands_there(page: str, said: str) -> None:
     assert said in (RUNBOOKS / f"{page}.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("command", "looks"),
+    [
+        ("backstay status", True),
+        ("backstay rollback --plan", True),
+        ("backstay rollback", False),
+        ("backstay backup --prune", False),
+        ("backstay run python manage.py clearsessions", False),
+        ("journalctl --no-pager --lines=3", True),
+        ("journalctl --vacuum-size=200M", False),
+        ("systemctl start nginx", False),
+        ("nginx -t", True),
+        ("ansible-playbook playbooks/health.yml", False),
+    ],
+)
+def test_what_only_looks_is_told_from_what_does(command: str, looks: bool) -> None:
+    assert Typed("x.md", command).looks_only is looks

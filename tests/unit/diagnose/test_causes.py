@@ -221,6 +221,7 @@ BLAME = (
     ("inodes_full", "database_missing"),
     ("memory_kill", "web_dead"),
     ("nginx_configuration", "nginx_down"),
+    ("nginx_down", "memory_kill"),
     ("database_missing", "web_dead"),
     ("database_locked", "web_hung"),
     ("permissions", "web_dead"),
