@@ -75,6 +75,25 @@ def test_a_second_session_keeps_it(host: Host, address: str, module: Module, pla
     assert not answers(address, UNDECLARED), "the role brings back what is declared"
 
 
+def test_who_cannot_come_in_again_finds_the_host_as_it_was(
+    host: Host, address: str, play: Play, becomes: Becomes
+) -> None:
+    # As soon as the change waits for its confirmation, no new connection reaches sshd any more, for 30 seconds.
+    watcher = (
+        "until test -e /var/lib/backstay/.host/firewall.unconfirmed.json; do sleep 0.1; done; nft add table inet cut; "
+        "nft add chain inet cut input '{ type filter hook input priority -10; }'; "
+        "nft add rule inet cut input tcp dport 22 ct state new drop; sleep 30; nft delete table inet cut"
+    )
+    host.run(f'systemd-run --quiet --collect --unit=cut sh -c "{watcher}"')
+    done = play("-e", '{"firewall_ports": [{"port": 80}], "firewall_confirm_seconds": 8}')
+    becomes(lambda: answers(address, 22), "the cut is over")
+    assert done.returncode == 4, done.stdout
+    assert "unreachable" in done.stdout.lower()
+    assert answers(address, 443), "the change undid itself meanwhile"
+    assert not host.file("/var/lib/backstay/.host/firewall.unconfirmed.json").exists
+    assert play().returncode == 0
+
+
 def test_rules_that_would_shut_us_out_change_nothing(address: str, module: Module) -> None:
     refused = module("firewall", ports=WEB, ssh_sources=["192.0.2.0/24"])
     assert refused.returncode != 0
