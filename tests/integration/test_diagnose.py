@@ -179,7 +179,7 @@ def test_inodes_used_up_and_the_database_gone(standing: Scene) -> None:
             f"rm -f {DATABASE}*; mv /root/db/* {HOME}/data/db/; rmdir /root/db",
         ),
         (
-            f"mount -t tmpfs -o size=8m,nr_inodes=32 none {media}; cd {media}; for n in $(seq 40); do : >$n || break; done",
+            f"mount -t tmpfs -o size=8m,nr_inodes=32 none {media}; cd {media}; touch $(seq 40) || :",
             f"umount {media}",
         ),
     ):
