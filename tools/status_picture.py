@@ -23,7 +23,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._page import page
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 NOW = dt.datetime(2026, 11, 21, 7, 5, tzinfo=dt.UTC)
-DESK, PHONE = (1600, 1500), (390, 1700)
+DESK, PHONE = (1600, 2070), (390, 2140)
 
 
 def ago(**length: float) -> str:
@@ -171,6 +171,7 @@ def fleet() -> list[Row]:
                 *shop["look"]["jobs"][1:],
             ],
             "backup": {"max_age_seconds": 26 * 3600, "repositories": 1},
+            "series": {**never["look"]["series"], "backup": [], "recovery": []},
             "events": _event(never, "incident", "no restore point of messenger was ever made, not over yet", days=2),
         },
     )

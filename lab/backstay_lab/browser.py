@@ -190,6 +190,13 @@ class Browser:
             images=images,
         )
 
+    def emulate(self, width: int, height: int, *, scheme: str = "light", media: str = "screen") -> None:
+        """Show pages as a window of so many pixels does; `scheme` is light or dark, `media` screen or print."""
+        phone = width < 700
+        self._say("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=phone)
+        preferred = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._say("Emulation.setEmulatedMedia", media=media, features=preferred)
+
     def ask(self, script: str) -> Any:
         """The value of a JavaScript expression in the page; a promise is awaited."""
         told = self._say("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)

@@ -241,7 +241,7 @@ def web_state(facts: Facts) -> str:
 
 
 def _health(at: _Look) -> Cell:
-    most = f"< 3 failures, p95 < {spoken(at.limits.response_seconds)}"
+    most = f"< 3 failures, < {spoken(at.limits.response_seconds)}"
     if not at.facts.get("live"):
         return Cell("health", "red", "nothing served", most, why="nothing is live, so nobody is answered")
     web = web_state(at.facts)
@@ -309,7 +309,7 @@ def _objective(at: _Look) -> Cell:
     parts += [f"p95 {spoken(float(p95))}"] if p95 is not None else []
     parts += [f"{percent(max(float(left), 0.0))} budget left"] if left is not None else []
     most = f"< {percent(limits.error_ratio)}, < {spoken(limits.response_seconds)}"
-    most += f", > {percent(limits.budget_left)} of {percent(1 - float(objective))}" if objective else ""
+    most += f", budget > {percent(limits.budget_left)}" if objective else ""
     bad, look = [], []
     if left is not None and float(left) <= 0:
         bad.append("the error budget of 30 days is used up")
@@ -550,12 +550,12 @@ def _exposure(at: _Look) -> Cell:
         return unwatched("exposure", "nobody looked which ports are open")
     declared = tuple(int(port) for port in seen.get("declared") or at.limits.ports)
     opened = [int(port) for port in seen.get("open") or ()]
-    most = f"only {', '.join(map(str, declared))}"
+    most = f"only {' '.join(map(str, declared))}"
     extra = [port for port in opened if port not in declared]
     worst = [port for port in extra if port in _NEVER_OPEN]
     problems = [str(said) for said in seen.get("problems") or ()]
     state: State = "red" if worst else "yellow" if extra or problems else "green"
-    value = f"{', '.join(map(str, opened))} open" if opened else "nothing open"
+    value = f"{' '.join(map(str, opened))} open" if opened else "nothing open"
     said = [f"{_NEVER_OPEN[port]} listens to the world on {port}" for port in worst]
     rest = [port for port in extra if port not in worst]
     said += [f"not declared: {', '.join(map(str, rest))}"] if rest else []

@@ -108,7 +108,7 @@ def _header(rows: Sequence[Row], now: dt.datetime, of: str) -> str:
     found = verdict(rows)
     until = now + dt.timedelta(seconds=VALID_SECONDS)
     counts = "".join(
-        f'<li class="{state}"><b>{number}</b>{_shape(state)} {WORDS[state]}</li>'
+        f'<li class="{state}{"" if number else " none"}"><b>{number}</b>{_shape(state)} {WORDS[state]}</li>'
         for state, number in found.counts.items()
         if number or state in ("red", "yellow", "green")
     )
@@ -181,6 +181,11 @@ def _line(row: Row, number: int) -> str:
     )
 
 
+def _parts(value: str) -> str:
+    """A value with each of its parts on a line of its own, where there is room for that."""
+    return '<span class="c">, </span>'.join(f'<span class="p">{text_of(part)}</span>' for part in value.split(", "))
+
+
 def _because(row: Row) -> str:
     """Why all else about a row is unknown, where it is."""
     unknown = [cell for cell in row.cells if cell.state == "grey" and cell.why.startswith("because ")]
@@ -195,7 +200,7 @@ def _cell(cell: Cell) -> str:
     most = f'<span class="m">{text_of(cell.threshold)}</span>' if cell.threshold and not said else ""
     return (
         f'<td class="{state}" data-label="{text_of(TITLES[cell.name])}"><span class="v">{_shape(state)}<span>'
-        f'<span class="say">{WORDS[state]}{known}: </span>{text_of(cell.value)}</span></span>{under}{most}</td>'
+        f'<span class="say">{WORDS[state]}{known}: </span>{_parts(cell.value)}</span></span>{under}{most}</td>'
     )
 
 

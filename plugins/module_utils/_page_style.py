@@ -13,7 +13,7 @@ STYLE = """
 html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,
 "Noto Sans","DejaVu Sans",sans-serif;font-variant-numeric:tabular-nums}
-.wrap{max-width:1680px;margin:0 auto;padding:28px 32px 40px}
+.wrap{max-width:1680px;margin:0 auto;padding:26px 24px 40px}
 .red{--c:var(--red);--t:var(--red-t)}.yellow{--c:var(--yellow);--t:var(--yellow-t)}
 .green{--c:var(--green);--t:var(--green-t)}.blue{--c:var(--blue);--t:var(--blue-t)}
 .grey{--c:var(--grey);--t:var(--grey-t)}
@@ -30,9 +30,9 @@ header p{color:var(--soft);margin-top:6px}
 header .counts{margin-left:auto;display:flex;gap:18px;list-style:none}
 .counts li{text-align:center;white-space:nowrap;color:var(--soft);font-size:12.5px}
 .counts b{display:block;font-size:26px;line-height:1.1;color:var(--ink);font-weight:600}
-.counts .s{width:13px;height:13px}
+.counts .s{width:13px;height:13px}.counts .none{opacity:.4}
 h2{font-size:13px;letter-spacing:.09em;text-transform:uppercase;color:var(--soft);font-weight:600;margin:34px 0 12px}
-.needs{list-style:none;display:grid;grid-template-columns:repeat(auto-fit,minmax(242px,1fr));gap:14px}
+.needs{list-style:none;display:grid;grid-template-columns:repeat(5,minmax(0,1fr));gap:14px}
 .needs li{background:var(--card);border:1px solid var(--line);border-top:4px solid var(--c);border-radius:10px;
 padding:14px 16px;display:flex;flex-direction:column;gap:7px;min-width:0}
 .needs .where{display:flex;gap:8px;align-items:center;font-weight:600;overflow-wrap:anywhere}
@@ -45,10 +45,11 @@ padding:2px 7px;overflow-wrap:anywhere}
 a{color:inherit;text-decoration-color:var(--soft);text-underline-offset:3px}
 a:focus-visible,summary:focus-visible{outline:3px solid var(--blue);outline-offset:2px;border-radius:4px}
 .calm{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px;color:var(--soft)}
-.matrix{overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:12px}
+.matrix{position:relative;overflow-x:auto;background:var(--card);border:1px solid var(--line);border-radius:12px}
 .matrix table{border-collapse:collapse;width:100%;font-size:12.5px;line-height:1.35}
 caption{position:absolute;clip-path:inset(50%);width:1px;height:1px;overflow:hidden}
-th,td{text-align:left;vertical-align:top;padding:10px 9px}
+th,td{text-align:left;vertical-align:top;padding:10px 8px}
+thead th:nth-child(5),thead th:nth-child(13){width:9.3%}thead th:nth-child(2),thead th:nth-child(9){width:8.4%}
 thead th{font-weight:600;color:var(--soft);font-size:12px;border-bottom:1px solid var(--line);white-space:nowrap}
 tbody tr+tr>*{border-top:1px solid var(--line)}
 tbody th{position:sticky;left:0;background:var(--card);min-width:128px;box-shadow:inset 5px 0 var(--c);
@@ -57,9 +58,10 @@ tbody th a{text-decoration:none}tbody th a:hover{text-decoration:underline}
 tbody th small{display:block;font-weight:400;color:var(--soft);font-size:12px}
 tbody th .say{color:var(--c);font-weight:600}
 .because{color:var(--soft);font-style:italic}
+.p{display:block}.c{display:none}.say+.p{display:inline}
 .matrix td{min-width:92px;max-width:180px;border-left:1px solid var(--line);background:var(--card)}
 .matrix td.red,.matrix td.yellow,.matrix td.blue,.matrix td.grey{background:var(--t)}
-.v{display:flex;gap:6px;font-weight:550}.v .s{margin-top:.17em}.green .v{font-weight:450}
+.v{display:flex;gap:5px;font-weight:550}.v .s{margin-top:.17em}.green .v{font-weight:450}
 .v span{overflow-wrap:break-word;min-width:0}
 .say{color:var(--c);font-weight:600}
 .m{display:block;color:var(--soft);font-size:11.5px;margin-top:3px;overflow-wrap:break-word}
@@ -79,7 +81,8 @@ summary::after{content:"\\25B8";margin-left:auto;color:var(--soft)}details[open]
 summary small{font-weight:400;color:var(--soft);overflow-wrap:anywhere}
 .inside{padding:2px 16px 16px}
 .charts{display:grid;grid-template-columns:repeat(4,1fr);gap:18px;margin:4px 0 14px}
-figure{margin:0;min-width:0}figcaption{font-size:12.5px;color:var(--soft);display:flex;justify-content:space-between;gap:8px}
+figure{margin:0;min-width:0}
+figcaption{font-size:12.5px;color:var(--soft);display:flex;justify-content:space-between;gap:8px}
 figcaption b{color:var(--ink);font-weight:600}
 .chart{display:block;width:100%;height:auto;margin-top:4px;overflow:visible}
 .chart .axis{stroke:var(--line)}.chart .line{fill:none;stroke:var(--ink);stroke-width:1.6;stroke-linejoin:round}
@@ -92,20 +95,24 @@ figcaption b{color:var(--ink);font-weight:600}
 .legend{display:grid;grid-template-columns:repeat(auto-fit,minmax(250px,1fr));gap:8px 22px;list-style:none;
 font-size:13px;color:var(--soft);margin-top:10px}.legend b{color:var(--c)}
 footer{margin-top:26px;color:var(--soft);font-size:13px}
-@media (max-width:1100px){.charts{grid-template-columns:repeat(2,1fr)}.wrap{padding:20px}}
+@media (max-width:1100px){header{flex-wrap:wrap}header>div{flex:1 1 0;min-width:0}header .counts{width:100%}
+.inside{overflow-x:auto}.needs{grid-template-columns:repeat(auto-fill,minmax(242px,1fr))}
+.charts{grid-template-columns:repeat(2,1fr)}.wrap{padding:20px}}
 @media (max-width:700px){
 .wrap{padding:12px 12px 28px}header{flex-wrap:wrap;padding:18px;gap:12px 14px}header .s{width:40px;height:40px}
 header>div{flex:1 1 0;min-width:0}h1{font-size:24px}
-header .counts{width:100%;margin:4px 0 0;justify-content:space-between;gap:6px}.counts b{font-size:20px}
+header .counts{width:100%;margin:4px 0 0;justify-content:space-between;flex-wrap:wrap;gap:6px}.counts b{font-size:20px}
 .counts .s{width:12px;height:12px}
 .needs{grid-template-columns:1fr}
 .matrix{overflow:visible;background:none;border:0}.matrix table,.matrix tbody{display:block}.matrix thead{display:none}
-.matrix tbody tr{display:grid;grid-template-columns:1fr 1fr;background:var(--card);border:1px solid var(--line);
-border-radius:12px;margin-bottom:14px;overflow:hidden}
+.matrix tbody tr{display:grid;grid-template-columns:minmax(0,1fr) minmax(0,1fr);
+background:var(--card);border:1px solid var(--line);border-radius:12px;margin-bottom:14px;overflow:hidden}
 .matrix tbody th{position:static;grid-column:1/-1;font-size:17px;padding:12px 14px 12px 18px;border:0}
-.matrix tbody td{max-width:none;border:0;border-top:1px solid var(--line);padding:9px 12px}
+.matrix tbody td{min-width:0;max-width:none;overflow-wrap:anywhere;border:0;
+border-top:1px solid var(--line);padding:9px 12px}
 .matrix td.because{grid-column:1/-1}.matrix td.because::before{content:none}
 .matrix tbody td:nth-of-type(even){border-left:1px solid var(--line)}
+.p,.c{display:inline}
 .matrix td::before{content:attr(data-label);display:block;font-size:11.5px;color:var(--soft);margin-bottom:2px}
 .events{columns:1}.charts{grid-template-columns:1fr}
 .facts thead{display:none}.facts,.facts tbody,.facts tr,.facts th,.facts td{display:block}

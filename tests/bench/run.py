@@ -34,12 +34,13 @@ from backstay_lab.load_result import LoadResult
 from backstay_lab.scene import Scene
 from data import DataBench
 from figures import Figures, number
+from look import LookBench
 from several import SeveralHosts
 from sides import OURS, ROOT, USUAL, Backstay, Cost, TheUsualWay, close_connections, cost_of
 
 HERE = Path(__file__).resolve().parent
 RESULT = ROOT / ".lab" / "bench.json"
-PARTS = ("site", "releases", "memory", "long", "data", "several")
+PARTS = ("site", "releases", "memory", "look", "long", "data", "several")
 LIGHT = 20.0  # requests a second, while a release or rollback is measured
 HEAVY = 150.0  # and in the long run
 PAIRS = 10  # releases and rollbacks of the long run, each
@@ -263,6 +264,10 @@ class Bench:
             self.figures.of("memory: web, live release", "MB").usual.append(usual["bytes"] / 1e6)
         for host in (OURS, USUAL):
             say(f"memory of {host}: {found[host]}")
+
+    def look(self) -> None:
+        """How light a look at a host is, and the page of many."""
+        LookBench(self).run()
 
     def long(self) -> None:
         """Many visitors through ten releases and ten rollbacks, spread over the time that their requests take."""

@@ -47,7 +47,7 @@ def test_never_backed_up_is_a_failure_from_the_first_day(at_1_1: Scene) -> None:
         shell(at_1_1, f"mv {STATE}/{name} {STATE}/{name}.aside")
     try:
         status = at_1_1.status()
-        assert status["exit_code"] == 1
+        assert (status["exit_code"], status["state"]) == (2, "red")
         assert "there is no restore point" in status["verdict"]
     finally:
         for name in catalogue:
@@ -107,7 +107,8 @@ def test_what_is_altered_in_the_repository_is_refuted(kept: Scene) -> None:
         found = proof(kept, "L3", check=False)
         assert not found["ok"]
         assert found["level"] == 2, "a bit in a pack is found when all data are read back, and not before"
-        assert kept.status()["exit_code"] == 1
+        refuted = {cell["name"]: cell for cell in kept.status()["cells"]}["restore"]
+        assert refuted["state"] == "red", refuted
     finally:
         shell(kept, f"cp -p /root/pack {pack} && rm /root/pack")
     made = point(kept)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _look, _updates
+from ansible_collections.backstay.ops.plugins.module_utils import _application, _look, _status, _updates
+from ansible_collections.backstay.ops.plugins.module_utils._cells import Row
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
-from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry
+from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry, Ledger
 from ansible_collections.backstay.ops.plugins.module_utils._look import Looker
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
-from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
 
 NOW = dt.datetime(2026, 11, 21, 7, 5, tzinfo=dt.UTC)
 DAY = 86400.0
@@ -190,3 +193,125 @@ def test_an_application_that_cannot_be_read_is_red_and_hides_no_other(tmp_path: 
         (tmp_path / "etc/backstay" / name / "application.json").write_text("{")
     rows = Looker(House(tmp_path), runner=Apt(), now=NOW).rows()
     assert [(each.application, each.state) for each in rows] == [("portal", "red"), ("shop", "red")]
+
+
+# --- a host in a directory: real facts, a systemd of our own
+
+DECLARED: dict[str, Any] = {
+    "format": 1,
+    "name": "portal",
+    "domain": "portal.example.org",
+    "source": {"repository": "https://git.example.org/portal.git"},
+    "runtime": {"settings": "portal.settings", "wsgi": "portal.wsgi:application"},
+    "processes": {"web": {}},
+    "databases": [{"name": "default", "engine": "sqlite", "path": "db/portal.sqlite3"}],
+    "backup": {"repositories": {"disk": {"location": "/srv/backup"}}},
+}
+
+
+class Systemd:
+    """Knows what runs; the rest is apt."""
+
+    def __init__(self, *running: str) -> None:
+        self.running = running
+
+    def __call__(self, arguments: Any, **_: object) -> Completed:
+        said = ""
+        if "list-units" in arguments:
+            said = "\n".join(f"{unit} loaded active running" for unit in self.running)
+        elif "is-active" in arguments:
+            names = [word for word in arguments[2:] if not word.startswith("-")]
+            said = "\n".join("active" if name in self.running else "inactive" for name in names)
+        return Completed(tuple(arguments), 0, said, "")
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    """A host on which two releases of the portal were made, and the second is live."""
+    house = House(tmp_path)
+    layout = house.layout("portal")
+    content = canonical(_application.to_dict(_application.from_dict(DECLARED, file="portal.yml")))
+    layout.state.mkdir(parents=True)
+    layout.home.mkdir(parents=True)
+    ledger = Ledger(layout.ledger, Storage(), lambda: "2026-11-01T08:00:00.000Z")
+    for release in ("0001-1.0.0", "0002-1.1.0"):
+        layout.release_configuration(release).mkdir(parents=True)
+        (layout.release_configuration(release) / "application.json").write_bytes(content)
+        ledger.append("staged", release, by="ada", commit="c" * 40)
+        ledger.append("live", release, live_by="ada", live_why="made")
+    layout.application_file.write_bytes(content)
+    layout.active.symlink_to(layout.socket("0002-1.1.0"))
+    (tmp_path / "proc/net").mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir()
+    (tmp_path / "proc/net/tcp").write_text(TCP)
+    (tmp_path / "proc/self/mounts").write_text("/dev/vda1 / ext4 rw 0 0\n")
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 600 kB\n")
+    (tmp_path / "proc/loadavg").write_text("0.10 0.20 0.30 1/100 4711\n")
+    return house
+
+
+def looked(house: House, *running: str) -> Row:
+    return Looker(house, runner=Systemd(*running), now=NOW, sleep=lambda _seconds: None).rows()[0]
+
+
+def colours(found: Row) -> dict[str, str]:
+    return {cell.name: cell.state for cell in found.cells}
+
+
+def test_what_never_happened_is_red_and_what_nobody_watches_is_grey(house: House) -> None:
+    told = colours(looked(house, "portal-0002-1.1.0-web.service", "portal-0001-1.0.0-web.service"))
+    assert (told["host"], told["exposure"]) == ("green", "green")
+    assert (told["backup"], told["restore"]) == ("red", "red")
+    assert (told["objective"], told["certificate"], told["alerts"], told["updates"]) == ("grey",) * 4
+
+
+def test_health_is_asked_of_the_release_itself(house: House) -> None:
+    running = ("portal-0002-1.1.0-web.service", "portal-0001-1.0.0-web.service")
+    found = looked(house, *running)
+    health = next(cell for cell in found.cells if cell.name == "health")
+    assert health.state == "red", "nobody answers on its socket, three times"
+    assert "3 times in a row" in health.why
+    assert health.command == "backstay health portal"
+
+
+def test_a_web_process_that_does_not_run_needs_no_question(house: House) -> None:
+    health = next(cell for cell in looked(house).cells if cell.name == "health")
+    assert (health.state, health.source, health.command) == ("red", "systemd", "backstay rollback portal")
+
+
+def test_the_row_of_a_host_in_maintenance_is_blue(house: House) -> None:
+    flag = house.layout("portal").maintenance_flag
+    flag.write_text("ada\n")
+    os.utime(flag, (NOW.timestamp() - 600, NOW.timestamp() - 600))
+    assert looked(house, "portal-0002-1.1.0-web.service", "portal-0001-1.0.0-web.service").state == "blue"
+
+
+def test_a_page_remembers_since_when(house: House) -> None:
+    running = Systemd("portal-0002-1.1.0-web.service", "portal-0001-1.0.0-web.service")
+    first = NOW - dt.timedelta(hours=3)
+    Looker(house, runner=running, now=first, sleep=lambda _seconds: None).write_page()
+    later = Looker(house, runner=running, now=NOW, sleep=lambda _seconds: None)
+    backup = next(cell for cell in later.rows()[0].cells if cell.name == "backup")
+    assert backup.since == first.isoformat(timespec="seconds")
+    written = later.write_page()
+    assert "there is no restore point" in written.read_text()
+    told = json.loads((written.parent / "status.json").read_text())
+    assert (told["verdict"]["exit_code"], told["rows"][0]["application"]) == (2, "portal")
+
+
+def test_the_text_has_at_most_twenty_lines_and_says_what_to_type(house: House) -> None:
+    looker = Looker(house, runner=Systemd("portal-0002-1.1.0-web.service"), now=NOW, sleep=lambda _seconds: None)
+    engine = looker.engine("portal")
+    found = looker.facts(engine)
+    text = _status.status_text(found, looker.row(engine, found), now=NOW)
+    lines = text.splitlines()
+    assert len(lines) <= 20, text
+    assert lines[0].startswith("portal: act now: "), text
+    for said in ("live     0002-1.1.0", "by ada", "rollback goes to 0001-1.0.0", "backstay backup portal"):
+        assert said in text, text
+
+
+def test_the_month_of_a_host_has_its_releases(house: House) -> None:
+    events = looked(house).events
+    assert [each["kind"] for each in events] == ["release", "release"]
+    assert events[1]["sentence"] == "0002-1.1.0 went live by ada: made"
