@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from ._schema import each, factor, fraction, one_of, optional, seconds, section, texts, url_path, whole
+from ._schema import (
+    At,
+    each,
+    factor,
+    fraction,
+    one_of,
+    optional,
+    relative_path,
+    seconds,
+    section,
+    texts,
+    url_path,
+    whole,
+)
 
 Way = Literal["mail", "chat"]
 
@@ -70,6 +84,44 @@ class Routes:
     restore: Annotated[tuple[Way, ...], _ways] = _BOTH
 
 
+def _expression(value: Any, at: At) -> Any:
+    wanted = "a regular expression of one line, in quotes"
+    if not isinstance(value, str) or not value or not value.isprintable() or len(value) > 500:
+        return at.refuse(value, wanted)
+    try:
+        re.compile(value)
+    except re.error:
+        return at.refuse(value, wanted)
+    return str(value)
+
+
+@dataclass(frozen=True)
+class LogPattern:
+    """Lines that somebody must look into, in a file below /var/log/<application>/."""
+
+    name: Annotated[str, texts(r"[a-z][a-z0-9_-]{0,39}", "a name of lower-case letters, digits and hyphens")]
+    match: Annotated[str, _expression]
+    file: Annotated[str, relative_path] = "app.log"
+
+
+@dataclass(frozen=True)
+class Tickets:
+    """Where tickets are opened: `url` is what the tracker's API makes issues at, `token` the key of its token in Vault;
+    or by mail."""
+
+    kind: Annotated[
+        Literal["github", "gitlab", "jira", "webhook", "mail"], one_of("github", "gitlab", "jira", "webhook", "mail")
+    ]
+    url: Annotated[str | None, optional(texts(r"https?://[!-~]+", "a URL"))] = None
+    token: Annotated[str | None, optional(_KEY)] = None
+    mail: Annotated[str | None, optional(_ADDRESS)] = None
+    project: Annotated[str, texts(r"[A-Z0-9_]{0,40}", "the key of a project in Jira, such as OPS")] = ""
+    issue_type: Annotated[str, texts(r".{1,60}", "a kind of issue in Jira")] = "Bug"
+    labels: Annotated[tuple[str, ...], each(texts(r"[^,\s]{1,60}", "a label without blanks"), of="label")] = (
+        "backstay",
+    )
+
+
 @dataclass(frozen=True)
 class AlertPolicy:
     """Who is told. `chat` names the key in Vault of the webhook of a chat, `backstay_secrets['<application>'][<chat>]`:
@@ -79,11 +131,14 @@ class AlertPolicy:
     chat: Annotated[str | None, optional(_KEY)] = None
     sender: Annotated[str | None, optional(_ADDRESS)] = None
     routes: Annotated[Routes, section(Routes)] = field(default_factory=Routes)
+    patterns: Annotated[tuple[LogPattern, ...], each(section(LogPattern), of="pattern")] = ()
+    tickets: Annotated[Tickets | None, optional(section(Tickets))] = None
 
     @property
     def secret_keys(self) -> tuple[str, ...]:
         """The keys whose values are in Vault."""
-        return () if self.chat is None else (self.chat,)
+        token = self.tickets.token if self.tickets else None
+        return tuple(key for key in (self.chat, token) if key is not None)
 
     def ways(self, kind: str) -> tuple[Way, ...]:
         """The ways of a kind, as far as they are declared; a kind nobody knows goes every way."""
@@ -101,3 +156,20 @@ def strictest(found: Iterable[Objectives]) -> Objectives:
         disk=min(each.disk for each in given),
         load_per_core=min(each.load_per_core for each in given),
     )
+
+
+def problems_of_tickets(policy: AlertPolicy) -> Iterator[tuple[str, str]]:
+    """What no single key can know, each as (key, end of a sentence)."""
+    tickets, names = policy.tickets, [pattern.name for pattern in policy.patterns]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield f"alerts.patterns[{number}].name", f"is {name!r} for the second time: name each pattern once"
+    if names and tickets is None:
+        yield "alerts.patterns", "has nowhere to open a ticket: add `alerts.tickets`"
+    if tickets is None:
+        return
+    wanted = "mail" if tickets.kind == "mail" else "url"
+    if getattr(tickets, wanted) is None:
+        yield "alerts.tickets", f"is of the kind {tickets.kind} and has no `{wanted}`: add it"
+    if tickets.kind == "jira" and not tickets.project:
+        yield "alerts.tickets.project", "is missing, and Jira asks for it: add the project's key"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from ._alert_settings import AlertPolicy, Objectives
+from ._alert_settings import AlertPolicy, Objectives, problems_of_tickets
 from ._backup_settings import BackupPolicy
 from ._errors import InputError
 from ._job_settings import Schedules
@@ -534,6 +534,8 @@ def _alerts_reach_somebody(application: Application) -> Iterator[tuple[str, str]
     alerts, objectives = application.alerts, application.objectives
     if alerts is not None and not alerts.mail and not alerts.chat:
         yield "alerts", "names nobody: add `mail` with an address, or `chat` with the name of a key in Vault"
+    if alerts is not None:
+        yield from problems_of_tickets(alerts)
     if objectives.server_error_ratio < objectives.error_ratio:
         sentence = f"is {objectives.server_error_ratio:g}, below error_ratio ({objectives.error_ratio:g}), which warns"
         yield "objectives.server_error_ratio", f"{sentence}: make it larger"

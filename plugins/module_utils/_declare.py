@@ -125,8 +125,8 @@ def desired(
     pinged = application.schedules.ping_keys
     told = application.alerts.secret_keys if application.alerts else ()
     kept = {key: secrets[key] for key in (*application.environment.secret, *pinged, *told) if key in secrets}
-    for key in told:
-        _check_webhook(application.name, key, secrets.get(key))
+    if application.alerts and application.alerts.chat:
+        _check_webhook(application.name, application.alerts.chat, secrets.get(application.alerts.chat))
     for key in pinged:
         _check_ping(application.name, key, secrets.get(key))
     # The configuration comes first: from then on the application counts as ours, also where a run was cut off.

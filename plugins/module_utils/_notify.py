@@ -79,6 +79,7 @@ class Secrets:
 
     values: tuple[str, ...] = field(default=(), repr=False)
     chats: Mapping[str, str] = field(default_factory=dict, repr=False)
+    named: Mapping[tuple[str, str], str] = field(default_factory=dict, repr=False)  # by application and key
 
     def redact(self, text: str) -> str:
         return redact(text, (*self.values, *self.chats.values()))
@@ -367,6 +368,7 @@ def secrets_of(
     read is left out: its chat then waits, and says why."""
     values: list[str] = []
     chats: dict[str, str] = {}
+    named: dict[tuple[str, str], str] = {}
     for name in names:
         policy = (policies or {}).get(name)
         layout = house.layout(name)
@@ -376,7 +378,9 @@ def secrets_of(
         chat = given.get(policy.chat) if policy and policy.chat and isinstance(given, dict) else None
         if isinstance(chat, str):
             chats[name] = chat
-    return Secrets(tuple(values), chats)
+        if isinstance(given, dict):
+            named |= {(name, key): value for key, value in given.items() if isinstance(value, str)}
+    return Secrets(tuple(values), chats, named)
 
 
 def _json(storage: Storage, path: Path) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ._incidents import opened as open_incidents
 from ._ledger import Ledger
 from ._lock import Lock
 from ._log_cursor import Place, Since
-from ._notify import Message, Outcome, Secrets, deliver, destinations, secrets_of, send
+from ._notify import Message, Outcome, Secrets, deliver, destinations, post_json, secrets_of, send
 from ._run import Runner, run
 from ._samples import ApplicationSample, HostSample, Mount, Sample, Times, append, fold_old_days, recent, series
 from ._storage import Storage, canonical
@@ -206,6 +206,7 @@ class Observer:
         sleep: Callable[[float], None] = time.sleep,
         statvfs: Callable[[str], os.statvfs_result] = os.statvfs,
         post: Callable[[str, bytes], object] | None = None,
+        post_ticket: Callable[..., bytes] = post_json,
     ) -> None:
         self.house = house
         self.storage = storage or Storage()
@@ -216,6 +217,7 @@ class Observer:
         self._sleep = sleep
         self._statvfs = statvfs
         self._post = post
+        self._post_ticket = post_ticket
         self._notes: list[str] = []
 
     def run(self) -> Outline:
@@ -242,6 +244,7 @@ class Observer:
         held = self._held(now, state, sample)
         told = self._tell(now, policies, secrets, held)
         self._tell_events(state, described, policies, secrets, held)
+        self._tickets(now, state, policies, secrets)
         self._fold(now, state)
         state.value |= {"format": FORMAT, "at": sample.at}
         self.storage.write(self.house.observed, canonical(state.value), mode=0o600)
@@ -561,6 +564,22 @@ class Observer:
                 continue
             message = Message(event.id, event.kind, name, f"{event.subject} on {_here()}", event.lines, event.at)
             send(self.house, self.storage, message, destinations(event.kind, name, policies), secrets)
+
+    def _tickets(self, now: dt.datetime, state: _State, policies: Mapping[str, AlertPolicy], secrets: Secrets) -> None:
+        """Lines of the log that somebody must look into become tickets."""
+        wanted = {name: policy for name, policy in policies.items() if policy.patterns and policy.tickets}
+        if not wanted:
+            return
+        from ._tickets import Desk
+
+        known = state.part("tickets")
+        for name, policy in wanted.items():
+            if policy.tickets is None:
+                continue
+            desk = Desk(self.house, name, self.storage, secrets, runner=self._run, post=self._post_ticket)
+            mine = known.setdefault(name, {})
+            for each in desk.look(policy.patterns, policy.tickets, mine, now):
+                self._notes.append(f"{name}: a ticket for {each.pattern}: {each.ticket}")
 
     def _fold(self, now: dt.datetime, state: _State) -> None:
         today = now.date().isoformat()

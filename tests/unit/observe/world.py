@@ -88,6 +88,7 @@ class World:
         self.posted: list[tuple[str, str]] = []
         self.mailed: list[str] = []  # where no test put a real sendmail in its place
         self.chat: Callable[[str, bytes], object] = self._post
+        self.tracker: Any = None
         self.layout = self.house.layout("portal")
         self.describe(**more)
         self.layout.home.mkdir(parents=True)
@@ -183,6 +184,7 @@ class World:
             sleep=lambda _seconds: None,
             statvfs=self.statvfs,
             post=self.chat,
+            post_ticket=self.tracker,
         )
         return observer.run()
 
