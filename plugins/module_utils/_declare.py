@@ -518,9 +518,9 @@ def _values(content: bytes | None) -> dict[str, Any]:
 
 
 def _template(unit: str) -> str:
-    """`backstay-recover@portal.service` comes from `backstay-recover@.service`."""
-    name, _unused, instance = unit.partition("@")
-    return f"{name}@.{instance.rpartition('.')[2]}"
+    """`backstay-recover@portal.service` comes from `backstay-recover@.service`; any other unit from itself."""
+    name, at, instance = unit.partition("@")
+    return f"{name}@.{instance.rpartition('.')[2]}" if at else unit
 
 
 @contextlib.contextmanager
