@@ -39,7 +39,7 @@ COLUMNS: tuple[tuple[str, str, int, str], ...] = (
     ("certificate", "Certificate", 6 * HOUR, "certificate.md"),
     ("disk", "Disk", 15 * MINUTE, "disk.md"),
     ("updates", "Updates", DAY, "security-checklist.md"),
-    ("jobs", "Jobs", 15 * MINUTE, "jobs.md"),
+    ("jobs", "Jobs", 15 * MINUTE, "care.md"),
     ("exposure", "Exposure", 15 * MINUTE, "security-checklist.md"),
     ("alerts", "Alert path", 10 * MINUTE, "on-call.md"),
 )

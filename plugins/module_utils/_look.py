@@ -27,6 +27,8 @@ from ._engine import Engine
 from ._errors import BackstayError
 from ._house import House
 from ._run import Runner, run
+from ._samples import Sample, recent
+from ._samples import series as samples_of
 from ._storage import Storage, canonical
 
 FORMAT = 1
@@ -246,7 +248,7 @@ class Looker:
     def look(self, engine: Engine, found: Mapping[str, Any]) -> dict[str, Any]:
         layout, name = engine.layout, engine.layout.name
         trends = dict(dict(self.kept.get("trends") or {}).get("applications") or {}).get(name) or {}
-        samples = self._samples(name)
+        samples = self._recent(name)
         backup, series = self._backups(engine, found)
         told: dict[str, Any] = {
             **self.shared,
@@ -306,7 +308,7 @@ class Looker:
         if "MemTotal" not in memory or not load:
             return None
         total, free = (int(memory[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
-        latest = self._samples(None)[-1:]
+        latest = self._recent(None)[-1:]
         return {
             "memory_ratio": round(1 - free / total, 4),
             "load": float(load[0]),
@@ -346,15 +348,12 @@ class Looker:
 
     # what others observed
 
-    def _samples(self, application: str | None) -> list[Any]:
+    def _recent(self, application: str | None) -> list[Sample]:
         """The samples of the last hours, as far as they are cheap to read."""
-        samples = _room("_samples")
-        if samples is None:
-            return []
-        found = samples.recent(self.house, self.now, 75)
+        found = recent(self.house, self.now, 75)
         return [each for each in found if application is None or application in each.applications]
 
-    def _probe(self, engine: Engine, found: Mapping[str, Any], samples: Sequence[Any]) -> dict[str, Any] | None:
+    def _probe(self, engine: Engine, found: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any] | None:
         """Ask the live release on its own socket, then the front door. Where that fails, what the last minutes saw
         says for how long; where nobody watched, it is asked three times."""
         if not found.get("live") or found.get("maintenance") or web_state(found) != "active":
@@ -390,7 +389,7 @@ class Looker:
             "source": "the release and the front door",
         }
 
-    def _traffic(self, engine: Engine, samples: Sequence[Any], trends: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _traffic(self, engine: Engine, samples: Sequence[Sample], trends: Mapping[str, Any]) -> dict[str, Any] | None:
         if not samples:
             return None
         name = engine.layout.name
@@ -403,7 +402,7 @@ class Looker:
             (each.time.timestamp(), each.applications[name].requests, each.applications[name].errors)
             for each in samples
         ]
-        objective = float(getattr(getattr(engine.application(), "objectives", None), "uptime", 0.999))
+        objective = engine.application().objectives.uptime
         p95 = times.quantile(0.95) if times is not None and times.count >= _ENOUGH_REQUESTS else None
         return {
             "at": samples[-1].at,
@@ -495,21 +494,20 @@ class Looker:
         return None
 
     def _jobs(self, engine: Engine) -> list[dict[str, Any]] | None:
-        results = _room("_job_results")
-        settings = getattr(engine.application(), "schedules", None)
-        if results is None or settings is None:
-            return None
+        from ._job_results import facts
+
         try:
-            return list(results.facts(engine.layout, settings, self.storage, self.now))
+            return facts(engine.layout, engine.application().schedules, self.storage, self.now)
         except BackstayError:
             return None
 
     def _alerts(self, engine: Engine) -> dict[str, Any] | None:
-        notify, samples = _room("_notify"), self._samples(None)
-        policy = getattr(engine.application(), "alerts", None)
-        if notify is None or policy is None:
+        from ._notify import path_facts
+
+        samples, policy = self._recent(None), engine.application().alerts
+        if policy is None:
             return None
-        known = notify.path_facts(self.house, self.storage, {engine.layout.name: policy})
+        known = path_facts(self.house, self.storage, {engine.layout.name: policy})
         ways: Mapping[str, Mapping[str, Any]] = known.get("destinations") or {}
         failing = [
             f"{name} cannot be reached: {way.get('why') or 'see its log'}"
@@ -525,26 +523,25 @@ class Looker:
         }
 
     def _acknowledged(self, name: str) -> dict[str, dict[str, str]]:
-        incidents = _room("_incidents")
-        if incidents is None:
-            return {}
+        from ._incidents import opened
+
         try:
-            opened = incidents.opened(self.house, self.storage)
+            found = opened(self.house, self.storage)
         except BackstayError:
             return {}
         now = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
         return {
             _CELL_OF[each.incident.kind]: {"by": each.acknowledged_by, "until": each.acknowledged_until}
-            for each in opened
+            for each in found
             if each.silenced(now) and each.incident.application in (None, name) and each.incident.kind in _CELL_OF
         }
 
     def _events(self, engine: Engine) -> list[dict[str, Any]]:
+        from ._incidents import history
+
         after = (self.now - dt.timedelta(days=_DAYS)).strftime("%Y-%m-%dT%H:%M:%S")
         found = month(engine.ledger.read(), after)
-        incidents = _room("_incidents")
-        if incidents is not None:
-            found += began_and_ended(incidents.history(self.house, self.storage, _DAYS, self.now), engine.layout.name)
+        found += began_and_ended(history(self.house, self.storage, _DAYS, self.now), engine.layout.name)
         return sorted(found, key=lambda event: str(event["at"]))
 
     # what is kept for the next look
@@ -554,20 +551,17 @@ class Looker:
         kept = dict(self.kept.get("trends") or {})
         if kept and (self.now - dt.datetime.fromisoformat(kept["at"])).total_seconds() < _TRENDS_SECONDS:
             return kept
-        samples = _room("_samples")
-        series = list(samples.series(self.house, None, _DAYS * 24, self.now)) if samples is not None else []
+        series = samples_of(self.house, None, _DAYS * 24, self.now)
         names = self.house.applications()
         found = {name: self._month_of(name, series) for name in names}
         return {"at": self.now.isoformat(), "applications": found, "mounts": _growth(series)}
 
-    def _month_of(self, name: str, series: Sequence[Any]) -> dict[str, Any]:
+    def _month_of(self, name: str, series: Sequence[Sample]) -> dict[str, Any]:
         mine = [(each.time.timestamp(), each.applications[name]) for each in series if name in each.applications]
         requests, errors = sum(each.requests for _at, each in mine), sum(each.errors for _at, each in mine)
         objective = 0.999
         with contextlib.suppress(BackstayError):
-            objective = float(
-                getattr(getattr(self.engine(name).application(), "objectives", None), "uptime", objective)
-            )
+            objective = self.engine(name).application().objectives.uptime
         left = None
         if requests:
             left = 1 - errors / requests / max(1 - objective, 1e-9) if errors >= _ENOUGH_ERRORS else 1.0
@@ -601,23 +595,20 @@ class Looker:
 
 def limits(engine: Engine) -> Limits:
     """The thresholds of an application, as its file sets them."""
-    application = engine.application()
-    objectives = getattr(application, "objectives", None)
-    if objectives is None:
-        return Limits()
+    objectives = engine.application().objectives
     return Limits(
-        response_seconds=float(objectives.p95_seconds),
-        error_ratio=float(objectives.error_ratio),
-        used_ratio=float(objectives.disk),
-        memory_ratio=float(objectives.memory),
-        cpu_ratio=float(objectives.cpu),
-        load_per_core=float(objectives.load_per_core),
+        response_seconds=objectives.p95_seconds,
+        error_ratio=objectives.error_ratio,
+        used_ratio=objectives.disk,
+        memory_ratio=objectives.memory,
+        cpu_ratio=objectives.cpu,
+        load_per_core=objectives.load_per_core,
     )
 
 
-def _unwell(name: str, samples: Sequence[Any]) -> list[Any]:
+def _unwell(name: str, samples: Sequence[Sample]) -> list[Sample]:
     """The newest samples in a row in which the application was not well."""
-    found: list[Any] = []
+    found: list[Sample] = []
     for each in reversed(samples):
         seen = each.applications[name]
         if seen.healthy is not False or seen.held:
@@ -626,7 +617,7 @@ def _unwell(name: str, samples: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _growth(series: Sequence[Any]) -> dict[str, Any]:
+def _growth(series: Sequence[Sample]) -> dict[str, Any]:
     """For each mount in how many seconds it is full, from the peaks of the last fourteen days."""
     peaks: dict[str, dict[dt.date, tuple[float, float]]] = {}
     free: dict[str, float] = {}
@@ -642,13 +633,3 @@ def _growth(series: Sequence[Any]) -> dict[str, Any]:
     told: dict[str, Any] = {path: forecast(list(days.values()), free[path]) for path, days in peaks.items()}
     told["known"] = any(len(days) > 1 for days in peaks.values())
     return told
-
-
-def _room(name: str) -> Any:
-    """Another part of the library, None where this host's command has none."""
-    import importlib
-
-    try:
-        return importlib.import_module(f".{name}", __package__)
-    except ImportError:
-        return None

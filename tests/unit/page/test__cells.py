@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -355,3 +356,8 @@ def test_durations_are_spoken(seconds: float, said: str) -> None:
 )
 def test_ratios_are_spoken(ratio: float, said: str) -> None:
     assert _cells.percent(ratio) == said
+
+
+def test_every_runbook_that_a_need_names_is_there() -> None:
+    there = {path.name for path in (Path(__file__).parents[3] / "docs" / "runbooks").glob("*.md")}
+    assert sorted(set(_cells.RUNBOOKS.values()) - there) == []
