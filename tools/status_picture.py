@@ -55,14 +55,22 @@ def well(application: str, host: str) -> dict[str, Any]:
         "watched": None,
         "backup": {
             "newest": {
+                "run": "20261121T020500000-7",
                 "at": ago(hours=5),
+                "age_seconds": 5 * 3600.0,
                 "size_bytes": 412_300_000,
                 "repositories": ["disk", "offsite"],
                 "rows": 90210,
+                "level": 4,
             },
-            "last_proven": {"proven_at": ago(hours=3.5), "proof_seconds": 41.0, "rows": 90210},
+            "last_proven": {
+                "proven_at": ago(hours=3.5),
+                "proven_age_seconds": 3.5 * 3600,
+                "proof_seconds": 41.0,
+                "rows": 90210,
+            },
             "points": 38,
-            "repositories": {"disk": {"points": 19}, "offsite": {"points": 19}},
+            "repositories": {name: {"points": 19, "greatest_age_days": 35} for name in ("disk", "offsite")},
             "problems": [],
         },
         "look": {
