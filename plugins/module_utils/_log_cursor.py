@@ -7,6 +7,7 @@ new one.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ class Place:
 
     inode: int
     offset: int
-    head: str = ""  # its first bytes
+    head: str = ""  # a digest of its first bytes: a log may hold what nobody else is to read
 
     @classmethod
     def read(cls, value: Any) -> tuple[Place, ...]:
@@ -67,9 +68,9 @@ class Since:
                 continue  # nobody wrote yet, or it is compressed already
             with file:
                 inode = os.fstat(file.fileno()).st_ino
-                head = file.read(_HEAD_BYTES).decode("latin-1")
+                head = file.read(_HEAD_BYTES)
                 place = known.get(inode)
-                if place is not None and not head.startswith(place.head):
+                if place is not None and place.head != _digest(head[: place.offset]):
                     place = None  # another file that was given its number, or it was written anew
                 if place is None and path is rotated:
                     continue
@@ -77,7 +78,7 @@ class Since:
                     offset = self._end(file)  # the first look at all
                 else:
                     offset = yield from self._lines(file, place.offset if place else 0)
-                found.append(Place(inode, offset, head[:offset]))
+                found.append(Place(inode, offset, _digest(head[:offset])))
         self.places = tuple(found) or self._before
 
     def _lines(self, file: BinaryIO, offset: int) -> Any:
@@ -111,3 +112,7 @@ class Since:
         file.seek(start)
         tail = file.read(size - start)
         return start + tail.rfind(b"\n") + 1
+
+
+def _digest(head: bytes) -> str:
+    return hashlib.sha256(head).hexdigest()[:16]

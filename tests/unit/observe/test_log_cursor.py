@@ -88,7 +88,7 @@ def test_a_file_that_is_given_the_number_of_one_that_was_removed_is_another(tmp_
     write(log, "first\n")
     read = Reader(log)
     read()
-    read.places = (Place(log.stat().st_ino, 3, "another"),)
+    read.places = (Place(log.stat().st_ino, 3, "of another"),)
     write(log, "second\n")
     assert read() == ["first", "second"]
 
