@@ -25,8 +25,9 @@ STATES = ("red", "grey", "yellow", "blue", "green")  # the worst first
 RANK: Mapping[str, int] = {"green": 0, "blue": 1, "yellow": 2, "grey": 3, "red": 4}
 EXIT_CODES: Mapping[str, int] = {"green": 0, "blue": 1, "yellow": 1, "red": 2, "grey": 3}
 WORDS: Mapping[str, str] = {"green": "well", "blue": "planned", "yellow": "look", "red": "act now", "grey": "unknown"}
-NEEDS = 5  # what one tired person can hold
 MINUTE, HOUR, DAY = 60, 3600, 86400
+PAGE_SECONDS = 15 * MINUTE  # after three that were missed, the page is not to be believed
+NEEDS = 5  # what one tired person can hold
 
 # Name, title, how old what was seen may be (seconds), runbook.
 COLUMNS: tuple[tuple[str, str, int, str], ...] = (
@@ -186,8 +187,12 @@ def _host(at: _Look) -> Cell:
     reasons += [f"the CPU is {percent(float(cpu))} busy"] if cpu is not None and float(cpu) > limits.cpu_ratio else []
     failed = [str(unit) for unit in seen.get("failed_units") or ()]
     reasons += [f"{failed[0]} has failed" + (f", and {len(failed) - 1} more" if failed[1:] else "")] if failed else []
-    state: State = "red" if memory > at.limits.used_ratio_red else "yellow" if reasons else "green"
     command = f"journalctl -u {failed[0]}" if failed else "systemd-cgtop -m" if reasons else ""
+    silent = at.age(seen.get("page_at")) if seen.get("page_at") else 0.0
+    if silent > PAGE_SECONDS:
+        reasons.append(f"its page was not written for {spoken(silent)}")
+        command = command or "systemctl status backstay-page.timer"
+    state: State = "red" if memory > at.limits.used_ratio_red else "yellow" if reasons else "green"
     return Cell("host", state, value, most, source="/proc", why="; ".join(reasons), command=command)
 
 

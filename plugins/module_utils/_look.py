@@ -201,6 +201,8 @@ class Looker:
         self.hostname = socket.gethostname()
         self._shared: dict[str, Any] | None = None
         self._kept: dict[str, Any] | None = None
+        self._seen: list[Sample] | None = None
+        self._writing = False
 
     # what was kept by the last page
 
@@ -315,6 +317,7 @@ class Looker:
             "cores": os.cpu_count() or 1,
             "cpu_ratio": latest[0].host.cpu if latest else None,
             "failed_units": list(latest[0].host.failed_units or ()) if latest else [],
+            "page_at": None if self._writing else self._written(self.house.state / "status.html"),
         }
 
     def _mounts(self) -> dict[str, Any]:
@@ -350,7 +353,9 @@ class Looker:
 
     def _recent(self, application: str | None) -> list[Sample]:
         """The samples of the last hours, as far as they are cheap to read."""
-        found = recent(self.house, self.now, 75)
+        if self._seen is None:
+            self._seen = recent(self.house, self.now, 75)
+        found = self._seen
         return [each for each in found if application is None or application in each.applications]
 
     def _probe(self, engine: Engine, found: Mapping[str, Any], samples: Sequence[Sample]) -> dict[str, Any] | None:
@@ -577,6 +582,7 @@ class Looker:
         """Write the page, its JSON, and what the next look must remember."""
         from ._page import document, page
 
+        self._writing = True  # this page is as new as can be
         self.storage.make_directory(self.house.state, mode=0o700)
         _updates.refresh(
             self.house.state / "updates.json", self.storage, self.runner, now=self.now, root=self.house.root

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._cells import COLUMNS, TITLES, WORDS, Cell, Row, needs, percent, size, spoken, verdict, worst_first
+from ._cells import COLUMNS, PAGE_SECONDS, TITLES, WORDS, Cell, Row, needs, percent, size, spoken, verdict, worst_first
 from ._charts import Chart, described, svg
 from ._page_style import STYLE
 
@@ -26,7 +26,6 @@ FORMAT = 1
 RUNBOOKS = "https://backstay.example/ops/docs/runbooks/"
 DAYS = 30
 REFRESH_SECONDS = 300
-VALID_SECONDS = 15 * 60  # a page older than that is not to be believed
 _OPEN_ROWS = 3  # so few rows show their details at once
 _EVENTS = 14
 
@@ -106,7 +105,7 @@ def _symbols() -> str:
 
 def _header(rows: Sequence[Row], now: dt.datetime, of: str) -> str:
     found = verdict(rows)
-    until = now + dt.timedelta(seconds=VALID_SECONDS)
+    until = now + dt.timedelta(seconds=PAGE_SECONDS)
     counts = "".join(
         f'<li class="{state}{"" if number else " none"}"><b>{number}</b>{_shape(state)} {WORDS[state]}</li>'
         for state, number in found.counts.items()

@@ -57,6 +57,8 @@ TABLE: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("host", "yellow", changed("host", cpu_ratio=0.9), {}),
     ("host", "yellow", changed("host", failed_units=["cron.service"]), {}),
     ("host", "red", changed("host", memory_ratio=0.96), {}),
+    ("host", "yellow", changed("host", page_at=ago(minutes=16)), {}),
+    ("host", "green", changed("host", page_at=ago(minutes=14)), {}),
     ("release", "red", {}, {"live": None}),
     ("release", "blue", {}, {"live": {**HERE, "since": ago(hours=23)}}),
     ("release", "green", {}, {"live": {**HERE, "since": ago(hours=25)}}),
