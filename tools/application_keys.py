@@ -61,6 +61,7 @@ MEANINGS = {
     "environment.values": "The environment, in the open.",
     "environment.required": "Keys that must have a value; else nothing is touched.",
     "environment.secret": "Keys whose values come from Vault: `backstay_secrets['<name>']`.",
+    "environment.isolated": "What takes their place, secrets too, on a host with a copy of another environment's data.",
     "environment.example": "An `.env.example`, relative to this file, whose every key must be known here.",
     "health.path": "Where the application says whether it is well.",
     "health.status": "The answer that means well.",

@@ -61,6 +61,7 @@ PROVIDED = frozenset(
         "LOG_DIR",
         "LOG_LEVEL",
         "PROCESS",
+        "ISOLATED",
     )
 )
 
@@ -244,10 +245,13 @@ class Database:
 class EnvironmentSettings:
     """The application's environment. The values of `secret` keys come from Vault, never from the file.
 
-    `example` is the path of an `.env.example` whose every key must be known here; relative to the application's file.
+    `isolated` are values that take the place of others, secrets too, where a host holds a copy of another environment's
+    data (see docs/backups.md): whatever lets mail and other messages out. `example` is the path of an
+    `.env.example` whose every key must be known here; relative to the application's file.
     """
 
     values: Annotated[Mapping[str, str], _environment_values] = field(default_factory=dict)
+    isolated: Annotated[Mapping[str, str], _environment_values] = field(default_factory=dict)
     required: Annotated[tuple[str, ...], each(_environment_key, of="key", unique=True)] = ()
     secret: Annotated[tuple[str, ...], each(_environment_key, of="key", unique=True)] = ()
     example: Annotated[str | None, optional(texts(r".+", "the path of an .env.example"))] = None

@@ -139,6 +139,11 @@ def backup(
     """
     policy = source.policy
     layout = source.layout
+    if layout.isolated.exists():
+        raise GateRefused(
+            f"{layout.name} is isolated on this host, and its data belong to another: nothing is backed up from here; "
+            f"if this is its host now, remove {layout.isolated} and release the configuration."
+        )
     found = repositories or repositories_of(
         layout, policy.repositories, source.storage, runner=source.runner, seconds=policy.seconds
     )

@@ -184,6 +184,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     rebuild = verb("rebuild", _data, "on a new host: bring back all of it from a repository and the offline key alone")
     rebuild.add_argument("--offline-key", required=True, metavar="FILE", help="what `backstay escrow --to FILE` wrote")
     rebuild.add_argument("--point", default="latest", help="latest, a run, or a time")
+    rebuild.add_argument("--isolated", action="store_true", help="a copy elsewhere: nothing of it is let out")
     rebuild.add_argument("--why", default="", help="goes into the ledger")
     rebuild.add_argument("--by", default=_who(), help="goes into the ledger")
     rekey = verb("rekey", _data, "give a repository another password, read from standard input")

@@ -319,6 +319,9 @@ def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     from ._rebuild import learn
 
     began = time.monotonic()
+    if options.isolated and host.live() is None:
+        # Before anything of it runs here, and for good: a person ends it. Where something is live, nothing is rebuilt.
+        host.storage.write(host.layout.isolated, f"{host.now()} {options.by}\n".encode(), mode=0o600)
     learnt = learn(host, Path(options.offline_key), wanted=options.point, say=host.say)
     host.say(f"{learnt.points} restore points; {learnt.run} was made by {learnt.release}")
     why = options.why or f"rebuilt from {learnt.run}"

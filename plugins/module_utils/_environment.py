@@ -117,6 +117,7 @@ def compose(application: Application, secrets: Mapping[str, str], provided: Mapp
     composed = {
         **settings.values,
         **{key: secrets[key] for key in settings.secret if key in secrets},
+        **(settings.isolated if provided.get("BACKSTAY_ISOLATED") else {}),
         **provided,
     }
     missing = [

@@ -103,7 +103,10 @@ class Host:
         return self.layout.unit(release, "web")
 
     def _units(self, release: str, *, web: bool) -> list[str]:
-        """The units of a release: its web process, or all the others (workers and singletons)."""
+        """The units of a release: its web process, or all the others (workers and singletons); none of those where a
+        copy of another environment's data must let nothing out."""
+        if not web and self.layout.isolated.exists():
+            return []
         try:
             application = self.application(release)
         except InputError:
@@ -139,6 +142,8 @@ class Host:
             "BACKSTAY_LOG_DIR": str(self.layout.logs),
             "BACKSTAY_LOG_LEVEL": application.log_level,
         }
+        if self.layout.isolated.exists():
+            provided["BACKSTAY_ISOLATED"] = "yes"
         return compose(application, self.secrets(), provided)
 
     def environment_of(self, release: str) -> dict[str, str]:

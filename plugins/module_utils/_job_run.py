@@ -18,7 +18,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import IO, TYPE_CHECKING
 
 from ._environment import redact
-from ._errors import BackstayError, Busy, InputError
+from ._errors import BackstayError, Busy, GateRefused, InputError
 from ._job_ping import ping, suffix
 from ._job_results import (
     Run,
@@ -114,9 +114,15 @@ class JobRun:
     def go(self, *, asked: bool = False, wait_seconds: float = 20.0) -> Run | None:
         """Run it where it is due, or where somebody asked; returns the last run, None where none was due.
 
-        Raises Busy while a release, a rollback or a restore has the application, or another run is under way.
+        Raises Busy while a release, a rollback or a restore has the application, or another run is under way, and
+        GateRefused where the application is isolated and somebody asked.
         """
         layout = self._host.layout
+        if layout.isolated.exists():
+            # A copy of another environment's data lets nothing out.
+            if not asked:
+                return None
+            raise GateRefused(f"{layout.name} is isolated on this host ({layout.isolated}): no job of it runs here.")
         self._host.storage.make_directory(layout.jobs, mode=0o700)
         mine = Lock(layout.job_lock(self._name))
         # A moment, for somebody may just be asking whether it runs.

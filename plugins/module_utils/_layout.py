@@ -72,6 +72,11 @@ class Layout:
         return self.configuration / "secrets.json"
 
     @property
+    def isolated(self) -> Path:
+        """There where this host has a copy of another environment's data: no worker, no job, no backup runs here."""
+        return self.configuration / "isolated"
+
+    @property
     def allowed_signers(self) -> Path:
         """Who may vouch for payloads."""
         return self.configuration / "allowed_signers"

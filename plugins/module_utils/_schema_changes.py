@@ -54,6 +54,8 @@ class SchemaChanges(Host):
             return "not asked for"
         if transaction.previous is None:
             return "nothing is live: there is nothing to keep"
+        if self.layout.isolated.exists():
+            return "isolated: its repositories belong to another host"
         from ._backup import backup
         from ._backup_source import source_of
 

@@ -44,6 +44,12 @@ options:
       - Path, on the host, of the file that C(backstay escrow) wrote. The application is declared here and was never
         released; the release that made the restore point is released from the repository, then the point restored.
     type: path
+  isolated:
+    description:
+      - With O(offline_key). The host is of another environment and gets a copy of the data. Only the web process runs
+        here, with the values of C(environment.isolated); no worker, no job and no backup does, until somebody ends it.
+    type: bool
+    default: false
   by:
     description: Who restores; goes into the ledger.
     type: str
@@ -106,6 +112,7 @@ def main() -> None:
             "undo": {"type": "bool", "default": False},
             "with_release": {"type": "bool", "default": False},
             "offline_key": {"type": "path"},
+            "isolated": {"type": "bool", "default": False},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
         },
@@ -126,7 +133,7 @@ def main() -> None:
             module.exit_json(
                 changed=True, msg=f"{given['application']}: would be rebuilt from a repository (only planned)"
             )
-        verb, options = "rebuild", {"offline_key": given["offline_key"], "point": given["point"], "why": given["why"]}
+        verb, options = "rebuild", {key: given[key] for key in ("offline_key", "point", "isolated", "why")}
     ask(module, verb, options)
 
 
