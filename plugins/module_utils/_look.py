@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _certificate, _updates
+from ._application import Application
 from ._cells import DAY, HOUR, MINUTE, Limits, Row, broken, row, web_state
 from ._charts import thinned
 from ._engine import Engine
@@ -202,6 +203,7 @@ class Looker:
         self._shared: dict[str, Any] | None = None
         self._kept: dict[str, Any] | None = None
         self._seen: list[Sample] | None = None
+        self._declared: dict[str, Application] = {}
         self._writing = False
 
     # what was kept by the last page
@@ -231,7 +233,7 @@ class Looker:
         """The row of one application."""
         found = found if found is not None else self.facts(engine)
         memory = dict(self.kept.get("cells") or {}).get(engine.layout.name)
-        return row(found, now=self.now, limits=limits(engine), memory=memory, host=self.hostname)
+        return row(found, now=self.now, limits=limits(self._application(engine)), memory=memory, host=self.hostname)
 
     def rows(self) -> list[Row]:
         """A row for each application that is declared here; one that cannot be looked at says so."""
@@ -246,6 +248,13 @@ class Looker:
 
     def engine(self, name: str) -> Engine:
         return Engine(self.house.layout(name), storage=self.storage, runner=self.runner)
+
+    def _application(self, engine: Engine) -> Application:
+        """What is declared, read once: it does not change during a look."""
+        name = engine.layout.name
+        if name not in self._declared:
+            self._declared[name] = engine.application()
+        return self._declared[name]
 
     def look(self, engine: Engine, found: Mapping[str, Any]) -> dict[str, Any]:
         layout, name = engine.layout, engine.layout.name
@@ -268,7 +277,10 @@ class Looker:
                 "latency": trends.get("latency") or [],
                 "errors": trends.get("errors") or [],
                 **series,
-                "limits": {"p95_seconds": limits(engine).response_seconds, "error_ratio": limits(engine).error_ratio},
+                "limits": {
+                    "p95_seconds": limits(self._application(engine)).response_seconds,
+                    "error_ratio": limits(self._application(engine)).error_ratio,
+                },
             },
         }
         if found.get("maintenance"):
@@ -367,7 +379,7 @@ class Looker:
         from ._health import host_options, parse_checks
 
         options = [
-            each for each in host_options(engine.application(), engine.layout) if each["name"].endswith(": health")
+            each for each in host_options(self._application(engine), engine.layout) if each["name"].endswith(": health")
         ]
         checks = parse_checks(options, f"the checks of {engine.layout.name}")
         before = _unwell(engine.layout.name, samples)
@@ -407,7 +419,7 @@ class Looker:
             (each.time.timestamp(), each.applications[name].requests, each.applications[name].errors)
             for each in samples
         ]
-        objective = engine.application().objectives.uptime
+        objective = self._application(engine).objectives.uptime
         p95 = times.quantile(0.95) if times is not None and times.count >= _ENOUGH_REQUESTS else None
         return {
             "at": samples[-1].at,
@@ -430,7 +442,7 @@ class Looker:
             read = _certificate.read(base64.b64decode(found[1]) if found else b"")
         except (BackstayError, ValueError) as damaged:
             return {"at": at, "problem": str(damaged)}
-        domain = engine.application().domain
+        domain = self._application(engine).domain
         return {
             "at": at,
             "path": str(path),
@@ -446,7 +458,7 @@ class Looker:
         from ._catalogue import points
 
         try:
-            policy = engine.application().backup
+            policy = self._application(engine).backup
             if policy is None:
                 return None, {}
             known = points(engine.layout, self.storage)
@@ -502,14 +514,14 @@ class Looker:
         from ._job_results import facts
 
         try:
-            return facts(engine.layout, engine.application().schedules, self.storage, self.now)
+            return facts(engine.layout, self._application(engine).schedules, self.storage, self.now)
         except BackstayError:
             return None
 
     def _alerts(self, engine: Engine) -> dict[str, Any] | None:
         from ._notify import path_facts
 
-        samples, policy = self._recent(None), engine.application().alerts
+        samples, policy = self._recent(None), self._application(engine).alerts
         if policy is None:
             return None
         known = path_facts(self.house, self.storage, {engine.layout.name: policy})
@@ -566,7 +578,7 @@ class Looker:
         requests, errors = sum(each.requests for _at, each in mine), sum(each.errors for _at, each in mine)
         objective = 0.999
         with contextlib.suppress(BackstayError):
-            objective = self.engine(name).application().objectives.uptime
+            objective = self._application(self.engine(name)).objectives.uptime
         left = None
         if requests:
             left = 1 - errors / requests / max(1 - objective, 1e-9) if errors >= _ENOUGH_ERRORS else 1.0
@@ -599,9 +611,9 @@ class Looker:
         return target
 
 
-def limits(engine: Engine) -> Limits:
+def limits(application: Application) -> Limits:
     """The thresholds of an application, as its file sets them."""
-    objectives = engine.application().objectives
+    objectives = application.objectives
     return Limits(
         response_seconds=objectives.p95_seconds,
         error_ratio=objectives.error_ratio,
