@@ -191,9 +191,9 @@ class _Run:
         try:
             manifest, stored = self.make(known, previous)
         except BaseException as failed:
-            reason = failed.message if isinstance(failed, BackstayError) else type(failed).__name__
-            self.chain.append("failed", self.run, reason=reason)
-            raise
+            told = _told(failed)
+            self._failed(told.message if isinstance(told, BackstayError) else type(failed).__name__)
+            raise told from failed
         finally:
             self.storage.remove_tree(self.stage)
         if accept_shrink:
@@ -203,6 +203,14 @@ class _Run:
         self.ask_buckets(stored)
         point = next(point for point in points(self.layout, self.storage) if point.run == self.run)
         return Outcome(point, tuple(self.problems), tuple(self.notes))
+
+    def _failed(self, reason: str) -> None:
+        """On a full disk there is room to write it down when the stage is gone; else the next run does."""
+        try:
+            self.storage.remove_tree(self.stage)
+            self.chain.append("failed", self.run, reason=reason)
+        except BackstayError as worse:
+            self.source.say(f"that it failed is not written down: {worse.message}")
 
     # before anything is touched
 
@@ -685,6 +693,17 @@ class _NoSandbox:
 
     def stop(self, name: str) -> None:
         """Nothing runs."""
+
+
+def _told(failed: BaseException) -> BaseException:
+    """What a disk refuses, as a sentence; anything else as it is."""
+    if not isinstance(failed, OSError):
+        return failed
+    where = f" at {failed.filename}" if failed.filename else ""
+    return BackstayError(
+        f"The backup stopped{where} ({failed.strerror or failed}): free some space or see `dmesg`, then run it again; "
+        "the restore points from before are as they were."
+    )
 
 
 # files

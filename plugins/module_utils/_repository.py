@@ -34,6 +34,7 @@ from ._storage import Storage
 FORMAT = 1  # of backup.json
 TAG = "backstay"
 REACH_SECONDS = 10.0
+CACHE_BYTES = 64 << 20  # with less room on its disk the cache is left alone: on a full one restic tries for minutes
 ASK_SECONDS = 120.0  # restic tries for a quarter of an hour to read one small file; nobody waits that long
 _NONE: tuple[str, ...] = ()
 
@@ -340,15 +341,22 @@ class Repository:
 
     def _once(self, arguments: Sequence[str], *, cwd: Path | None = None, seconds: float | None = None) -> Completed:
         self._reach()
-        with self._private() as directory:
-            command, environment = self._command(directory)
-            done = self.runner(
-                [*command, *arguments],
-                cwd=cwd,
-                environment=environment,
-                timeout_seconds=min(seconds or self.seconds, self.seconds),
-                check=False,
-            )
+        try:
+            with self._private() as directory:
+                command, environment = self._command(directory)
+                done = self.runner(
+                    [*command, *arguments],
+                    cwd=cwd,
+                    environment=environment,
+                    timeout_seconds=min(seconds or self.seconds, self.seconds),
+                    check=False,
+                )
+        except OSError as refused:
+            raise self._error(
+                "failed",
+                f"restic could not be called with its secrets in {self.private} ({refused.strerror or refused}): make "
+                "room there or see `dmesg`, then run it again",
+            ) from refused
         if not done.ok:
             raise self._refusal(done)
         return done
@@ -370,7 +378,7 @@ class Repository:
         }
         for name in ("http_proxy", "https_proxy", "no_proxy"):
             environment |= {key: os.environ[key] for key in (name, name.upper()) if key in os.environ}
-        if self.cache is None:
+        if self.cache is None or not _has_room(self.cache):
             command.append("--no-cache")
         else:
             command += ["--cache-dir", str(self.cache)]
@@ -535,6 +543,8 @@ class Repository:
                 return self._unreachable(self._why_unreachable(reason))
         if kind == "no snapshot":
             return self._no_snapshot(reason)
+        if kind == "full" and _ON_THIS_HOST.search(reason) and self.settings.location not in reason:
+            return self._error("failed", f"a disk of this host is full ({reason}): make room there, then run it again")
         sentences: dict[Kind, str] = {
             "wrong key": "its password does not open it, and nothing was changed: put the right one into "
             f"backstay_backup_secrets['{self.application}']['{self.name}'] (the offline key has it) and run "
@@ -554,6 +564,7 @@ class Repository:
 # what restic says
 
 
+_ON_THIS_HOST = re.compile(r"\b(write|open|mkdir|create|truncate|fallocate) /\S+: no space left", re.IGNORECASE)
 _TRACE = re.compile(r"\s|github\.com/|main\.|runtime\.|goroutine ")
 _LOCKED = re.compile(
     r"already locked (?P<how>exclusively )?by PID (?P<pid>\d+) on (?P<host>\S+) by (?P<user>\S+)"
@@ -690,6 +701,14 @@ def _snapshot(value: Mapping[str, Any]) -> Snapshot:
 
 
 # places
+
+
+def _has_room(cache: Path) -> bool:
+    try:
+        disk = os.statvfs(_existing(cache))
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize >= CACHE_BYTES
 
 
 @dataclass(frozen=True)

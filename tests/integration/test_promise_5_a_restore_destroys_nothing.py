@@ -107,6 +107,21 @@ def test_data_older_than_the_live_code_are_migrated_before_anybody_sees_them(at_
     assert written(at_1_0)
 
 
+def test_data_and_the_release_that_made_them_come_back_together_and_an_undo_takes_both_back(at_1_0: Scene) -> None:
+    old = at_1_0.live()
+    before = written(at_1_0)
+    made = at_1_0.backstay("backup", "--json", APPLICATION)
+    at_1_0.release("1.1.0")
+    at_1_0.settled()
+    new, since = at_1_0.live(), written(at_1_0)
+    told = restored(at_1_0, f"--point={made['run']}", "--with-release")
+    assert (told["release"], at_1_0.live(), at_1_0.get("/").status) == (old, old, 200)
+    assert (there(at_1_0, before), there(at_1_0, since)) == (len(before), 0)
+    restored(at_1_0, "--undo")
+    assert (at_1_0.live(), at_1_0.get("/").status) == (new, 200)
+    assert there(at_1_0, since) == len(since)
+
+
 def test_a_point_that_cannot_be_read_back_is_refused_and_nothing_changes(at_1_1: Scene) -> None:
     at_1_1.backstay("backup", "--json", APPLICATION)
     generation = shell(at_1_1, f"readlink {HOME}/data")

@@ -259,6 +259,7 @@ def s3_store() -> Iterator[S3]:
         "-master.volumeSizeLimitMB=64", f"-master.port={free_port()}", f"-master.port.grpc={free_port()}",
         f"-volume.port={free_port()}", f"-volume.port.grpc={free_port()}", "-filer", f"-filer.port={free_port()}",
         f"-filer.port.grpc={free_port()}", "-s3", f"-s3.port={store.http}", f"-s3.port.grpc={free_port()}",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",  # at fixed ports: of two stores one would not start
         f"-s3.port.https={store.https}", f"-s3.cert.file={certificate}", f"-s3.key.file={key}", f"-s3.config={config}",
     ]  # fmt: skip
     with (directory / "log").open("wb") as log:

@@ -261,7 +261,8 @@ class Place:
             "now": lambda: NOW,
         }
         password = given.pop("password", None)
-        repository = self.repository if password is None else self.repository.with_password(password)
+        repository = given.pop("repository", self.repository)
+        repository = repository if password is None else repository.with_password(password)
         return prove(run, repository, level, **{**options, **given})
 
 
