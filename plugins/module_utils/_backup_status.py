@@ -104,6 +104,8 @@ def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> 
     last = found[-1]
     if last.failed:
         said.append(f"the last backup ({last.run}) failed: {last.failed.rstrip('.')}")
+    elif not (last.repositories or last.expired or last.failed_in) and _age(last.at, now) > policy.seconds:
+        said.append(f"the last backup ({last.run}) began and never said how it ended: killed, or the disk was full")
     for name in policy.repositories:
         if name not in newest.repositories:
             reason = newest.failed_in.get(name) or "it was not stored there"

@@ -69,6 +69,19 @@ def _adopt(layout: Layout, content: bytes) -> bool:
     return _evidence.adopt(layout, Storage(), content, known, now=lambda: "2026-02-02T06:00:00Z")[1]
 
 
+def test_a_run_that_never_said_how_it_ended_is_a_problem_when_it_can_no_longer_be_under_way(layout):
+    run = "20260202T020000000-1"
+    catalogue(layout, Storage(), lambda: "2026-02-02T02:00:00Z").append("begun", run, at="2026-02-02T02:00:00Z")
+
+    def told(hours: float) -> list[str]:
+        now = dt.datetime(2026, 2, 2, 2, tzinfo=dt.UTC) + dt.timedelta(hours=hours)
+        return [each for each in fold(points(layout, Storage()), POLICY, now)["problems"] if run in each]
+
+    assert told(3) == []
+    (sentence,) = told(5)
+    assert "never said how it ended" in sentence
+
+
 def test_no_drill_for_35_days_is_a_problem_counted_from_the_first_backup_on(layout):
     assert _drills(layout, 3) == []
     (sentence,) = _drills(layout, 5)
