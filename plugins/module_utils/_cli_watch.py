@@ -111,17 +111,6 @@ def notify(options: argparse.Namespace, tell: Tell) -> int:
     return 0 if good else 1
 
 
-def watch_check(options: argparse.Namespace, tell: Tell) -> int:
-    """For monit: exit code 0 where all is well or nothing may be said now."""
-    from ._heal import complaint
-
-    house = House()
-    application = described(house, Storage(), options.application) if options.application else None
-    well, sentence = complaint(house, application, dt.datetime.now(dt.UTC))
-    tell(options, {"ok": well, "message": sentence}, sentence)
-    return 0 if well else 1
-
-
 def heal(options: argparse.Namespace, tell: Tell) -> int:
     """Restart what hangs, unless something speaks against it."""
     from ._heal import heal as restart

@@ -9,28 +9,24 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ._application import Application
+from ._complaint import NGINX, live_release
 from ._errors import BackstayError
 from ._house import House
 from ._incidents import Incident, raise_
 from ._lock import Lock
 from ._observe import Answered, ask_front_door
 from ._run import Runner, run
-from ._samples import recent
 from ._storage import Storage, canonical
 
 FORMAT = 1
 MOST_RESTARTS = 3
 WITHIN_SECONDS = 3600.0
-SILENT_SECONDS = 180.0
-NGINX = "nginx.service"
 _PROBES = 3
 _PAUSE_SECONDS = 2.0
 
@@ -80,7 +76,7 @@ def heal(
             return Healed("", f"{name} is left alone: a transaction was not finished; see `backstay recover {name}`")
         if layout.maintenance_flag.exists():
             return Healed("", f"{name} is left alone: maintenance is on")
-        live = _live(layout.active)
+        live = live_release(layout.active)
         if live is None:
             return Healed("", f"nothing of {name} is live")
         why = ""
@@ -100,13 +96,6 @@ def heal(
         return Healed(unit, f"{unit} is restarted: {inner or why}")
     finally:
         lock.release()
-
-
-def _live(link: Path) -> str | None:
-    try:
-        return Path(os.readlink(link)).parent.name
-    except OSError:
-        return None
 
 
 def _limit(house: House, storage: Storage, name: str, now: dt.datetime, *, unit: str, why: str) -> None:
@@ -132,40 +121,3 @@ def restarts(house: House, storage: Storage) -> dict[str, list[dict[str, Any]]]:
         return {str(name): [dict(row) for row in rows] for name, rows in value["restarts"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def complaint(
-    house: House,
-    application: Application | None,
-    now: dt.datetime,
-    *,
-    runner: Runner = run,
-    ask: Callable[[Application], Answered] = ask_front_door,
-) -> tuple[bool, str]:
-    """(well, sentence): for monit. Without an application, whether the host is observed; with one, whether what serves
-    it runs (the live release's web process, found through `active`, and nginx) and answers through the front door."""
-    if application is None:
-        newest = recent(house, now, 60)
-        age = (now - newest[-1].time).total_seconds() if newest else None
-        if age is None or age > SILENT_SECONDS:
-            return (
-                False,
-                f"nobody observes this host: the last sample is {'missing' if age is None else f'{age:.0f} s old'}",
-            )
-        return True, f"the last sample is {age:.0f} s old"
-    layout, name = house.layout(application.name), application.name
-    if layout.journal.exists() or layout.maintenance_flag.exists():
-        return True, f"{name} is left alone: a transaction is open, or maintenance is on"
-    live = _live(layout.active)
-    if live is None:
-        return True, f"nothing of {name} is live"
-    units = [layout.unit(live, "web"), NGINX]
-    states = runner(["systemctl", "is-active", *units], check=False, timeout_seconds=10.0).stdout.split()
-    bad = [f"{unit} is {state}" for unit, state in zip(units, states, strict=False) if state not in _RUNS]
-    if bad or len(states) != len(units):
-        return False, ", ".join(bad) or "systemd does not say what runs"
-    why = ask(application).why
-    return not why, why or f"{units[0]} and nginx run, and {name} answers well"
-
-
-_RUNS = ("active", "reloading", "activating")

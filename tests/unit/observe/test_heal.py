@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _heal, _incidents
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils import _complaint, _heal, _incidents
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._observe import Answered
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
@@ -114,24 +114,34 @@ def test_three_times_an_hour_and_then_a_person_is_told_once(host: Host) -> None:
 
 
 def test_monit_is_told_what_does_not_run_or_answer(host: Host) -> None:
-    def complaint(door: str = "") -> tuple[bool, str]:
+    asked: list[tuple[object, ...]] = []
+
+    def complaint(why: str = "") -> tuple[bool, str]:
         host.commands = []
-        return _heal.complaint(
-            host.house, host.application, host.now, runner=host.note, ask=lambda _unused: Answered(0.1, door)
-        )
+
+        def ask(*question: object) -> str:
+            asked.append(question)
+            return why
+
+        return _complaint.of_an_application(host.house, "portal", runner=host.note, ask=ask)
 
     assert complaint()[0]
+    assert asked == [("portal.example.org", "/healthz/", 200, 5.0)]
     assert complaint("no answer") == (False, "no answer")
     host.states = "failed\nactive\n"
     assert complaint() == (False, f"{WEB} is failed")
     host.layout.journal.write_text("")
     assert complaint()[0], "a transaction knows why"
+    with pytest.raises(InputError, match="there is: portal"):
+        _complaint.of_an_application(host.house, "harbour")
 
 
 def test_monit_is_told_when_nobody_observes(host: Host) -> None:
-    assert not _heal.complaint(host.house, None, host.now)[0]
+    assert not _complaint.of_the_observer(host.house, host.now)[0]
     host.observe()
-    assert _heal.complaint(host.house, None, host.now)[0]
-    well, sentence = _heal.complaint(host.house, None, host.now + dt.timedelta(minutes=4))
+    assert _complaint.of_the_observer(host.house, host.now)[0]
+    path = next(host.house.samples.iterdir())
+    path.write_bytes(path.read_bytes() + b'{"at"')
+    well, sentence = _complaint.of_the_observer(host.house, host.now + dt.timedelta(minutes=4))
     assert not well
     assert "240 s old" in sentence
