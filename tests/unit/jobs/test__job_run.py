@@ -198,6 +198,22 @@ def test_nothing_begins_while_a_release_or_a_restore_is_open(tmp_path: Path) -> 
     assert house.run("tidy").go(asked=True) is not None
 
 
+def test_a_release_that_begins_while_it_waits_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    house = house_of(tmp_path)
+    host = house.host()
+    take = host.data_lock.take
+
+    def late(**options: Any) -> bool:
+        house.layout.journal.touch()
+        return take(**options)
+
+    monkeypatch.setattr(host.data_lock, "take", late)
+    with pytest.raises(Busy, match="just began"):
+        house.run("tidy", host=host).go(asked=True, wait_seconds=0)
+    assert runs(house.layout, house.storage, "tidy") == ()
+    assert free(house.layout.data_lock), "the release is not kept waiting"
+
+
 def test_it_waits_a_moment_for_its_turn(tmp_path: Path) -> None:
     house = house_of(tmp_path)
     migration = Lock(house.layout.data_lock)
