@@ -157,7 +157,12 @@ def percent(ratio: float) -> str:
     value = ratio * 100
     if value == 0 or 10 <= value < 99 or value >= 99.995:
         return f"{value:.0f} %"
-    return f"{value:.2f}".rstrip("0").rstrip(".") + " %"
+    return f"{value:.{1 if 1 <= value < 10 else 2}f}".rstrip("0").rstrip(".") + " %"
+
+
+def share(ratio: float) -> str:
+    """A share of something that is used, for which whole percents are enough."""
+    return f"{ratio * 100:.0f} %"
 
 
 def _mapping(value: Any) -> Facts:
@@ -178,13 +183,11 @@ def _host(at: _Look) -> Cell:
         return unwatched("host", "the host's memory and load were not looked at")
     limits, memory, load = at.limits, float(seen["memory_ratio"]), float(seen["load"])
     cores, cpu = int(seen["cores"]), seen.get("cpu_ratio")
-    value = f"memory {percent(memory)}, " + (f"CPU {percent(float(cpu))}" if cpu is not None else f"load {load:.1f}")
-    most = f"< {percent(limits.memory_ratio)}" + (
-        "" if cpu is not None else f", load < {limits.load_per_core * cores:g}"
-    )
-    reasons = [f"memory is {percent(memory)} used"] if memory > limits.memory_ratio else []
+    value = f"memory {share(memory)}, " + (f"CPU {share(float(cpu))}" if cpu is not None else f"load {load:.1f}")
+    most = f"< {share(limits.memory_ratio)}" + ("" if cpu is not None else f", load < {limits.load_per_core * cores:g}")
+    reasons = [f"memory is {share(memory)} used"] if memory > limits.memory_ratio else []
     reasons += [f"the load is {load:.1f} on {cores} cores"] if load > limits.load_per_core * cores else []
-    reasons += [f"the CPU is {percent(float(cpu))} busy"] if cpu is not None and float(cpu) > limits.cpu_ratio else []
+    reasons += [f"the CPU is {share(float(cpu))} busy"] if cpu is not None and float(cpu) > limits.cpu_ratio else []
     failed = [str(unit) for unit in seen.get("failed_units") or ()]
     reasons += [f"{failed[0]} has failed" + (f", and {len(failed) - 1} more" if failed[1:] else "")] if failed else []
     command = f"journalctl -u {failed[0]}" if failed else "systemd-cgtop -m" if reasons else ""
@@ -469,8 +472,8 @@ def _disk(at: _Look) -> Cell:
     soonest = min(
         (m for m in mounts if m.get("full_seconds") is not None), key=lambda m: m["full_seconds"], default=None
     )
-    value = f"{worst['path']} {percent(max(used, inodes))}" + (" of inodes" if inodes > used else "")
-    most = f"< {percent(limits.used_ratio)}, > {spoken(limits.full_seconds)}"
+    value = f"{worst['path']} {share(max(used, inodes))}" + (" of inodes" if inodes > used else "")
+    most = f"< {share(limits.used_ratio)}, > {spoken(limits.full_seconds)}"
     left = float(soonest["full_seconds"]) if soonest else None
     if soonest is not None and left is not None and left < 365 * DAY:
         value += f", {spoken(left)} until full" if soonest is worst else f", {soonest['path']} full in {spoken(left)}"
@@ -480,7 +483,7 @@ def _disk(at: _Look) -> Cell:
     yellow = fullness(worst) >= limits.used_ratio or (left is not None and left <= limits.full_seconds)
     state: State = "red" if red else "yellow" if yellow else "green"
     which = worst if fullness(worst) >= limits.used_ratio or soonest is None else soonest
-    why = "" if state == "green" else f"{which['path']} is {percent(fullness(which))} full"
+    why = "" if state == "green" else f"{which['path']} is {share(fullness(which))} full"
     if state != "green" and left is not None and soonest is not None and left <= limits.full_seconds:
         why += f"; {soonest['path']} will be full in {spoken(left)}"
     command = f"du -xh --max-depth=2 {which['path']} | sort -h | tail" if why else ""
@@ -830,8 +833,8 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     said = {
         "green": "all is well" if all_of_them == 1 else f"all is well, {all_of_them} of {all_of_them}",
         "blue": f"{of} {'are' if many else 'is'} in maintenance",
-        "yellow": f"{of} to be looked at today",
-        "grey": f"{of} unknown",
+        "yellow": f"{of} {'are' if many else 'is'} to be looked at today",
+        "grey": f"{of} {'are' if many else 'is'} unknown",
         "red": f"{of} {'need' if many else 'needs'} somebody now",
     }[state]
     return Verdict(state, EXIT_CODES[state], said, counts)

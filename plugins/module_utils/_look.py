@@ -34,6 +34,7 @@ from ._storage import Storage, canonical
 
 FORMAT = 1
 _TRENDS_SECONDS = 3600
+_FEW_SAMPLES = 180  # on a young host they are cheap, and somebody waits for the first chart
 _DAYS = 30
 _EVENTS = 60
 _ENOUGH_REQUESTS, _ENOUGH_ERRORS = 20, 3
@@ -566,12 +567,14 @@ class Looker:
     def trends(self) -> dict[str, Any]:
         """The month of each application, and the growth of each mount: dear, so once an hour."""
         kept = dict(self.kept.get("trends") or {})
-        if kept and (self.now - dt.datetime.fromisoformat(kept["at"])).total_seconds() < _TRENDS_SECONDS:
+        fresh = kept and (self.now - dt.datetime.fromisoformat(kept["at"])).total_seconds() < _TRENDS_SECONDS
+        if fresh and kept.get("samples", 0) >= _FEW_SAMPLES:
             return kept
         series = samples_of(self.house, None, _DAYS * 24, self.now)
         names = self.house.applications()
         found = {name: self._month_of(name, series) for name in names}
-        return {"at": self.now.isoformat(), "applications": found, "mounts": _growth(series)}
+        told = {"applications": found, "mounts": _growth(series), "samples": len(series)}
+        return {"at": self.now.isoformat(), **told}
 
     def _month_of(self, name: str, series: Sequence[Sample]) -> dict[str, Any]:
         mine = [(each.time.timestamp(), each.applications[name]) for each in series if name in each.applications]

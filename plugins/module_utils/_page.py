@@ -116,11 +116,16 @@ def _header(rows: Sequence[Row], now: dt.datetime, of: str) -> str:
     alerts = f" Alert path: {text_of(worst.value)}." if worst else ""
     return (
         f'<header class="{found.state}">{_shape(found.state, WORDS[found.state])}<div>'
-        f"<h1>{text_of(found.sentence)}</h1>"
+        f"<h1>{text_of(_begun(found.sentence, rows))}</h1>"
         f"<p>{_count(rows)}{of}. Looked at {_moment(now.isoformat())}; not to be believed after "
         f"{_moment(until.isoformat())}.{alerts}</p></div>"
         f'<ul class="counts" aria-label="Rows by state">{counts}</ul></header>'
     )
+
+
+def _begun(sentence: str, rows: Sequence[Row]) -> str:
+    """With a capital, but where a name begins it."""
+    return sentence if any(sentence.startswith(row.name) for row in rows) else sentence[:1].upper() + sentence[1:]
 
 
 def _count(rows: Sequence[Row]) -> str:

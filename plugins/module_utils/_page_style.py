@@ -25,7 +25,6 @@ header{display:flex;gap:22px;align-items:center;padding:24px 28px;background:var
 border-left:8px solid var(--c)}
 header .s{width:64px;height:64px}
 h1{font-size:34px;line-height:1.15;font-weight:650;letter-spacing:-.01em}
-h1:first-letter{text-transform:uppercase}
 header p{color:var(--soft);margin-top:6px}
 header .counts{margin-left:auto;display:flex;gap:18px;list-style:none}
 .counts li{text-align:center;white-space:nowrap;color:var(--soft);font-size:12.5px}

@@ -10,12 +10,19 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _application, _look, _status, _updates
+from ansible_collections.backstay.ops.plugins.module_utils import _application, _look, _samples, _status, _updates
 from ansible_collections.backstay.ops.plugins.module_utils._cells import Row
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry, Ledger
 from ansible_collections.backstay.ops.plugins.module_utils._look import Looker
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
+from ansible_collections.backstay.ops.plugins.module_utils._samples import (
+    ApplicationSample,
+    HostSample,
+    Mount,
+    Sample,
+    Times,
+)
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
 
 NOW = dt.datetime(2026, 11, 21, 7, 5, tzinfo=dt.UTC)
@@ -297,6 +304,31 @@ def test_a_page_remembers_since_when(house: House) -> None:
     assert "there is no restore point" in written.read_text()
     told = json.loads((written.parent / "status.json").read_text())
     assert (told["verdict"]["exit_code"], told["rows"][0]["application"]) == (2, "portal")
+
+
+def observed(house: House, at: dt.datetime, used: int, errors: int = 0) -> None:
+    """A minute in which a hundred visitors came."""
+    seen = ApplicationSample(requests=100, errors=errors, times=Times.of([0.2] * 100), p95_seconds=0.24, healthy=True)
+    house.samples.mkdir(parents=True, exist_ok=True)
+    mount = Mount("/", 1000 << 20, (1000 - used) << 20, used / 1000, 0.1)
+    _samples.append(house, Storage(), Sample(at.isoformat(), 60.0, HostSample(mounts=(mount,)), {"portal": seen}))
+
+
+def test_charts_budget_and_forecast_come_from_what_was_observed(house: House) -> None:
+    for days, used in ((3, 500), (2, 600), (1, 700)):
+        observed(house, NOW - dt.timedelta(days=days), used)
+    observed(house, NOW - dt.timedelta(minutes=1), 800, errors=4)
+    running = Systemd("portal-0002-1.1.0-web.service", "portal-0001-1.0.0-web.service")
+    looker = Looker(house, runner=running, now=NOW, sleep=lambda _seconds: None)
+    looker.write_page()
+    told = looker.kept["trends"]
+    assert [figure for _at, figure in told["applications"]["portal"]["latency"]] == [0.24] * 4
+    assert [figure for _at, figure in told["applications"]["portal"]["errors"]] == [0.0, 0.0, 0.0, 0.04]
+    assert told["applications"]["portal"]["budget_left"] == pytest.approx(-9)
+    assert told["mounts"]["/"] == pytest.approx(2 * DAY, rel=0.1)
+    cells = {cell.name: cell for cell in looker.rows()[0].cells}
+    assert cells["objective"].state == "red", cells["objective"]
+    assert "budget of 30 days is used up" in cells["objective"].why
 
 
 def test_the_text_has_at_most_twenty_lines_and_says_what_to_type(house: House) -> None:
