@@ -244,6 +244,7 @@ class Observer:
         held = self._held(now, state, sample)
         told = self._tell(now, policies, secrets, held)
         self._tell_events(state, described, policies, secrets, held)
+        self._tell_healed(state, described, policies, secrets)
         self._tickets(now, state, policies, secrets)
         self._fold(now, state)
         state.value |= {"format": FORMAT, "at": sample.at}
@@ -564,6 +565,30 @@ class Observer:
                 continue
             message = Message(event.id, event.kind, name, f"{event.subject} on {_here()}", event.lines, event.at)
             send(self.house, self.storage, message, destinations(event.kind, name, policies), secrets)
+
+    def _tell_healed(
+        self,
+        state: _State,
+        described: Mapping[str, Application],
+        policies: Mapping[str, AlertPolicy],
+        secrets: Secrets,
+    ) -> None:
+        """What was restarted because it hung, each restart once."""
+        if not self.house.healed.exists():
+            return
+        from ._heal import restarts
+
+        told = state.part("healed")
+        for name, rows in restarts(self.house, self.storage).items():
+            for row in rows if name in described else ():
+                if row["at"] <= told.get(name, ""):
+                    continue
+                identifier = re.sub(r"[^0-9A-Za-z]", "-", f"{name}-healed-{row['at']}")
+                lines = (f"Nobody answered: {row['why']}", f"First: backstay diagnose {name}")
+                subject = f"{name}: {row['unit']} hung and was restarted on {_here()}"
+                message = Message(identifier, "health", name, subject, lines, str(row["at"]))
+                send(self.house, self.storage, message, destinations("health", name, policies), secrets)
+                told[name] = row["at"]
 
     def _tickets(self, now: dt.datetime, state: _State, policies: Mapping[str, AlertPolicy], secrets: Secrets) -> None:
         """Lines of the log that somebody must look into become tickets."""

@@ -113,6 +113,15 @@ def test_three_times_an_hour_and_then_a_person_is_told_once(host: Host) -> None:
     assert _incidents.opened(host.house, host.storage) == (), "it answers well again"
 
 
+def test_a_restart_is_told_once(host: Host) -> None:
+    host.inner = "no answer within 5 s"
+    assert host.healed() == WEB
+    host.minutes(3)
+    (text,) = host.texts()
+    assert f"{WEB} hung and was restarted" in text
+    assert "no answer within 5 s" in text
+
+
 def test_monit_is_told_what_does_not_run_or_answer(host: Host) -> None:
     asked: list[tuple[object, ...]] = []
 
