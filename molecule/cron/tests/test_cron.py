@@ -104,6 +104,7 @@ def test_each_job_has_a_timer_with_its_own_time_alone(host: Host, job: str, at: 
 
 
 def test_a_job_that_never_ran_is_no_good_news(host: Host) -> None:
+    host.run("rm -f /var/lib/backstay/crane/jobs/long.jsonl")
     done = host.run("backstay jobs crane")
     assert done.rc == 1
     assert re.search(r"^long +never ", done.stdout, re.MULTILINE), done.stdout
