@@ -285,7 +285,7 @@ class Looker:
         root, layout = self.layout.root, self.layout
         paths = [root, layout.home, layout.generations, layout.state, root / "var" / "log", layout.logs]
         paths += [root / "tmp", root / "run", root / "var" / "log" / "nginx", layout.data]
-        data = self._try("the data directory", lambda: sorted(layout.data.resolve().iterdir()), [])
+        data = self._try("the data directory", lambda: sorted(layout.data.iterdir()), [])
         found: dict[int, causes.Disk] = {}
         for path in [*paths, *(each for each in data if each.is_dir() and not each.is_symlink())]:
             try:

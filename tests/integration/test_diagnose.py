@@ -185,7 +185,7 @@ def test_inodes_used_up_and_the_database_gone(standing: Scene) -> None:
     ):
         found = diagnosed(standing)
     blamed(found, "inodes_full", "database_missing", "web_dead", "worker_dead")
-    assert f"{media}: 0 of 32 inodes are free" in evidence(found, "inodes_full")
+    assert "/media: 0 of 32 inodes and" in evidence(found, "inodes_full")
     assert standing.settled()["verdict"] is not None
 
 
