@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from ._errors import BackstayError, Busy, InputError
+from ._errors import BackstayError, Busy, GateRefused, InputError
 from ._job_results import Run, counts_from, declared_since, facts, live_version, pending, runs, server_zone
 from ._lock import Lock
 
@@ -37,6 +37,10 @@ def job(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     name = options.job
     if name not in declared:
         raise InputError(f"{host.layout.name} has no job {name!r}; it has: {', '.join(declared) or 'none'}.")
+    if host.layout.isolated.exists():
+        raise GateRefused(
+            f"{host.layout.name} is isolated on this host ({host.layout.isolated}): no job of it runs here."
+        )
     version = live_version(host.layout)
     if not declared[name].applies(version):
         raise InputError(
@@ -106,7 +110,11 @@ def jobs(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         return 0
     found = facts(host.layout, settings, host.storage, now)
     if not found:
-        tell(options, {"ok": True, "jobs": [], "zone": zone_name}, f"{name}: no jobs are declared (`schedules`).")
+        tell(
+            options,
+            {"ok": True, "jobs": [], "zone": zone_name},
+            f"{name}: no jobs are declared (`schedules`), or all rest.",
+        )
         return 0
     rows = [("JOB", "STATE", "LAST RUN", "EXIT", "NEXT", "WHY")]
     for each in found:
@@ -122,7 +130,7 @@ def jobs(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 
 def _missed(host: Host, name: str, job: Job, now: datetime) -> bool:
-    if not job.catch_up or not job.applies(live_version(host.layout)):
+    if not job.catch_up or host.layout.isolated.exists() or not job.applies(live_version(host.layout)):
         return False
     declared = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
     known = runs(host.layout, host.storage, name)

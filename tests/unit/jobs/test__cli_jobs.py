@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _cli_jobs as verbs
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, Busy, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import (
+    BackstayError,
+    Busy,
+    GateRefused,
+    InputError,
+)
 from ansible_collections.backstay.ops.plugins.module_utils._host import Host
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
@@ -92,6 +97,16 @@ def test_an_instance_of_systemd_names_application_and_job() -> None:
 def test_an_unknown_job_is_refused_with_those_there_are(desk: Desk) -> None:
     with pytest.raises(InputError, match="it has: tidy, bad"):
         desk.job("tydi")
+
+
+def test_a_copy_of_another_environment_runs_no_job_and_misses_none(desk: Desk) -> None:
+    desk.house.layout.isolated.touch()
+    with pytest.raises(GateRefused, match="isolated"):
+        desk.job("tidy")
+    assert desk.jobs() == 0
+    assert desk.told["jobs"] == []
+    assert desk.jobs(catch_up=True) == 0
+    assert desk.started == []
 
 
 def test_two_at_once_are_refused(desk: Desk) -> None:
