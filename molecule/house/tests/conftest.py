@@ -42,13 +42,33 @@ def module() -> Module:
 
 
 @pytest.fixture
+def play() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Applies one role to the host, with extra variables or options."""
+
+    def run(role: str, *options: str) -> subprocess.CompletedProcess[str]:
+        only = ROOT / "molecule" / "house" / "only.yml"
+        return subprocess.run(
+            ["ansible-playbook", "-i", str(INVENTORY), str(only), "-e", f"only={role}", *options],
+            cwd=ROOT,
+            env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_FORCE_COLOR": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
 def becomes() -> Callable[[Callable[[], bool], str], None]:
     """Waits until something is so."""
 
     def wait(so: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         while not so():
-            assert time.monotonic() < deadline, f"after a minute, not yet: {what}"
+            assert time.monotonic() < deadline, f"not yet, after a minute and a half: {what}"
             time.sleep(0.5)
 
     return wait

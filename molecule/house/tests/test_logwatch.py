@@ -6,7 +6,7 @@ import json
 
 from testinfra.host import Host
 
-INBOX = "/var/tmp/inbox"
+INBOX = "/var/mail/inbox"
 
 
 def digest(host: Host) -> str:
