@@ -157,7 +157,7 @@ def left_over(portal: Portal) -> str:
     """What a proof or a restore may have left: rooms, clusters, processes."""
     rooms = f"ls -A /var/lib/backstay/{APPLICATION}/scratch 2>/dev/null | grep -v '^.guard$'"
     clusters = "ls -d /var/tmp/backstay-* /tmp/backstay-* 2>/dev/null"
-    return portal.shell(f"{rooms}; {clusters}; pgrep -af '[b]ackstay.*/postgresql/data'; true")
+    return portal.shell(f"{rooms}; {clusters}; pgrep -af '/[p]ostgresql/data'; true")
 
 
 def test_a_second_run_changes_nothing(portal: Portal) -> None:
@@ -284,7 +284,7 @@ def test_a_role_that_may_make_databases_and_extensions_of_the_administrator_are_
 
 
 def test_a_dump_is_exported_as_a_file_and_proven_where_no_server_is(portal: Portal, tmp_path: Path) -> None:
-    portal.shell("rm -rf /root/exported")
+    portal.shell("rm -rf /root/exported; install -d -m 0700 /root/exported")
     portal.told("export", "--to=/root/exported")
     assert portal.shell("head -c 5 $(find /root/exported -name 'default*dump')") == "PGDMP"
     portal.backstay("escrow", "--to=/root/portal.key", APPLICATION)
