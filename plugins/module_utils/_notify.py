@@ -153,6 +153,7 @@ def deliver(
     more. Raises nothing for a relay or a chat that is away."""
     found: list[Outcome] = []
     away: dict[str, str] = {}
+    tried = 0
     for number, path in enumerate(waiting(house)):
         value = _read(storage, path)
         if value is None:
@@ -164,11 +165,12 @@ def deliver(
             storage.remove(path)
             found.append(Outcome(destination.name, value["subject"], "given up", f"it waited since {value['at']}"))
             continue
-        if (value["next"] > _stamp(now) and not at_once) or len(found) >= MOST_AT_ONCE:
+        if (value["next"] > _stamp(now) and not at_once) or tried >= MOST_AT_ONCE:
             continue
         try:
             if destination.name in away:
                 raise BackstayError(away[destination.name])  # one time limit for each destination and run
+            tried += 1  # what waits for a chat that is away keeps no mail waiting
             if destination.way == "mail":
                 subject, lines = value["subject"], value["lines"]
                 mail(house.sendmail, destination, subject, lines, name=value["id"], now=now, runner=runner)

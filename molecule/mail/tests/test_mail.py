@@ -40,7 +40,12 @@ def relay(host: Host, verb: str) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def relay_here(host: Host) -> Iterator[None]:
     script = base64.b64encode(RELAY.read_bytes()).decode()
-    for command in (f"install -d -m 0755 {ROOM}", f"sh -c 'echo {script} | base64 -d > {ROOM}/relay.py'", CERTIFICATE):
+    for command in (
+        f"rm -rf {ROOM}",
+        f"install -d -m 0755 {ROOM}",
+        f"sh -c 'echo {script} | base64 -d > {ROOM}/relay.py'",
+        CERTIFICATE,
+    ):
         done = host.run(command)
         assert done.rc == 0, done.stderr
     relay(host, "start")

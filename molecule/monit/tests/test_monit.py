@@ -57,7 +57,7 @@ def live(host: Host) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def fresh(host: Host) -> Iterator[None]:
     """Each test may restart three times again, and leaves nothing that hangs."""
-    does(host, f"rm -f {INBOX}/* {HOUSE}/healed.json {HOUSE}/incidents.json {SAMPLES}/*")
+    does(host, f"rm -f {INBOX}/* {HOUSE}/healed.json {HOUSE}/incidents.json {HOUSE}/outbox/* {SAMPLES}/*")
     yield
     does(host, f"rm -f {JOURNAL} {ROOM}/unwell")
     becomes(lambda: host.run("backstay watch-check lighthouse").rc == 0, 60, "the application answers again")

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _notify
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 
 from .world import ALERTS, SECRET, START, MailServer, Webhook, World
 
@@ -403,6 +404,20 @@ def test_what_a_chat_or_a_relay_that_is_away_did_not_take_comes_later_and_once(t
 
 def _alerts(world: World) -> Any:
     return world.application.alerts
+
+
+def test_a_chat_that_is_away_keeps_no_mail_waiting(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(2)
+    for number in range(30):
+        world.ledger.append("live", f"{number + 2:04}-1.0.{number}", transaction=f"t{number}", before="0001-1.0.0")
+
+    def away(_url: str, _body: bytes) -> None:
+        raise BackstayError("connection refused")
+
+    world.chat = away
+    world.minutes(2)
+    assert len(world.mailed) == 30
 
 
 def test_a_webhook_that_refuses_for_good_is_given_up_and_remembered(tmp_path: Path) -> None:
