@@ -41,7 +41,7 @@ def relay(host: Host, verb: str) -> None:
 def relay_here(host: Host) -> Iterator[None]:
     script = base64.b64encode(RELAY.read_bytes()).decode()
     for command in (
-        f"rm -rf {ROOM}",
+        f"sh -c 'rm -rf {ROOM} /var/spool/nullmailer/queue/*'",
         f"install -d -m 0755 {ROOM}",
         f"sh -c 'echo {script} | base64 -d > {ROOM}/relay.py'",
         CERTIFICATE,
