@@ -16,7 +16,21 @@ ROOT = Path(__file__).resolve().parents[3]
 GUIDE = (ROOT / "docs" / "operator-guide.md").read_text(encoding="utf-8")
 # Programs of any Debian host that the runbooks may name.
 SYSTEM = frozenset(
-    ("apt-get", "chown", "date", "df", "du", "free", "install", "journalctl", "nginx", "ps", "ss", "systemctl", "uptime")
+    (
+        "apt-get",
+        "chown",
+        "date",
+        "df",
+        "du",
+        "free",
+        "install",
+        "journalctl",
+        "nginx",
+        "ps",
+        "ss",
+        "systemctl",
+        "uptime",
+    )
 )
 WANTED = (
     "site-down",
