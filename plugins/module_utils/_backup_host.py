@@ -30,7 +30,7 @@ from ._systemd import Systemd
 
 MODE = 0o700
 _US = (os.geteuid(), os.getegid())  # root, on a host
-# What the units of backup and proof cannot see or cannot write (_host_command.py).
+# What the units of backup and proof cannot see or cannot write (_own_units.py).
 _HIDDEN = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/usr", "/boot", "/efi", "/etc")  # noqa: S108 - a repository there is refused
 
 

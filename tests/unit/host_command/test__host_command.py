@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.backstay.ops.plugins.module_utils import _host_command, _version
+from ansible_collections.backstay.ops.plugins.module_utils import _host_command, _own_units, _version
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._host_command import HostCommand
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
@@ -73,7 +73,7 @@ def test_a_bare_host_gets_the_whole_library_the_launcher_and_the_units(
     assert (room(tmp_path) / "current").readlink() == Path(planned.name), "the link is relative"
     assert re.fullmatch(re.escape(_version.VERSION) + r"\+[0-9a-f]{8}", planned.name)
     assert (tmp_path / "usr/bin/backstay").stat().st_mode & 0o777 == 0o755
-    assert {file.name for file in (tmp_path / "etc/systemd/system").iterdir()} == set(_host_command.UNIT_TEXTS)
+    assert {file.name for file in (tmp_path / "etc/systemd/system").iterdir()} == set(_own_units.UNIT_TEXTS)
     assert commands.ran[-1] == "systemctl daemon-reload"
 
 
@@ -101,7 +101,7 @@ def test_a_changed_unit_is_put_right_and_systemd_told(host: HostCommand, command
     unit = tmp_path / "etc/systemd/system/backstay-recover@.service"
     unit.write_text("edited")
     assert install(host).texts == ("etc/systemd/system/backstay-recover@.service",)
-    assert unit.read_text() == _host_command.RECOVER_UNIT
+    assert unit.read_text() == _own_units.RECOVER_UNIT
     assert commands.ran == ["systemctl daemon-reload"]
 
 
@@ -212,9 +212,9 @@ def test_the_launcher_starts_without_site_packages_and_keeps_to_one_version() ->
 
 
 def test_no_refusal_of_systemd_closes_the_door() -> None:
-    assert "TriggerLimitIntervalSec=0" in _host_command.SOCKET_UNIT
-    assert "StartLimitIntervalSec=0" in _host_command.SERVICE_UNIT
-    assert "OnFailure=backstay-recover@%i.service" in _host_command.SERVICE_UNIT
+    assert "TriggerLimitIntervalSec=0" in _own_units.SOCKET_UNIT
+    assert "StartLimitIntervalSec=0" in _own_units.SERVICE_UNIT
+    assert "OnFailure=backstay-recover@%i.service" in _own_units.SERVICE_UNIT
 
 
 def test_nothing_of_the_library_needs_more_than_python() -> None:

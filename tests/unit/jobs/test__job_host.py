@@ -13,10 +13,10 @@ import pytest
 from ansible_collections.backstay.ops.plugins.module_utils import _jobs
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._file_set import FileSet
-from ansible_collections.backstay.ops.plugins.module_utils._host_command import UNIT_TEXTS
 from ansible_collections.backstay.ops.plugins.module_utils._job_host import JobHost, Plan
 from ansible_collections.backstay.ops.plugins.module_utils._job_results import declared_since
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._own_units import UNIT_TEXTS
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 
 from .house import described, job
