@@ -88,7 +88,15 @@ STAGES: dict[str, tuple[Step, ...]] = {
         Step("pytest, several hosts", (*PYTEST, "-v", "-m", "not long", *SEVERAL_HOSTS)),
         Step(
             "pytest tests/integration",
-            (*PYTEST, "-v", "-m", "not long", "tests/integration", *(f"--ignore={path}" for path in SEVERAL_HOSTS)),
+            (
+                *PYTEST,
+                "-v",
+                "--durations=25",
+                "-m",
+                "not long",
+                "tests/integration",
+                *(f"--ignore={path}" for path in SEVERAL_HOSTS),
+            ),
             loud=True,
         ),
     ),
