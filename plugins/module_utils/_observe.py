@@ -27,7 +27,8 @@ from ._ledger import Ledger
 from ._lock import Lock
 from ._log_cursor import Place, Since
 from ._notify import Message, Outcome, Secrets, deliver, destinations, post_json, secrets_of, send
-from ._run import Runner, run
+from ._run import Runner
+from ._run import run as run_program
 from ._samples import ApplicationSample, HostSample, Mount, Sample, Times, append, fold_old_days, recent, series
 from ._storage import Storage, canonical
 from ._thresholds import BUDGET_DAYS, QUIET_MINUTES, Verdict, application_verdicts, host_verdicts, spent_share
@@ -199,7 +200,7 @@ class Observer:
         house: House,
         storage: Storage | None = None,
         *,
-        runner: Runner = run,
+        runner: Runner = run_program,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         ask: Callable[[Application], Answered] = ask_front_door,
         certificate: Callable[[Application], tuple[str, str]] = certificate_dates,

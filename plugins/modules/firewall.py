@@ -97,7 +97,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._firewall import Fire
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 
 
-def bar(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+def shut(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Do what the state says, unless only asked what would happen. Raises BackstayError."""
     firewall = Firewall()
     if options["state"] == "absent":
@@ -136,7 +136,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, lambda: bar(module.params, check_mode=module.check_mode))
+    conclude(module, lambda: shut(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":
