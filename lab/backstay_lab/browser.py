@@ -172,9 +172,22 @@ class Browser:
     # what a person does
 
     def open(self, url: str) -> Seen:
-        """Go to a page and wait until it, its styles and its images are there. Raises LabError without an answer."""
+        """Go to a page and wait until it, its styles and its images are there. Raises LabError without an answer.
+
+        Where other hosts of a lab come or go meanwhile, the browser gives up what it is loading, because the machine
+        has another network then. That says nothing about the page, which is opened again.
+        """
+        seen = self._open(url)
+        for _again in range(4):
+            if any("ERR_NETWORK_CHANGED" in problem for problem in seen.problems):
+                seen = self._open(url)
+        return seen
+
+    def _open(self, url: str) -> Seen:
         self._traffic = traffic = _Traffic()
         gone = self._say("Page.navigate", url=url)
+        if "ERR_NETWORK_CHANGED" in gone.get("errorText", ""):
+            gone = self._say("Page.navigate", url=url)
         if gone.get("errorText"):
             raise LabError(f"The browser could not open {url}: {gone['errorText']}.")
         if not traffic.loaded:

@@ -337,10 +337,11 @@ class Restore(Host):
         live = transaction.candidate
         with self._beside(restoring, application, live) as properties:
             state = self.migrations(live, "state", properties=properties)
-            if state.unknown:
+            newer = self._never_served_on(state.unknown, restoring, live)
+            if newer:
                 raise GateRefused(
                     f"The data of {restoring.point} were written by {restoring.release}, which knows "
-                    f"{state.unknown[0]} and {live} does not: bring both back (--with-release), release "
+                    f"{newer[0]} and {live} does not: bring both back (--with-release), release "
                     f"{restoring.release.partition('-')[2]} again first, or choose an older point."
                 )
             if not state.pending:
@@ -349,6 +350,18 @@ class Restore(Host):
         if done.pending:
             raise BackstayError(f"The copy was migrated and {done.pending[0]} is still pending: see `backstay logs`.")
         return f"{len(done.seconds)} migrations applied to the copy"
+
+    def _never_served_on(self, unknown: tuple[str, ...], restoring: Restoring, release: str) -> tuple[str, ...]:
+        """Of the migrations that a release does not know, those that it never served on. After a rollback additive ones
+        stay: the release that came back made its points on them, and what is live now may serve on them too."""
+        if not unknown or self._payload_of(restoring.release) == self._payload_of(release):
+            return ()
+        served = self.migrations(release, "state").unknown
+        return tuple(name for name in unknown if name not in served)
+
+    def _payload_of(self, release: str) -> str:
+        known = self.history().get(release)
+        return str(known.data.get("payload") or release) if known else release
 
     def undo_convert(self, transaction: Transaction, reason: str) -> None:
         self._stop_migrating(transaction.candidate)
