@@ -15,6 +15,7 @@ from ansible_collections.backstay.ops.plugins.module_utils import _generations a
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, GateRefused, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._restore import Restore
+from ansible_collections.backstay.ops.plugins.module_utils._runtime import MigrationState
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
 
@@ -319,3 +320,50 @@ def test_the_generation_that_an_undo_needs_is_kept_although_newer_ones_lie_besid
     generations.switch(host.layout, Quick(), "0004")
     assert host.prune_generations(transaction()) == 1  # it restored over 0001
     assert generations.known(host.layout) == ("0001", "0003", "0004")
+
+
+# data with migrations that the code does not know
+
+
+class Serving(Restore):
+    """A host whose database is asked by nobody: `here` is what the live data have and the code does not know, `there`
+    what the copy has."""
+
+    here: tuple[str, ...] = ()
+    there: tuple[str, ...] = ()
+
+    def migrations(self, release: str, command: str, **given: Any) -> MigrationState:
+        unknown = self.there if given.get("properties") else self.here
+        return MigrationState(applied=(), known=(), pending=(), unknown=unknown)
+
+
+@pytest.fixture
+def serving(host: Restore) -> Serving:
+    for release in ("0001-1.0.0", "0002-1.1.0"):
+        host.ledger.append("staged", release, version=release.partition("-")[2], payload=release[-5:] * 12)
+    return Serving(host.layout, Quick())
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "live", "refused"),
+    [
+        # An additive migration stayed when its release was taken back: the release that made the point served on it.
+        ((), ("audits.0003",), "0001-1.0.0", False),
+        # What is live made no point yet, and serves on the same migrations.
+        (("audits.0003",), ("audits.0003",), "0002-1.1.0", False),
+        ((), ("audits.0003",), "0002-1.1.0", True),
+        (("audits.0003",), ("audits.0003", "audits.0004"), "0002-1.1.0", True),
+    ],
+)
+def test_only_migrations_that_a_release_never_served_on_stand_in_the_way(
+    serving: Serving, here: tuple[str, ...], there: tuple[str, ...], live: str, refused: bool
+) -> None:
+    serving.here, serving.there = here, there
+    asked = transaction("database:default")
+    asked = replace(asked, candidate=live, restore=replace(restoring("database:default"), release="0001-1.0.0"))
+    (serving.layout.generations / "0002").mkdir()
+    if refused:
+        with pytest.raises(GateRefused, match=rf"knows {there[-1]} and {live} does not"):
+            serving.do_convert(asked)
+    else:
+        assert serving.do_convert(asked) == "as new as the live code"
