@@ -241,6 +241,7 @@ def test_frozen_releases_are_refused_unless_a_reason_is_given_and_rollbacks_are_
     standing.settled()
 
 
+@pytest.mark.long
 def test_hooks_run_around_the_phases_and_one_that_fails_undoes_the_release(standing: Scene) -> None:
     log = f"/var/log/{APPLICATION}/hooks"
     tell = ["sh", "-c", f'echo "$BACKSTAY_HOOK_WHEN $BACKSTAY_HOOK_RELEASE $BACKSTAY_RELEASE_ID" >> {log}']
@@ -272,6 +273,7 @@ def test_hooks_run_around_the_phases_and_one_that_fails_undoes_the_release(stand
     standing.settled()
 
 
+@pytest.mark.long
 def test_a_backfill_runs_after_the_release_in_batches_and_goes_on_when_it_was_killed(standing: Scene) -> None:
     count = f"/var/log/{APPLICATION}/batches"
     unit = f"backstay-backfill-{APPLICATION}-mend.service"
@@ -302,6 +304,7 @@ def test_a_backfill_runs_after_the_release_in_batches_and_goes_on_when_it_was_ki
     standing.settled()
 
 
+@pytest.mark.long
 def test_the_day_after_a_release_is_watched_and_summed_up_for_who_released(at_1_1: Scene) -> None:
     at_1_1.release(again=True, by="Grace", why="to be watched")
     live = at_1_1.settled()["live"]
