@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 import os
 import re
 import socket
@@ -29,8 +28,6 @@ from ._storage import Storage, canonical
 
 FORMAT = 1
 KEY = "host/digest"
-LATE_SECONDS = 26 * 3600
-TIMER = "backstay-digest.timer"
 _JOURNAL_LINES = 200_000
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?")
 # The files that logwatch's parsers look for, by the facilities of syslog that go there; the journal has them all.
@@ -197,27 +194,13 @@ def send(house: House, storage: Storage, made: Digest, to: Sequence[str], *, now
             problems.append(f"it could not be sent to {address}: {unsent.message}")
     value = {"format": FORMAT, "at": now.isoformat(timespec="seconds"), "to": list(to), "problems": problems}
     storage.make_directory(house.state, mode=0o700)
-    storage.write(house.state / "digest.json", canonical(value) + b"\n", mode=0o600)
+    storage.write(house.digest, canonical(value) + b"\n", mode=0o600)
     if not problems:
         settle(house, storage, KEY, now, "The daily digest is whole again.")
         return
     sentence = f"The daily digest failed: {problems[0]}"
     raise_(house, storage, Incident(KEY, "warn", None, sentence, "backstay digest"), now)
     raise BackstayError(sentence, lines=tuple(problems))
-
-
-def overdue(house: House, storage: Storage, now: dt.datetime) -> str | None:
-    """Why the digest is late, a sentence; None where it is not, or none is asked for on this host."""
-    if not (house.root / "etc/systemd/system" / TIMER).exists():
-        return None
-    content = storage.read(house.state / "digest.json")
-    if content is None:
-        began = (house.root / "etc/systemd/system" / TIMER).stat().st_mtime
-        age, what = now.timestamp() - began, "no daily digest was ever sent"
-    else:
-        age = (now - dt.datetime.fromisoformat(json.loads(content)["at"])).total_seconds()
-        what = f"the last daily digest is {age / 3600:.0f} h old"
-    return f"{what}: `systemctl status {TIMER}`" if age > LATE_SECONDS else None
 
 
 def command(options: argparse.Namespace, tell: Tell) -> int:

@@ -69,6 +69,16 @@ class House:
         return self.state / "healed.json"
 
     @property
+    def digest(self) -> Path:
+        """When the daily digest was last sent."""
+        return self.state / "digest.json"
+
+    @property
+    def digest_timer(self) -> Path:
+        """There where a daily digest is asked for."""
+        return self.root / "etc" / "systemd" / "system" / "backstay-digest.timer"
+
+    @property
     def sendmail(self) -> Path:
         return self.root / "usr" / "sbin" / "sendmail"
 

@@ -6,6 +6,7 @@ the samples the thresholds are judged, incidents begin and end, and whoever is t
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import os
@@ -31,7 +32,15 @@ from ._run import Runner
 from ._run import run as run_program
 from ._samples import ApplicationSample, HostSample, Mount, Sample, Times, append, fold_old_days, recent, series
 from ._storage import Storage, canonical
-from ._thresholds import BUDGET_DAYS, QUIET_MINUTES, Verdict, application_verdicts, host_verdicts, spent_share
+from ._thresholds import (
+    BUDGET_DAYS,
+    QUIET_MINUTES,
+    Verdict,
+    application_verdicts,
+    digest_verdict,
+    host_verdicts,
+    spent_share,
+)
 
 __all__ = ["Observer", "Sample", "incident_message", "series"]  # the reader too: others know it by this name
 FORMAT = 1
@@ -449,8 +458,18 @@ class Observer:
             spent = spent_share(state.part("uptime").get(name) or {}, application.objectives.uptime)
             verdicts += application_verdicts(name, samples, application.objectives, spent=spent)
             verdicts += _open_too_long(name, now, state)
+        verdicts.append(self._digest(now))
         self._apply(now, verdicts, sample, described)
         return verdicts
+
+    def _digest(self, now: dt.datetime) -> Verdict:
+        """Who is on duty waits for one a day; a timer that is dead fails no unit."""
+        asked = sent = None
+        with contextlib.suppress(OSError):
+            asked = dt.datetime.fromtimestamp(self.house.digest_timer.stat().st_mtime, dt.UTC)
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            sent = dt.datetime.fromisoformat(json.loads(self.storage.read(self.house.digest) or b"")["at"])
+        return digest_verdict(asked, sent, now)
 
     def _apply(
         self, now: dt.datetime, verdicts: Sequence[Verdict], sample: Sample, described: Mapping[str, Application]

@@ -21,6 +21,7 @@ FEWEST_ANSWERS = 20
 FEWEST_ERRORS = 3
 QUIET_MINUTES = 30  # with too few answers for so long, slow or failing ones are over
 FULL = 0.95
+DIGEST_HOURS = 26.0  # a day, and what a busy host may be late by
 BUDGET_DAYS = 30
 _SPENT, _RECOVERED = 0.75, 0.6
 
@@ -58,6 +59,16 @@ def _above(value: float | None, limit: float, over: float) -> bool | None:
     if value is None:
         return None
     return True if value > limit else (False if value < over else None)
+
+
+def digest_verdict(asked: dt.datetime | None, sent: dt.datetime | None, now: dt.datetime) -> Verdict:
+    """About the daily digest: asked for since then (None: not asked for), and last sent then (None: never)."""
+    hours = 0.0 if asked is None else (now - (sent or asked)).total_seconds() / 3600
+    late = hours > DIGEST_HOURS
+    sentence = "The daily digest comes as it should"
+    if late:
+        sentence = f"The last daily digest is {hours:.0f} h old" if sent else "No daily digest was ever sent"
+    return Verdict("host/digest:late", "warn", None, sentence, "systemctl status backstay-digest.timer", late)
 
 
 def host_verdicts(samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdict]:

@@ -11,7 +11,7 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _digest
 from ansible_collections.backstay.ops.plugins.module_utils._digest import Digest, Logs, Section, compose, logs
-from ansible_collections.backstay.ops.plugins.module_utils._digest_host import Gatherer, overdue, send
+from ansible_collections.backstay.ops.plugins.module_utils._digest_host import Gatherer, send
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._events import Event
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
@@ -254,16 +254,3 @@ def test_a_digest_that_cannot_be_sent_is_an_incident(host: Host) -> None:
     with pytest.raises(BackstayError, match="could not be sent to ada@"):
         host.send(compose("app1", NOW, 24, [Section("UNITS", ("none failed",))]))
     assert [each.incident.key for each in opened(host.house, host.storage)] == ["host/digest"]
-
-
-def test_a_digest_that_does_not_come_is_late(host: Host) -> None:
-    assert overdue(host.house, host.storage, NOW) is None, "none is asked for here"
-    timer = host.root / "etc/systemd/system/backstay-digest.timer"
-    timer.parent.mkdir(parents=True)
-    timer.touch()
-    written = dt.datetime.fromtimestamp(timer.stat().st_mtime, dt.UTC)
-    assert overdue(host.house, host.storage, written + dt.timedelta(hours=25)) is None
-    assert "no daily digest was ever sent" in str(overdue(host.house, host.storage, written + dt.timedelta(hours=27)))
-    host.send(compose("app1", NOW, 24, [Section("UNITS", ("none failed",))]))
-    assert overdue(host.house, host.storage, NOW + dt.timedelta(hours=25)) is None
-    assert "27 h old" in str(overdue(host.house, host.storage, NOW + dt.timedelta(hours=27)))

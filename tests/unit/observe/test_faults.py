@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +60,22 @@ def memory() -> Pair:
         return lambda world: (world.root / "proc/meminfo").write_text(text) and None
 
     return proc(100), proc(700)
+
+
+@fault("no digest", "host/digest:late", "both", (1, 1))
+def digest() -> Pair:
+    def asked(world: World) -> None:
+        timer = world.house.digest_timer
+        timer.parent.mkdir(parents=True, exist_ok=True)
+        timer.touch()
+        world.house.digest.unlink(missing_ok=True)
+        os.utime(timer, (world.now.timestamp() - 27 * 3600,) * 2)
+
+    def sent(world: World) -> None:
+        world.house.state.mkdir(parents=True, exist_ok=True)
+        world.house.digest.write_text(json.dumps({"format": 1, "at": world.now.isoformat()}))
+
+    return asked, sent
 
 
 @fault("a failed unit", "host/units:portal-sync.service", "mail", (2, 1))
