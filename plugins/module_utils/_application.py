@@ -30,6 +30,7 @@ from ._schema import (
     host_name,
     inner_path,
     keys_of,
+    named,
     one_of,
     optional,
     plain,
@@ -164,19 +165,6 @@ def _process(name: str, kind: str, given: Any, at: At) -> Any:
 
 _WEB_ONLY = ("workers", "threads", "timeout_seconds", "graceful_seconds")
 _WORKER_ONLY = ("command", "singleton")
-
-
-def _backfills(value: Any, at: At) -> Any:
-    if not isinstance(value, Mapping):
-        return at.refuse(value, "a mapping of names to commands")
-    found = {}
-    for name, given in value.items():
-        here = at.below(str(name))
-        good = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name)
-        found[str(name)] = (
-            build(Backfill, given, here) if good else here.refuse(name, "a name of lower-case letters and digits")
-        )
-    return BAD if BAD in found.values() else found
 
 
 # --- the schema
@@ -388,7 +376,7 @@ class Application:
     stage: Annotated[str, texts(r"[a-z][a-z0-9-]{0,29}", "the name of a stage, such as staging")] = "production"
     releases: Annotated[ReleasePolicy, section(ReleasePolicy)] = field(default_factory=ReleasePolicy)
     hooks: Annotated[Hooks, section(Hooks)] = field(default_factory=Hooks)
-    backfills: Annotated[Mapping[str, Backfill], _backfills] = field(default_factory=dict)
+    backfills: Annotated[Mapping[str, Backfill], named(Backfill, of="commands")] = field(default_factory=dict)
     backup: Annotated[BackupPolicy | None, optional(section(BackupPolicy))] = None
     schedules: Annotated[Schedules, section(Schedules)] = field(default_factory=Schedules)
     objectives: Annotated[Objectives, section(Objectives)] = field(default_factory=Objectives)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from ._schema import (
-    BAD,
-    At,
-    build,
     each,
     flag,
     fraction,
+    named,
     one_of,
     optional,
     seconds,
@@ -97,21 +94,6 @@ class ProofPolicy:
     level5_max_age_days: Annotated[int, whole(1, 3650)] = 35
 
 
-def _repositories(value: Any, at: At) -> Any:
-    if not isinstance(value, Mapping) or not value:
-        return at.refuse(value, "a mapping of names to repositories, at least one")
-    found = {}
-    for name, given in value.items():
-        here = at.below(str(name))
-        good = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name)
-        found[str(name)] = (
-            build(RepositorySettings, given, here)
-            if good
-            else here.refuse(name, "a name of lower-case letters and digits")
-        )
-    return BAD if BAD in found.values() else found
-
-
 @dataclass(frozen=True)
 class BackupPolicy:
     """What is kept, where, when, and what proves it.
@@ -122,7 +104,7 @@ class BackupPolicy:
     opens the door, so that deleted data do not come back.
     """
 
-    repositories: Annotated[Mapping[str, RepositorySettings], _repositories]
+    repositories: Annotated[Mapping[str, RepositorySettings], named(RepositorySettings, of="repositories", least=1)]
     at: Annotated[str, _TIME] = "02:00"
     scheduler: Annotated[Literal["systemd", "cron"], one_of("systemd", "cron")] = "systemd"
     before_release: Annotated[bool, flag] = True

@@ -11,7 +11,18 @@ from typing import Annotated, Any, Literal
 from . import _calendar
 from ._backup_settings import BackupPolicy
 from ._errors import InputError
-from ._schema import BAD, At, build, flag, one_of, optional, seconds, shown, texts, whole, words
+from ._schema import (
+    At,
+    flag,
+    named,
+    one_of,
+    optional,
+    seconds,
+    shown,
+    texts,
+    whole,
+    words,
+)
 
 
 def _when(value: Any, at: At) -> Any:
@@ -64,27 +75,12 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
 
 
-def _jobs(value: Any, at: At) -> Any:
-    if not isinstance(value, Mapping):
-        return at.refuse(value, "a mapping of names to jobs")
-    found = {}
-    for name, given in value.items():
-        here = at.below(str(name))
-        good = isinstance(name, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,29}", name)
-        found[str(name)] = (
-            build(Job, given, here)
-            if good
-            else here.refuse(name, "a name of lower-case letters, digits and underscores")
-        )
-    return BAD if BAD in found.values() else found
-
-
 @dataclass(frozen=True)
 class Schedules:
     """The scheduled commands of an application, and what starts them."""
 
     scheduler: Annotated[Literal["systemd", "cron"], one_of("systemd", "cron")] = "systemd"
-    jobs: Annotated[Mapping[str, Job], _jobs] = field(default_factory=dict)
+    jobs: Annotated[Mapping[str, Job], named(Job, of="jobs")] = field(default_factory=dict)
 
     @property
     def ping_keys(self) -> tuple[str, ...]:

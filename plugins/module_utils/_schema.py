@@ -47,6 +47,7 @@ class At:
 
 
 Converter = Callable[[Any, At], Any]
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,29}")
 
 
 def shown(value: Any) -> str:
@@ -200,6 +201,24 @@ def each(converter: Converter, *, least: int = 0, of: str = "value", unique: boo
 
 def section(cls: Callable[..., Any]) -> Converter:
     return lambda value, at: build(cls, value, at)
+
+
+def named(cls: Callable[..., Any], *, of: str, least: int = 0) -> Converter:
+    """A mapping of names to sections, each `of` a kind, in the plural."""
+    enough = ", at least one" if least else ""
+
+    def convert(value: Any, at: At) -> Any:
+        if not isinstance(value, Mapping) or len(value) < least:
+            return at.refuse(value, f"a mapping of names to {of}{enough}")
+        found = {}
+        for name, given in value.items():
+            here = at.below(str(name))
+            good = isinstance(name, str) and _NAME.fullmatch(name)
+            expected = "a name of lower-case letters, digits and underscores"
+            found[str(name)] = build(cls, given, here) if good else here.refuse(name, expected)
+        return BAD if BAD in found.values() else found
+
+    return convert
 
 
 words = each(texts(r".+", "a word of a command, in quotes where YAML would not read it as text"), least=1, of="word")
