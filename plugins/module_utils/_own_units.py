@@ -173,34 +173,39 @@ CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER 
 CapabilityBoundingSet=CAP_KILL CAP_SETGID CAP_SETUID
 {_CLOSED}"""
 
-# Exit code 4 is Busy, a release or a restore has the data: tried again, as after a signal. 1 to 3 are answers.
-BACKUP_UNIT = f"""\
+
+def _nightly(description: str, *, after: str, verb: str, limit: str) -> str:
+    """A unit that reads all data. Exit code 4 is Busy, a release or a restore has them: tried again, as after a signal.
+    1 to 3 are answers."""
+    return f"""\
 # Written by backstay.
 [Unit]
-Description=Back up %i
+Description={description}
 Wants=network-online.target
-After=local-fs.target network-online.target backstay-recover@%i.service postgresql.service
+After=local-fs.target network-online.target backstay-recover@%i.service {after}
 StartLimitIntervalSec=4h
 StartLimitBurst=24
 
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/backstay backup %i
+ExecStart=/usr/bin/backstay {verb} %i
 Restart=on-failure
 RestartPreventExitStatus=1 2 3
 RestartSec=5min
-# It ends itself after backup.seconds of the application's file; this is for where that did not help.
+# It ends itself after {limit} of the application's file; this is for where that did not help.
 TimeoutStartSec=25h
 {_QUIET}"""
 
-# When: a drop-in for each application names the time (_schedule.py).
-BACKUP_TIMER = """\
+
+def _daily(description: str, time: str) -> str:
+    """Its timer. A drop-in for each application names another time (_schedule.py)."""
+    return f"""\
 # Written by backstay. The time is in a drop-in for each application.
 [Unit]
-Description=Back up %i once a day
+Description={description} once a day
 
 [Timer]
-OnCalendar=*-*-* 02:00:00
+OnCalendar=*-*-* {time}
 RandomizedDelaySec=60
 AccuracySec=1s
 Persistent=true
@@ -209,39 +214,8 @@ Persistent=true
 WantedBy=timers.target
 """
 
-VERIFY_UNIT = f"""\
-# Written by backstay.
-[Unit]
-Description=Prove the newest restore point of %i
-Wants=network-online.target
-After=local-fs.target network-online.target backstay-recover@%i.service backstay-backup@%i.service
-StartLimitIntervalSec=4h
-StartLimitBurst=24
 
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/backstay verify --level L4 %i
-Restart=on-failure
-RestartPreventExitStatus=1 2 3
-RestartSec=5min
-# It ends itself after backup.proof.seconds of the application's file; this is for where that did not help.
-TimeoutStartSec=25h
-{_QUIET}"""
-
-VERIFY_TIMER = """\
-# Written by backstay. The time is in a drop-in for each application.
-[Unit]
-Description=Prove the newest restore point of %i once a day
-
-[Timer]
-OnCalendar=*-*-* 03:30:00
-RandomizedDelaySec=60
-AccuracySec=1s
-Persistent=true
-
-[Install]
-WantedBy=timers.target
-"""
+_BACKUP, _PROOF = "Back up %i", "Prove the newest restore point of %i"
 
 # The instance is <app>:<job>. The command itself is a unit of its own, in the confinement of a release; this one only
 # decides, waits and writes down. Exit code 4 is Busy, tried again each minute; everything else is an answer.
@@ -352,10 +326,12 @@ UNIT_TEXTS = {
     "backstay-job@.timer": JOB_TIMER,
     "backstay-jobs@.service": JOBS_UNIT,
     "backstay-jobs@.timer": JOBS_TIMER,
-    "backstay-backup@.service": BACKUP_UNIT,
-    "backstay-backup@.timer": BACKUP_TIMER,
-    "backstay-verify@.service": VERIFY_UNIT,
-    "backstay-verify@.timer": VERIFY_TIMER,
+    "backstay-backup@.service": _nightly(_BACKUP, after="postgresql.service", verb="backup", limit="backup.seconds"),
+    "backstay-backup@.timer": _daily(_BACKUP, "02:00:00"),
+    "backstay-verify@.service": _nightly(
+        _PROOF, after="backstay-backup@%i.service", verb="verify --level L4", limit="backup.proof.seconds"
+    ),
+    "backstay-verify@.timer": _daily(_PROOF, "03:30:00"),
     "backstay-observe.service": OBSERVE_UNIT,
     "backstay-observe.timer": OBSERVE_TIMER,
     "backstay-heal@.service": HEAL_UNIT,
