@@ -22,6 +22,19 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
 SEVERAL_HOSTS = ("tests/integration/fleet", "tests/integration/test_migrations_on_postgresql.py")
+# Tested on a host of their own beside the others: what is kept, and what is looked at.
+KEPT = (
+    "tests/integration/test_backup_of_postgresql.py",
+    "tests/integration/test_diagnose.py",
+    "tests/integration/test_full_disk.py",
+    "tests/integration/test_logs_are_rotated.py",
+    "tests/integration/test_page_in_a_browser.py",
+    "tests/integration/test_promise_4_a_backup_counts_when_it_was_restored.py",
+    "tests/integration/test_promise_5_a_restore_destroys_nothing.py",
+    "tests/integration/test_promise_5_data_has_generations.py",
+    "tests/integration/test_runbooks.py",
+)
+INTEGRATION = (*PYTEST, "-v", "-m", "not long", "--durations=25")
 # Needs no host either, and takes longer than an inner loop may: power cuts, all kinds of migration, restic, Ansible.
 SLOW = ("crash", "migrations", "backup", "proof", "restore", "callback", "ci", "lab", "attestation")
 MODELS = (*(f"tests/unit/{name}" for name in SLOW), "tests/unit/health/test_health_check.py")
@@ -77,28 +90,22 @@ STAGES: dict[str, tuple[Step, ...]] = {
         Step("molecule reset", ("molecule", "reset"), environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"}),
         Step(
             "molecule test",
-            ("molecule", "test", "--all", "--report"),
+            # -v: workers are silent otherwise, also about why a test failed.
+            ("molecule", "-v", "test", "--all", "--report", "--workers", "2"),
             loud=True,
             environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"},
         ),
     ),
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
-    # Several hosts spend their time waiting for one another, so one host is tested beside them.
+    # Two at a time, each in a lab of its own: hosts spend much of their time waiting for one another.
     "integration": (
-        Step("pytest, several hosts", (*PYTEST, "-v", "-m", "not long", *SEVERAL_HOSTS)),
+        Step("pytest, several hosts", (*INTEGRATION, *SEVERAL_HOSTS)),
         Step(
             "pytest tests/integration",
-            (
-                *PYTEST,
-                "-v",
-                "--durations=25",
-                "-m",
-                "not long",
-                "tests/integration",
-                *(f"--ignore={path}" for path in SEVERAL_HOSTS),
-            ),
+            (*INTEGRATION, "tests/integration", *(f"--ignore={path}" for path in (*SEVERAL_HOSTS, *KEPT))),
             loud=True,
         ),
+        Step("pytest, what is kept", (*INTEGRATION, *KEPT), environment={"BACKSTAY_LAB": "kept"}),
     ),
     "long": (Step("pytest, what takes long", (*PYTEST, "-v", "-m", "long", "tests/integration"), loud=True),),
 }
@@ -131,6 +138,12 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
+def closing_line(outcome: Outcome) -> str:
+    """How many tests a step of pytest ran, in pytest's own words; "" for other steps."""
+    lines = outcome.output.split("\n") if outcome.step.command[: len(PYTEST)] == PYTEST else []
+    return next((line.strip("= ") for line in reversed(lines) if " in " in line and "passed" in line), "")
+
+
 def run_stage(name: str) -> Outcome | None:
     """Run all steps of a stage; return the first that failed, after telling about all of them."""
     steps = STAGES[name]
@@ -139,7 +152,7 @@ def run_stage(name: str) -> Outcome | None:
         for outcome in pool.map(run, steps):
             if not outcome.step.loud:
                 verdict = "ok    " if outcome.exit_code == 0 else "FAILED"
-                say(f"   {verdict} {outcome.step.name:<22}{outcome.seconds:7.1f} s")
+                say(f"   {verdict} {outcome.step.name:<22}{outcome.seconds:7.1f} s   {closing_line(outcome)}".rstrip())
             if outcome.exit_code != 0:
                 failed.append(outcome)
     for outcome in failed:
