@@ -18,6 +18,7 @@ from .host import Host, is_clean
 from .small_disk import empty, fill
 
 HOOKS = ("during", "late", "hashing")
+EXPIRY = ("forget", "prune")
 MOMENTS = ("during", "late", "store", "check")
 
 
@@ -33,24 +34,34 @@ def store_struck(directory: Path) -> list[dict[str, Any]]:
     return _struck(small, Host(directory / "host", _places(small / "disk")).build(), ("store", "seal"))
 
 
-def _places(disk: Path) -> dict[str, Any]:
-    return {"repositories": {"disk": {"location": str(disk), "own_disk": False}}, "keep": {"daily": 30}}
+def expiry_struck(directory: Path) -> list[dict[str, Any]]:
+    """The disk of the repository is full when what is not kept any more is to leave it."""
+    small = directory / "small"
+    host = Host(directory / "host", _places(small / "disk", daily=2)).build()
+    return _struck(small, host, EXPIRY, before=3)
 
 
-def _struck(small: Path, host: Host, moments: Sequence[str]) -> list[dict[str, Any]]:
+def _places(disk: Path, *, daily: int = 30) -> dict[str, Any]:
+    keep = {"daily": daily, "weekly": 0}
+    return {"repositories": {"disk": {"location": str(disk), "own_disk": False}}, "keep": keep}
+
+
+def _struck(small: Path, host: Host, moments: Sequence[str], *, before: int = 1) -> list[dict[str, Any]]:
     with mock.patch.object(_backup, "SPARE_BYTES", 0):
-        first = host.run().point.run
-        return [_one(small, host, moment, first) for moment in moments]
+        for _unused in range(before):
+            host.run()
+        return [_one(small, host, moment) for moment in moments]
 
 
-def _one(small: Path, host: Host, moment: str, first: str) -> dict[str, Any]:
+def _one(small: Path, host: Host, moment: str) -> dict[str, Any]:
     """A run that meets a full disk at one moment, what is then, and the run after it."""
-    stored = 0
+    stored, newest = 0, host.points()[-1].run
 
     def runner(arguments: Sequence[str], **given: Any) -> Completed:
         nonlocal stored
         stored += "backup" in arguments
-        now = ("store" if stored == 1 else "seal") if "backup" in arguments else "check" if "check" in arguments else ""
+        now = next((verb for verb in ("check", *EXPIRY) if verb in arguments), "")
+        now = ("store" if stored == 1 else "seal") if "backup" in arguments else now
         if now == moment:
             fill(small)
         return run(arguments, **given)
@@ -70,12 +81,13 @@ def _one(small: Path, host: Host, moment: str, first: str) -> dict[str, Any]:
     facts = backup_facts(host.layout, Storage(), host.application, now=now)
     good = [point.run for point in host.points() if point.good]
     following = host.run()
+    ended = [each for each in host.points() if each.good or each.expired or each.failed or each.failed_in]
     return {
         "moment": moment,
         "said": said,
         "clean": clean,
-        "first_is_good": first in good,
+        "last_is_good": newest in good,
         "problems": facts["problems"] if facts else [],
         "next": [following.exit_code, following.point.level, list(following.problems)],
-        "unfinished": [each.run for each in host.points() if not (each.good or each.failed or each.failed_in)],
+        "unfinished": len(host.points()) - len(ended),
     }

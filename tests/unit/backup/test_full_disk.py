@@ -16,10 +16,10 @@ def test_a_full_disk_leaves_the_last_good_point_and_is_told(tmp_path: Path, func
     told = on_a_small_disk(tmp_path, f"tests.unit.backup.full_disk:{function}")
     assert [each["moment"] for each in told] == list(moments)
     for each in told:
-        assert each["first_is_good"], each
+        assert each["last_is_good"], each
         assert each["clean"], each
         assert each["next"] == [0, 3, []], each
-        assert each["unfinished"] == [], each
+        assert each["unfinished"] == 0, each
         assert "make room" in each["said"] or "free some" in each["said"], each
         assert "OSError" not in each["said"], each
         if "was not read back" not in each["said"]:  # then it is stored
@@ -27,3 +27,12 @@ def test_a_full_disk_leaves_the_last_good_point_and_is_told(tmp_path: Path, func
         elif function == "struck":
             assert "a disk of this host" in each["said"], each
     assert "reached no repository" in told[0]["said"] or function == "struck"
+
+
+def test_a_full_disk_while_old_points_go_takes_no_kept_one_with_them(tmp_path: Path) -> None:
+    for each in on_a_small_disk(tmp_path, "tests.unit.backup.full_disk:expiry_struck"):
+        assert each["last_is_good"], each
+        assert "is good, and nothing expired" in each["said"], each
+        assert "make room there" in each["said"], each
+        assert each["next"] == [0, 3, []], each
+        assert each["unfinished"] == 0, each
