@@ -154,8 +154,9 @@ class JobRun:
         process = layout.job_process(self._name)
         self._take_turn(wait_seconds)
         try:
-            # What a run that was killed left behind, where systemd did not end it.
+            # What a run that was killed left behind: its command, where systemd did not end it, and half a file.
             host.systemd.stop([process])
+            host.storage.tidy(layout.jobs, lambda name: name == layout.job_results(self._name).name)
             host.storage.remove(layout.job_asked(self._name))
             run = Run(self._name, start=stamp(self._clock()), release=host.live() or "")
             record(layout, host.storage, run)
