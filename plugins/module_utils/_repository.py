@@ -583,6 +583,9 @@ _STRONG = (
     "not found in (any )?index",
     "unable to load index",
     "invalid character",
+    "Unmarshal",  # a key file or another one in JSON that is none any more
+    "supported KDF is",
+    r"crypto\.KDF",
     "zero-byte",
     "repository is damaged",
     "tree .* not found",

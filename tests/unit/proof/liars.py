@@ -100,6 +100,15 @@ def bit_in_key(place: Place, chance: random.Random) -> Lie:
     return Lie(f"byte {at} of the key")
 
 
+def truncated_key(place: Place, chance: random.Random) -> Lie:
+    (path,) = _files(place, "keys")
+    size = path.stat().st_size
+    path.chmod(0o600)
+    with path.open("r+b") as file:
+        file.truncate(chance.randrange(size))
+    return Lie(f"the key file cut from {size} to {path.stat().st_size}")
+
+
 def truncated_pack(place: Place, chance: random.Random) -> Lie:
     path = chance.choice(_packs(place))
     size = path.stat().st_size
@@ -347,6 +356,7 @@ LIARS: tuple[Liar, ...] = (
     Liar("a bit flipped in a snapshot", 2, bit_in_snapshot),
     Liar("a bit flipped in the config", 1, bit_in_config),
     Liar("a byte changed in the key file", 1, bit_in_key),
+    Liar("the key file cut short", 1, truncated_key),
     Liar("a pack cut short", 2, truncated_pack),
     Liar("a pack missing", 2, missing_pack),
     Liar("an index missing", 2, missing_index),
