@@ -39,6 +39,7 @@ class SeveralHosts:
                 fleet.play("site", "--limit", "app_servers")
                 fleet.release("1.0.0", again=True, prepare_seconds=900, why="bench")
                 self._released(fleet, size)
+            self._collected(largest)
         finally:
             close_connections("benchfleet")
             largest.remove()
@@ -59,6 +60,16 @@ class SeveralHosts:
         self.bench.say(
             f"{what}: {cost.seconds:.1f} s, {cost.cpu_seconds / size:.2f} s of CPU per host, {apart:.2f} s apart"
         )
+
+    def _collected(self, fleet: Fleet) -> None:
+        """The page of all hosts, as playbooks/status.yml makes it."""
+        for _unused in range(3):
+            close_connections(fleet.name)
+            cost = cost_of(lambda: fleet.play("status", directory=str(fleet.directory / "status")))
+            of = self.bench.figures.of
+            what = f"status.yml over {len(fleet.hosts)} hosts"
+            of(what, "s").ours.append(cost.seconds)
+            of(f"{what}: controller CPU", "s", 10.0, less=True).ours.append(cost.cpu_seconds)
 
     def _apart(self, fleet: Fleet) -> float:
         """Seconds between the first host's switch and the last one's, from their journals; they share a clock."""
