@@ -158,6 +158,9 @@ def _verbs_of_data(verb: _Verbs) -> None:
     backup.add_argument("--if-missed", action="store_true", help="only where the scheduled run did not take place")
     backup.add_argument("--accept-shrink", action="store_true", help="the data are meant to be as small as they are")
     backups = verb("backups", _data, "all restore points, and what is proven about them")
+    backups.add_argument(
+        "--catch-up", action="store_true", help="start what the clock skipped in spring; a timer asks each hour"
+    )
     backups.add_argument("--evidence", action="store_true", help="what each proof found, as a report")
     verify = verb("verify", _data, "prove a restore point, up to a level (docs/backups.md)")
     verify.add_argument("--level", default="L4", metavar="L1..L5")

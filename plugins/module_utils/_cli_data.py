@@ -32,11 +32,12 @@ def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     policy = source.policy
     name = host.layout.name
     if options.if_missed:
+        from ._job_results import server_zone
         from ._schedule import missed
 
         known = points(host.layout, host.storage)
         last = dt.datetime.fromisoformat(known[-1].at) if known else None
-        if not missed(policy.at, last, dt.datetime.now().astimezone()):
+        if not missed(policy.at, last, dt.datetime.now(server_zone(host.layout.root)[0])):
             tell(options, {"ok": True, "changed": False}, f"{name}: no backup was missed.")
             return 0
     if options.prune:
@@ -85,6 +86,38 @@ def _prune(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     return 0
 
 
+def _catch_up(options: argparse.Namespace, host: Host, tell: Tell) -> int:
+    """Start the units of the backup and of the proof whose time the clock skipped; systemd passes over such a time."""
+    from ._catalogue import RESTORED, catalogue, points
+    from ._evidence import EVENTS
+    from ._job_results import server_zone
+    from ._schedule import passed_over
+
+    name, policy = host.layout.name, host.application().backup
+    now = dt.datetime.now(server_zone(host.layout.root)[0])
+    asked: list[tuple[str | None, str, str | None]] = []
+    if policy is not None and policy.scheduler == "systemd" and not host.layout.isolated.exists():
+        known = points(host.layout, host.storage)
+        proofs = [
+            entry.time
+            for entry in catalogue(host.layout, host.storage, host.now).read()
+            if entry.event in EVENTS and int(entry.data.get("asked", 0)) >= RESTORED
+        ]
+        asked = [
+            (policy.at, host.layout.backup_timer, known[-1].at if known else None),
+            (policy.proof.nightly, host.layout.verify_timer, proofs[-1] if proofs else None),
+        ]
+    started = [
+        timer.replace(".timer", ".service")
+        for at, timer, last in asked
+        if at is not None and passed_over(at, None if last is None else dt.datetime.fromisoformat(last), now)
+    ]
+    host.systemd.start(started, wait=False)
+    text = f"{name}: {'started ' + ', '.join(started) if started else 'the clock skipped nothing'}."
+    tell(options, {"ok": True, "changed": bool(started), "started": started, "message": text}, text)
+    return 0
+
+
 def backups(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """All restore points, the newest first; or the evidence of their proofs."""
     from . import _evidence
@@ -97,6 +130,8 @@ def backups(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         text = _evidence.report(host.layout.name, found, at=host.now())
         tell(options, {"ok": not faults, "proofs": len(found), "faults": list(faults), "report": text}, text)
         return 1 if faults else 0
+    if options.catch_up:
+        return _catch_up(options, host, tell)
     known = points(host.layout, host.storage)
     rows = [("RESTORE POINT", "RELEASE", "SIZE", "LEVEL", "IN", "WHAT BECAME OF IT")]
     for point in reversed(known):

@@ -255,6 +255,11 @@ class Layout:
     def verify_timer(self) -> str:
         return f"backstay-verify@{self.name}.timer"
 
+    @property
+    def skipped_timer(self) -> str:
+        """Asks each hour whether the clock skipped the time of the backup or of the proof."""
+        return f"backstay-skipped@{self.name}.timer"
+
     # In the instance a colon parts application and job: neither can have one, and systemd needs no escape for it.
     def job_unit(self, job: str) -> str:
         return f"backstay-job@{self.name}:{job}.service"

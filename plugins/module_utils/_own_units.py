@@ -215,6 +215,30 @@ WantedBy=timers.target
 """
 
 
+# systemd passes over a time that the clock skips when daylight-saving time begins, and backups are made at such times.
+SKIPPED_UNIT = """\
+# Written by backstay.
+[Unit]
+Description=Start what of backup and proof of %i the clock skipped
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/backstay backups --catch-up %i
+"""
+
+SKIPPED_TIMER = """\
+# Written by backstay.
+[Unit]
+Description=Ask each hour whether the clock skipped the backup or the proof of %i
+
+[Timer]
+OnCalendar=*-*-* *:11:00
+RandomizedDelaySec=120
+
+[Install]
+WantedBy=timers.target
+"""
+
 _BACKUP, _PROOF = "Back up %i", "Prove the newest restore point of %i"
 
 # The instance is <app>:<job>. The command itself is a unit of its own, in the confinement of a release; this one only
@@ -332,8 +356,20 @@ UNIT_TEXTS = {
         _PROOF, after="backstay-backup@%i.service", verb="verify --level L4", limit="backup.proof.seconds"
     ),
     "backstay-verify@.timer": _daily(_PROOF, "03:30:00"),
-    "backstay-observe.service": OBSERVE_UNIT,
-    "backstay-observe.timer": OBSERVE_TIMER,
+    "backstay-skipped@.service": SKIPPED_UNIT,
+    "backstay-skipped@.timer": SKIPPED_TIMER,
+    "backstay-observe.service": _looking(
+        "Take a sample of the host, see what is wrong, tell whoever is to know",
+        after="After=local-fs.target",
+        verb="observe",
+    ),
+    "backstay-observe.timer": _minutely("Observe the host each minute"),
+    "backstay-probe.service": _looking(
+        "Ask for the applications of other hosts, as their visitors would",
+        after="Wants=network-online.target\nAfter=local-fs.target network-online.target",
+        verb="probe",
+    ),
+    "backstay-probe.timer": _minutely("Ask for the applications of other hosts each minute"),
     "backstay-heal@.service": HEAL_UNIT,
     "backstay-review@.service": REVIEW_UNIT,
     "backstay-review@.timer": REVIEW_TIMER,

@@ -1,6 +1,7 @@
 """When an application is backed up and proven: by systemd's timers or by cron, never by both. Pure.
 
-systemd: the timers are templates that role base installs; a drop-in for each application names its time.
+systemd: the timers are templates that role base installs; a drop-in for each application names its time. systemd passes
+over a time that the clock skips in spring, so it is asked each hour whether this was such a night (`passed_over`).
 cron: /etc/cron.d/backstay-backup-<application> with the same commands. cron forgets what it missed while the host was
 off, so it asks each hour for what is missing, and the command knows (`missed`) whether anything is.
 """
@@ -11,9 +12,10 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from . import _calendar
 from ._backup_settings import BackupPolicy
 from ._errors import InputError
 from ._layout import Layout
@@ -94,16 +96,17 @@ def schedule(layout: Layout, policy: BackupPolicy | None) -> Schedule:
     cron = layout.root / "etc" / "cron.d" / f"backstay-backup-{layout.name}"
     files: dict[Path, str | None] = dict.fromkeys((*drop_ins.values(), cron))
     read_by = {path: timer for timer, path in drop_ins.items()}
+    hourly = layout.skipped_timer
     if policy is None:
-        return Schedule(files, (), (backup, verify), read_by)
+        return Schedule(files, (), (backup, verify, hourly), read_by)
     if policy.scheduler == "cron":
         files[cron] = cron_text(layout.name, policy)
-        return Schedule(files, (CRON,), (backup, verify), read_by)
+        return Schedule(files, (CRON,), (backup, verify, hourly), read_by)
     files[drop_ins[backup]] = timer_text(policy.at)
     if policy.proof.nightly is None:
-        return Schedule(files, (backup,), (verify,), read_by)
+        return Schedule(files, (backup, hourly), (verify,), read_by)
     files[drop_ins[verify]] = timer_text(policy.proof.nightly)
-    return Schedule(files, (backup, verify), (), read_by)
+    return Schedule(files, (backup, verify, hourly), (), read_by)
 
 
 def plan(wanted: Schedule, files: Mapping[Path, str | None], enabled: frozenset[str], active: frozenset[str]) -> Plan:
@@ -120,10 +123,11 @@ def plan(wanted: Schedule, files: Mapping[Path, str | None], enabled: frozenset[
 
 
 def last_due(at: str, now: datetime) -> datetime:
-    """The last moment before `now` at which the clock showed `at`, in the zone of `now`. Raises InputError."""
+    """The last moment until `now` at which `at` was due, in UTC, in the zone of `now`: once a day, also on the days on
+    which the clock shows it twice or not at all. Raises InputError."""
     hour, minute = time_of_day(at)
-    today = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    return today if today <= now else today - timedelta(days=1)
+    found = _calendar.parse(f"daily {hour:02}:{minute:02}").before(now, now.tzinfo or UTC)
+    return found or now
 
 
 def missed(at: str, last: datetime | None, now: datetime) -> bool:
@@ -136,3 +140,9 @@ def missed(at: str, last: datetime | None, now: datetime) -> bool:
     if now - due < GRACE:
         return False
     return last is None or last < due or last > now
+
+
+def passed_over(at: str, last: datetime | None, now: datetime) -> bool:
+    """Whether the run of `at` is missing because the clock skipped that time. Arguments as for `missed`."""
+    due = last_due(at, now).astimezone(now.tzinfo)
+    return (due.hour, due.minute) != time_of_day(at) and missed(at, last, now)

@@ -177,7 +177,7 @@ def test_no_key_is_shown_in_a_diff(house: House) -> None:
 
 
 def test_switching_the_scheduler_leaves_exactly_one(house: House) -> None:
-    timers = {house.layout.backup_timer, house.layout.verify_timer}
+    timers = {house.layout.backup_timer, house.layout.verify_timer, house.layout.skipped_timer}
     cron = house.root / "etc/cron.d/backstay-backup-portal"
     house.arrange(portal())
     assert (house.systemd.active, cron.exists()) == (timers, False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -16,6 +17,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._schedule import (
     Schedule,
     cron_text,
     missed,
+    passed_over,
     plan,
     schedule,
     time_of_day,
@@ -26,6 +28,7 @@ from .portal import described
 
 LAYOUT = Layout("portal")
 BACKUP, VERIFY = "backstay-backup@portal.timer", "backstay-verify@portal.timer"
+SKIPPED = "backstay-skipped@portal.timer"
 CRON_FILE = Path("/etc/cron.d/backstay-backup-portal")
 DROP_IN = {name: Path(f"/etc/systemd/system/{name}.d/time.conf") for name in (BACKUP, VERIFY)}
 
@@ -66,7 +69,7 @@ def test_by_default_systemd_backs_up_at_night_and_proves_it_afterwards() -> None
         DROP_IN[BACKUP]: "OnCalendar=*-*-* 02:00:00",
         DROP_IN[VERIFY]: "OnCalendar=*-*-* 03:30:00",
     }
-    assert (wanted.on, wanted.off) == ((BACKUP, VERIFY), ())
+    assert (wanted.on, wanted.off) == ((BACKUP, VERIFY, SKIPPED), ())
 
 
 def test_cron_runs_the_same_commands_in_the_background_of_everything() -> None:
@@ -106,7 +109,7 @@ def test_exactly_one_scheduler_is_active(scheduler: str) -> None:
 
 def test_no_proof_at_night_means_no_timer_for_it() -> None:
     wanted = schedule(LAYOUT, policy(proof={"nightly": None}))
-    assert (wanted.on, wanted.off) == ((BACKUP,), (VERIFY,))
+    assert (wanted.on, wanted.off) == ((BACKUP, SKIPPED), (VERIFY,))
     assert wanted.files[DROP_IN[VERIFY]] is None
     assert "verify" not in cron_text("portal", policy(scheduler="cron", proof={"nightly": None}))
 
@@ -114,7 +117,7 @@ def test_no_proof_at_night_means_no_timer_for_it() -> None:
 def test_an_application_without_backups_is_taken_off_the_schedule() -> None:
     wanted = schedule(LAYOUT, portal().backup)
     assert texts(wanted) == {}
-    assert (wanted.on, wanted.off) == ((), (BACKUP, VERIFY))
+    assert (wanted.on, wanted.off) == ((), (BACKUP, VERIFY, SKIPPED))
 
 
 def after(wanted: Schedule) -> tuple[dict[Path, str | None], frozenset[str], frozenset[str]]:
@@ -131,11 +134,11 @@ def test_a_second_time_changes_nothing(given: dict[str, Any]) -> None:
 def test_switching_to_cron_removes_the_timers_and_back_again_the_file() -> None:
     by_systemd, by_cron = schedule(LAYOUT, policy()), schedule(LAYOUT, policy(scheduler="cron"))
     there = plan(by_cron, *after(by_systemd))
-    assert there.disable == (BACKUP, VERIFY)
+    assert there.disable == (BACKUP, VERIFY, SKIPPED)
     assert set(there.files) == {*DROP_IN.values(), CRON_FILE}
     assert there.enable == ("cron.service",)
     back = plan(by_systemd, *after(by_cron))
-    assert (back.disable, back.enable, back.start) == ((), (BACKUP, VERIFY), (BACKUP, VERIFY))
+    assert (back.disable, back.enable, back.start) == ((), (BACKUP, VERIFY, SKIPPED), (BACKUP, VERIFY, SKIPPED))
     assert CRON_FILE in back.files
 
 
@@ -146,7 +149,7 @@ def test_a_timer_with_another_time_is_told_and_the_other_left_alone() -> None:
 
 def test_a_timer_that_somebody_stopped_is_started_again() -> None:
     files, enabled, _active = after(schedule(LAYOUT, policy()))
-    planned = plan(schedule(LAYOUT, policy()), files, enabled, frozenset({VERIFY}))
+    planned = plan(schedule(LAYOUT, policy()), files, enabled, frozenset({VERIFY, SKIPPED}))
     assert (planned.start, planned.enable, planned.files) == ((BACKUP,), (), ())
 
 
@@ -174,3 +177,52 @@ NOW = datetime(2026, 11, 21, 9, 0, tzinfo=ZONE)
 )
 def test_a_run_that_did_not_take_place_is_missed(last: datetime | None, now: datetime, expected: bool) -> None:
     assert missed("02:00", last, now) is expected
+
+
+# The nights of 29 March and 25 October 2026 in Berlin: 02:00 becomes 03:00, and 03:00 becomes 02:00. Times are UTC.
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def night(day: str, hour: str, zone: tzinfo = UTC) -> datetime:
+    return datetime.fromisoformat(f"2026-{day}T{hour}:00").replace(tzinfo=zone)
+
+
+@pytest.mark.parametrize(
+    ("at", "last", "now", "expected"),
+    [
+        # Cron runs what the clock skipped right after the gap: that was the run of this night.
+        ("02:00", night("03-29", "01:00"), night("03-29", "01:20"), False),
+        ("02:30", night("03-29", "01:00"), night("03-29", "02:00"), False),
+        ("02:30", night("03-28", "01:30"), night("03-29", "01:09"), False),
+        ("02:30", night("03-28", "01:30"), night("03-29", "01:10"), True),
+        ("03:00", night("03-29", "01:00"), night("03-29", "01:59"), False),
+        # It ran when the clock showed that time first, and the second time is none of its own.
+        ("02:00", night("10-25", "00:00"), night("10-25", "01:20"), False),
+        ("02:30", night("10-25", "00:30"), night("10-25", "02:30"), False),
+        ("02:30", night("10-24", "00:30"), night("10-25", "00:40"), True),
+        ("02:30", night("10-24", "00:30"), night("10-25", "01:10"), True),
+        ("03:30", night("10-24", "01:30"), night("10-25", "02:20"), False),
+    ],
+)
+def test_neither_change_of_the_clock_makes_a_run_missed_or_due_twice(
+    at: str, last: datetime, now: datetime, expected: bool
+) -> None:
+    assert missed(at, last, now.astimezone(BERLIN)) is expected
+
+
+@pytest.mark.parametrize(
+    ("at", "last", "now", "expected"),
+    [
+        ("02:00", night("03-28", "01:00"), night("03-29", "01:11"), True),
+        ("02:30", night("03-28", "01:30"), night("03-29", "01:11"), True),
+        ("02:30", night("03-29", "01:11"), night("03-29", "02:11"), False),
+        # Whatever else was missed, systemd makes up for by itself.
+        ("03:00", night("03-28", "02:00"), night("03-29", "01:11"), False),
+        ("02:00", night("03-27", "01:00"), night("03-28", "05:11"), False),
+        ("02:00", night("03-29", "01:11"), night("03-30", "05:11"), False),
+    ],
+)
+def test_what_systemd_passes_over_is_what_the_clock_skipped(
+    at: str, last: datetime, now: datetime, expected: bool
+) -> None:
+    assert passed_over(at, last, now.astimezone(BERLIN)) is expected
