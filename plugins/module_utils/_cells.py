@@ -189,7 +189,10 @@ def _host(at: _Look) -> Cell:
     reasons += [f"the load is {load:.1f} on {cores} cores"] if load > limits.load_per_core * cores else []
     reasons += [f"the CPU is {share(float(cpu))} busy"] if cpu is not None and float(cpu) > limits.cpu_ratio else []
     failed = [str(unit) for unit in seen.get("failed_units") or ()]
-    reasons += [f"{failed[0]} has failed" + (f", and {len(failed) - 1} more" if failed[1:] else "")] if failed else []
+    died = [str(unit) for unit in seen.get("died_units") or () if unit not in failed]
+    for units, what in ((failed, "has failed"), (died, "died and was started again")):
+        reasons += [f"{units[0]} {what}" + (f", and {len(units) - 1} more" if units[1:] else "")] if units else []
+    failed += died
     command = f"journalctl -u {failed[0]}" if failed else "systemd-cgtop -m" if reasons else ""
     silent = at.age(seen.get("page_at")) if seen.get("page_at") else 0.0
     if silent > PAGE_SECONDS:
@@ -564,11 +567,14 @@ def _exposure(at: _Look) -> Cell:
     problems = [str(said) for said in seen.get("problems") or ()]
     state: State = "red" if worst else "yellow" if extra or problems else "green"
     value = f"{' '.join(map(str, opened))} open" if opened else "nothing open"
+    shut = [int(port) for port in seen.get("closed") or ()]
+    value += f", {' '.join(map(str, shut))} closed by the firewall" if shut else ""
     said = [f"{_NEVER_OPEN[port]} listens to the world on {port}" for port in worst]
     rest = [port for port in extra if port not in worst]
     said += [f"not declared: {', '.join(map(str, rest))}"] if rest else []
-    command = "ss -lntp" if said or problems else ""
-    return Cell("exposure", state, value, most, source="/proc/net", why="; ".join(said + problems), command=command)
+    command = "systemctl restart backstay-firewall.service" if problems else "ss -lntp" if said else ""
+    why = "; ".join(said + problems)
+    return Cell("exposure", state, value, most, source="/proc/net, nftables", why=why, command=command)
 
 
 def _alerts(at: _Look) -> Cell:

@@ -21,7 +21,7 @@ from ._house import House
 from ._incidents import Incident, raise_, settle
 from ._job_results import facts as job_facts
 from ._ledger import Ledger
-from ._look import mount_points
+from ._mounts import mount, mount_points
 from ._notify import Destination, mail, secrets_of
 from ._run import Runner, run
 from ._storage import Storage, canonical
@@ -114,16 +114,11 @@ class Gatherer:
         return _digest.not_reopened(name, status.decode(errors="replace"), moved)
 
     def _mounts(self) -> Iterator[tuple[str, float, float, int]]:
-        table = self.house.root / "proc/self/mounts"
+        table = self.house.root / "proc/self/mountinfo"
         for path in mount_points(table.read_text(encoding="utf-8") if table.exists() else ""):
-            try:
-                seen = os.statvfs(self.house.root / path.lstrip("/"))
-            except OSError:
-                continue
-            usable = seen.f_blocks - seen.f_bfree + seen.f_bavail
-            if usable:
-                inodes = 1 - seen.f_favail / seen.f_files if seen.f_files else 0.0
-                yield path, 1 - seen.f_bavail / usable, inodes, seen.f_bavail * seen.f_frsize
+            seen = mount(path)
+            if seen is not None and seen.size_bytes:
+                yield path, seen.used, seen.inodes, seen.free_bytes
 
     def _updates(self) -> Section:
         kept, root = self.house.state / "updates.json", self.house.root

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -23,6 +23,10 @@ from ._thresholds import Severity, kind_of
 
 FORMAT = 1
 LOG_BYTES = 1 << 20
+_RANK: Mapping[str, int] = {"page": 0, "warn": 1, "advice": 2}
+
+
+Moment = Literal["begin", "worse", "still", "over"]
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,14 @@ class Incident:
 
 @dataclass(frozen=True)
 class Open:
-    """An incident as it stands. Times are UTC ISO 8601; `told` when its beginning was put out to be sent, `over` when
-    it ended (it stays until that was told, where it has to be). An acknowledgement silences messages until its end."""
+    """An incident as it stands. Times are UTC ISO 8601; `told` when its beginning was put out to be sent and `told_as`
+    the worst severity that was told, `over` when it ended (it stays until that was told, where it has to be). An
+    acknowledgement silences messages until its end."""
 
     incident: Incident
     since: str
     told: str | None = None
+    told_as: str = ""  # empty in what an older command wrote
     over: str | None = None
     over_sentence: str = ""
     acknowledged_by: str = ""
@@ -64,11 +70,11 @@ class Open:
 
 @dataclass(frozen=True)
 class Told:
-    """A message that is due: the beginning of an incident, its end, or that it is still so after the time for which
-    somebody had acknowledged it."""
+    """A message that is due: the beginning of an incident, that it became worse, its end, or that it is still so after
+    the time for which somebody had acknowledged it."""
 
     id: str
-    moment: Literal["begin", "still", "over"]
+    moment: Moment
     incident: Incident
     since: str
     at: str
@@ -166,14 +172,20 @@ def settle(house: House, storage: Storage, key: str, now: dt.datetime, sentence:
 def acknowledge(
     house: House, storage: Storage, key: str, *, by: str, until: dt.datetime, why: str, now: dt.datetime
 ) -> Open:
-    """Somebody knows: no more messages about it until then. It stays open, and what shows it shows it as before.
-    Raises InputError where nothing of that key is open."""
+    """Somebody knows: no more messages about it until then, unless it becomes worse. It stays open, and what shows it
+    shows it as before. Raises InputError where nothing of that key is open."""
     with _changing(house, storage) as state:
         known = state.open.get(key)
         if known is None or known.over is not None:
             there = ", ".join(sorted(state.open)) or "nothing"
             raise InputError(f"There is no open incident {key!r}; open is: {there}.")
-        changed = replace(known, acknowledged_by=by, acknowledged_until=_stamp(until), acknowledged_why=why)
+        changed = replace(
+            known,
+            acknowledged_by=by,
+            acknowledged_until=_stamp(until),
+            acknowledged_why=why,
+            told_as=_worst(known),
+        )
         state.open[key] = changed
         _write(house, storage, state)
         _note(house, storage, "acknowledged", changed, _stamp(now), by=by, until=_stamp(until), why=why)
@@ -182,9 +194,8 @@ def acknowledge(
 
 def opened(house: House, storage: Storage) -> tuple[Open, ...]:
     """What is open, pages first, the oldest first. Raises BackstayError where that cannot be read."""
-    order = {"page": 0, "warn": 1, "advice": 2}
     found = [each for each in _read(house, storage).open.values() if each.over is None]
-    return tuple(sorted(found, key=lambda each: (order[each.incident.severity], each.since, each.incident.key)))
+    return tuple(sorted(found, key=lambda each: (_RANK[each.incident.severity], each.since, each.incident.key)))
 
 
 def history(house: House, storage: Storage, days: float, now: dt.datetime) -> tuple[dict[str, Any], ...]:
@@ -226,24 +237,34 @@ def _due(found: dict[str, Open], at: str, held: Callable[[Incident], bool]) -> t
     due: list[Told] = []
     after: dict[str, Open] = {}
     for key, each in found.items():
-        if each.silenced(at) or held(each.incident):
-            if each.over is None or not each.silenced(at):
+        # Whoever acknowledged something knew how bad it was: that it became worse is told all the same.
+        worse = bool(each.told_as) and _worst(each) != each.told_as
+        silenced = each.silenced(at) and not worse
+        if silenced or held(each.incident):
+            if each.over is None or not silenced:
                 after[key] = each  # later
             continue  # acknowledged and over: nobody waits for a message
         if each.over is not None:
             due.append(Told(_id(each, "over"), "over", each.incident, each.since, each.over, each.over_sentence))
             continue
+        moment: Moment | None = None
+        name = ""
         if each.told is None:
-            due.append(Told(_id(each, "begin"), "begin", each.incident, each.since, at, each.incident.sentence))
-            after[key] = replace(each, told=at)
+            moment = name = "begin"
+        elif worse:  # each severity is told once: what goes to and fro between two of them says nothing new
+            moment, name = "worse", each.incident.severity
         elif each.acknowledged_until:  # whoever knew of it wanted to hear nothing until now
-            due.append(
-                Told(_id(each, each.acknowledged_until), "still", each.incident, each.since, at, each.incident.sentence)
-            )
-            after[key] = replace(each, acknowledged_until="", acknowledged_by="", acknowledged_why="")
-        else:
-            after[key] = each
+            moment, name = "still", each.acknowledged_until
+        after[key] = replace(each, told=each.told or at, told_as=_worst(each))
+        if moment:
+            due.append(Told(_id(each, name), moment, each.incident, each.since, at, each.incident.sentence))
+            after[key] = replace(after[key], acknowledged_until="", acknowledged_by="", acknowledged_why="")
     return due, after
+
+
+def _worst(each: Open) -> str:
+    """The worse of what it is and what was told."""
+    return min(each.incident.severity, each.told_as or each.incident.severity, key=lambda severity: _RANK[severity])
 
 
 def _id(each: Open, moment: str) -> str:

@@ -27,10 +27,12 @@ from ._charts import thinned
 from ._engine import Engine
 from ._errors import BackstayError
 from ._house import House
+from ._mounts import mount, mount_points
 from ._run import Runner, run
 from ._samples import Sample, recent
 from ._samples import series as samples_of
 from ._storage import Storage, canonical
+from ._thresholds import DIED_MINUTES
 
 FORMAT = 1
 _TRENDS_SECONDS = 3600
@@ -39,7 +41,6 @@ _DAYS = 30
 _EVENTS = 60
 _ENOUGH_REQUESTS, _ENOUGH_ERRORS = 20, 3
 _FIRST = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
-_REAL = ("ext4", "ext3", "ext2", "xfs", "btrfs", "f2fs", "zfs", "overlay", "tmpfs", "vfat", "bcachefs")
 
 # Which cell shows what is open in the list of incidents.
 _CELL_OF: Mapping[str, str] = {
@@ -84,18 +85,9 @@ def listening(table: str) -> set[int]:
     return ports
 
 
-def mount_points(table: str) -> list[str]:
-    """The mounts that can fill up, each device once, from /proc/self/mounts. Pure."""
-    found: dict[str, str] = {}
-    for line in table.splitlines():
-        device, place, kind, options = line.split()[:4]
-        place = place.encode().decode("unicode_escape")
-        if kind not in _REAL or "ro" in options.split(",") or place.startswith(("/proc", "/sys", "/dev", "/run")):
-            continue
-        key = device if device.startswith("/") else place
-        if key not in found or len(place) < len(found[key]):
-            found[key] = place
-    return sorted(found.values())
+def declared_ports(listing: str) -> set[int]:
+    """The ports that the firewall lets others ask, from the kernel's listing of its table. Pure."""
+    return {int(port) for port in re.findall(r"\btcp dport (\d+) accept\b", listing)}
 
 
 def forecast(peaks: Sequence[tuple[float, float]], free_bytes: float) -> float | None:
@@ -324,43 +316,57 @@ class Looker:
             return None
         total, free = (int(memory[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
         latest = self._recent(None)[-1:]
+        lately = [each for each in self._recent(None) if (self.now - each.time).total_seconds() < DIED_MINUTES * MINUTE]
         return {
             "memory_ratio": round(1 - free / total, 4),
             "load": float(load[0]),
             "cores": os.cpu_count() or 1,
             "cpu_ratio": latest[0].host.cpu if latest else None,
             "failed_units": list(latest[0].host.failed_units or ()) if latest else [],
+            "died_units": sorted({unit for each in lately for unit in each.host.died}),
             "page_at": None if self._writing else self._written(self.house.state / "status.html"),
         }
 
     def _mounts(self) -> dict[str, Any]:
         trends = dict(dict(self.kept.get("trends") or {}).get("mounts") or {})
         found = []
-        for place in mount_points(self._proc("self", "mounts")):
-            try:
-                seen = os.statvfs(self.house.root / place.lstrip("/"))
-            except OSError:
-                continue
-            usable = seen.f_blocks - seen.f_bfree + seen.f_bavail
-            if not usable:
+        for place in mount_points(self._proc("self", "mountinfo")):
+            seen = mount(place)
+            if seen is None or not seen.size_bytes:
                 continue
             found.append(
                 {
                     "path": place,
-                    "used_ratio": round(1 - seen.f_bavail / usable, 4),
-                    "inodes_ratio": round(1 - seen.f_favail / seen.f_files, 4) if seen.f_files else 0.0,
-                    "size_bytes": usable * seen.f_frsize,
-                    "free_bytes": seen.f_bavail * seen.f_frsize,
+                    "used_ratio": seen.used,
+                    "inodes_ratio": seen.inodes,
+                    "size_bytes": seen.size_bytes,
+                    "free_bytes": seen.free_bytes,
                     "full_seconds": trends.get(place),
                 }
             )
         return {"mounts": found, "forecast": bool(trends.get("known"))}
 
     def _exposure(self) -> dict[str, Any] | None:
+        """The ports that answer to others, and which of them are declared. Role firewall declares them, and closes the
+        rest: then who listens on another one is heard by nobody. Of UDP nothing is said."""
         tables = [self._proc("net", name) for name in ("tcp", "tcp6")]
         if not tables[0]:
             return None
-        return {"open": sorted(set().union(*map(listening, tables)))}
+        heard = sorted(set().union(*map(listening, tables)))
+        from ._firewall import NFT, RULES, TABLE
+
+        if not self.house.root.joinpath(RULES.lstrip("/")).exists():
+            return {"open": heard}
+        try:
+            listed = self.runner([NFT, "list", "table", *TABLE.split()], timeout_seconds=5.0)
+        except BackstayError as failed:
+            return {"open": heard, "problems": [f"the firewall that is declared does not hold: {failed.message}"]}
+        declared = declared_ports(listed.stdout)
+        return {
+            "open": [port for port in heard if port in declared],
+            "closed": [port for port in heard if port not in declared],
+            "declared": sorted(declared),
+        }
 
     # what others observed
 
@@ -646,11 +652,11 @@ def _growth(series: Sequence[Sample]) -> dict[str, Any]:
     for each in series:
         if newest is None or (newest - each.time).days >= 14:
             continue
-        for mount in each.host.mounts:
-            days, used = peaks.setdefault(mount.path, {}), float(mount.size_bytes - mount.free_bytes)
+        for disk in each.host.mounts:
+            days, used = peaks.setdefault(disk.path, {}), float(disk.size_bytes - disk.free_bytes)
             if used >= days.get(each.time.date(), (0.0, 0.0))[1]:
                 days[each.time.date()] = (each.time.timestamp(), used)
-            free[mount.path] = float(mount.free_bytes)
+            free[disk.path] = float(disk.free_bytes)
     told: dict[str, Any] = {path: forecast(list(days.values()), free[path]) for path, days in peaks.items()}
     told["known"] = any(len(days) > 1 for days in peaks.values())
     return told

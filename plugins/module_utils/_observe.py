@@ -20,6 +20,7 @@ from typing import Any
 from ._access_log import OURS, Hit, access_log, parse_hit
 from ._alert_settings import AlertPolicy, strictest
 from ._application import Application, from_dict
+from ._complaint import NGINX, live_release
 from ._errors import BackstayError
 from ._house import House
 from ._incidents import Incident, Told, raise_, settle, tell
@@ -27,10 +28,11 @@ from ._incidents import opened as open_incidents
 from ._ledger import Ledger
 from ._lock import Lock
 from ._log_cursor import Place, Since
+from ._mounts import mount, mount_points
 from ._notify import Message, Outcome, Secrets, deliver, destinations, post_json, secrets_of, send
 from ._run import Runner
 from ._run import run as run_program
-from ._samples import ApplicationSample, HostSample, Mount, Sample, Times, append, fold_old_days, recent, series
+from ._samples import ApplicationSample, HostSample, Sample, Times, append, fold_old_days, recent, series
 from ._storage import Storage, canonical
 from ._thresholds import (
     BUDGET_DAYS,
@@ -52,10 +54,6 @@ BACKUP_SECONDS = 600.0
 LONGEST_HOLD_SECONDS = 7200.0
 _PROBE_SECONDS = 5.0
 _GAP_SECONDS = 180.0
-_TMPFS_PLACES = ("/run", "/dev", "/sys", "/proc")
-_KINDS = frozenset(
-    ("bcachefs", "btrfs", "exfat", "ext2", "ext3", "ext4", "f2fs", "fuseblk", "jfs", "ntfs3", "overlay", "reiserfs")
-) | frozenset(("tmpfs", "vfat", "xfs", "zfs"))
 
 
 @dataclass(frozen=True)
@@ -94,37 +92,6 @@ def memory_share(text: str) -> float | None:
     if not found.get("MemTotal") or "MemAvailable" not in found:
         return None
     return round(1 - found["MemAvailable"] / found["MemTotal"], 4)
-
-
-def mount_points(text: str) -> list[str]:
-    """The mounts that may fill up, from /proc/self/mountinfo: each file system once, by its shortest path. Not those of
-    the kernel, none that cannot be written, and none across the network, whose server may let whoever asks wait."""
-    found: dict[str, str] = {}
-    for row in text.splitlines():
-        before, _dash, after = row.partition(" - ")
-        fields, kinds = before.split(), after.split()
-        if len(fields) < 6 or len(kinds) < 3 or kinds[0] not in _KINDS:
-            continue
-        device, path = fields[2], re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4])
-        if "ro" in fields[5].split(",") or "ro" in kinds[2].split(","):
-            continue
-        if kinds[0] == "tmpfs" and any(path == top or path.startswith(f"{top}/") for top in _TMPFS_PLACES):
-            continue
-        if device not in found or len(path) < len(found[device]):
-            found[device] = path
-    return sorted(found.values())
-
-
-def mount(path: str, statvfs: Callable[[str], os.statvfs_result] = os.statvfs) -> Mount | None:
-    """How full a file system is for whoever is not root, as df has it; None where it cannot be asked."""
-    try:
-        disk = statvfs(path)
-    except OSError:
-        return None
-    usable = disk.f_blocks - disk.f_bfree + disk.f_bavail
-    used = (disk.f_blocks - disk.f_bfree) / usable if usable > 0 else 0.0
-    inodes = (disk.f_files - disk.f_ffree) / disk.f_files if disk.f_files else 0.0
-    return Mount(path, usable * disk.f_frsize, disk.f_bavail * disk.f_frsize, round(used, 4), round(inodes, 4))
 
 
 # --- applications
@@ -290,7 +257,7 @@ class Observer:
         if isinstance(before, str):
             gap = (now - dt.datetime.fromisoformat(before)).total_seconds()
             seconds = round(gap, 1) if 0 < gap <= _GAP_SECONDS else None
-        host = self._host(state)
+        host = replace(self._host(state), died=self._died(state, described))
         applications = {name: self._application(name, each, now, state) for name, each in described.items()}
         return Sample(now.astimezone(dt.UTC).isoformat(timespec="seconds"), seconds, host, applications)
 
@@ -341,13 +308,35 @@ class Observer:
             return None
         return tuple(row.split()[0] for row in found.stdout.splitlines() if row.split())
 
+    def _died(self, state: _State, described: Mapping[str, Application]) -> tuple[str, ...]:
+        """What serves, ended by itself since the last look, and was started again by systemd. What a transaction starts
+        and stops is its own affair."""
+        known = state.value.get("restarts")
+        wanted = [NGINX]
+        for name in described:
+            layout = self.house.layout(name)
+            live = live_release(layout.active)
+            if live is not None and not layout.journal.exists():
+                wanted.append(layout.unit(live, "*"))
+        try:
+            told = self._run(["systemctl", "show", "--property=Id,NRestarts", *wanted], timeout_seconds=10.0).stdout
+        except BackstayError as silent:
+            self._notes.append(f"whether a process died is unknown: {silent.message}")
+            return ()
+        counts: dict[str, int] = {}
+        for part in told.split("\n\n"):
+            each = dict(row.partition("=")[::2] for row in part.splitlines())
+            if each.get("NRestarts", "").isdigit():
+                counts[each.get("Id", "")] = int(each["NRestarts"])
+        state.value["restarts"] = counts
+        if not isinstance(known, dict):
+            return ()
+        return tuple(sorted(unit for unit, count in counts.items() if count > known.get(unit, count)))
+
     def _application(self, name: str, application: Application, now: dt.datetime, state: _State) -> ApplicationSample:
         layout = self.house.layout(name)
         found = self._requests(name, application, state)
-        try:
-            live: str | None = Path(os.readlink(layout.active)).parent.name
-        except OSError:
-            live = None
+        live = live_release(layout.active)
         maintenance, transaction = layout.maintenance_flag.exists(), layout.journal.exists()
         found = replace(found, live=live, maintenance=maintenance, transaction=transaction)
         if live is not None:
@@ -637,7 +626,8 @@ def incident_message(told: Told) -> Message:
     """The text about an incident."""
     incident = told.incident
     where = f"{incident.application} on {_here()}" if incident.application else _here()
-    words = {"begin": incident.severity.upper(), "still": f"STILL {incident.severity.upper()}", "over": "OVER"}
+    severity = incident.severity.upper()
+    words = {"begin": severity, "worse": f"NOW {severity}", "still": f"STILL {severity}", "over": "OVER"}
     subject = f"[{words[told.moment]}] {where}: {incident.sentence}"
     if told.moment == "over":
         lasted = (dt.datetime.fromisoformat(told.at) - dt.datetime.fromisoformat(told.since)).total_seconds()
@@ -673,7 +663,7 @@ def _open_too_long(name: str, now: dt.datetime, state: _State) -> list[Verdict]:
 
 def _gone(kind: str, what: str, subject: str) -> str:
     if kind == "units":
-        return f"The unit {what} has not failed any more"
+        return f"The unit {what} is well again"
     if kind == "disk":
         return f"{what} is no mount any more"
     if kind == "health":

@@ -80,7 +80,8 @@ class Mount:
 @dataclass(frozen=True)
 class HostSample:
     """The host. Shares are 0 to 1; `cpu` is of all cores since the sample before, None in the first one after boot.
-    `failed_units` is None where systemd did not answer."""
+    `failed_units` is None where systemd did not answer; `died` are units that ended by themselves since the sample
+    before and that systemd started again."""
 
     cpu: float | None = None
     memory: float | None = None
@@ -89,6 +90,7 @@ class HostSample:
     mounts: tuple[Mount, ...] = ()
     failed_units: tuple[str, ...] | None = None
     reboot_required: bool = False
+    died: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ def from_line(line: bytes) -> Sample | None:
         host["mounts"] = tuple(Mount(**each) for each in host["mounts"])
         if host["failed_units"] is not None:
             host["failed_units"] = tuple(host["failed_units"])
+        host["died"] = tuple(host.get("died") or ())
         return Sample(
             value["at"],
             value["seconds"],
@@ -258,6 +261,7 @@ def fold(samples: Sequence[Sample]) -> Sample:
         cpu=round(sum(cpus) / len(cpus), 4) if cpus else None,
         memory=round(sum(memories) / len(memories), 4) if memories else None,
         load=round(sum(each.host.load for each in samples) / len(samples), 2),
+        died=tuple(sorted({unit for each in samples for unit in each.host.died})),
     )
     names = dict.fromkeys(name for each in samples for name in each.applications)
     applications = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from . import _freeze
@@ -11,9 +12,11 @@ from ._cells import STATES, TITLES, WORDS, Row, needs
 from ._engine import Engine
 from ._errors import BackstayError
 from ._fleet_host import facts as fleet_facts
+from ._ledger import Entry
 from ._releases import History, Release, must_run, rollback_target
 
 FORMAT = 1
+_RESTORED = ("point", "generation", "before", "by", "why")
 
 
 def applications(engine_root: str = "/etc/backstay") -> tuple[str, ...]:
@@ -86,7 +89,22 @@ def facts(engine: Engine) -> dict[str, Any]:
         "backup": _backup_of(engine),
         "fleet": fleet_facts(engine),
         "releases": [describe(release, live, running.warm) for release in history.ordered()],
+        "restores": restores(engine.ledger.read()),
     }
+
+
+def restores(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Each time that data were brought back, or those from before that, oldest first; from the ledger. Pure."""
+    return [
+        {
+            "at": entry.time,
+            "event": entry.event,
+            "release": entry.release,
+            **{key: (entry.data.get("restored") or {}).get(key, "") for key in _RESTORED},
+        }
+        for entry in entries
+        if entry.event in ("restored", "returned")
+    ]
 
 
 def _backup_of(engine: Engine) -> dict[str, Any] | None:
@@ -212,10 +230,20 @@ def _ago(stamp: str, now: datetime.datetime | None) -> str:
 
 
 def history_text(found: dict[str, Any]) -> str:
-    """A table of all releases, the newest first."""
+    """A table of all releases, the newest first; and one of the restores, where there were any."""
     rows = [("RELEASE", "STATE", "SINCE", "BY", "WHY, OR WHAT WENT WRONG")]
     for release in reversed(found["releases"]):
         note = release["reason"] or release["why"] or ("configuration" if release["configuration_only"] else "")
         rows.append((release["id"], release["state"], release["since"][:19] + "Z", release["by"], note[:100]))
+    if not found.get("restores"):
+        return _table(rows)
+    restored = [("DATA", "CAME FROM", "SINCE", "BY", "WHY")]
+    for each in reversed(found["restores"]):
+        origin = f"back from {each['before']}" if each["event"] == "returned" else each["point"]
+        restored.append((each["generation"], origin, each["at"][:19] + "Z", each["by"], each["why"][:100]))
+    return f"{_table(rows)}\n\n{_table(restored)}"
+
+
+def _table(rows: Sequence[tuple[str, str, str, str, str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join([*(row[i].ljust(widths[i]) for i in range(4)), row[4]]).rstrip() for row in rows)

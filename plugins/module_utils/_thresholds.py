@@ -21,6 +21,7 @@ FEWEST_ANSWERS = 20
 FEWEST_ERRORS = 3
 QUIET_MINUTES = 30  # with too few answers for so long, slow or failing ones are over
 FULL = 0.95
+DIED_MINUTES = 10  # for so long what was started again has to run until its death is over
 DIGEST_HOURS = 26.0  # a day, and what a busy host may be late by
 BUDGET_DAYS = 30
 _SPENT, _RECOVERED = 0.75, 0.6
@@ -117,21 +118,22 @@ def _disks(samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdic
             sentence = f"{mount.path} is {high:.0%} full{what}{free}, the limit is {limit:.0%}"
             crossed = True if low > limit else (False if high < limit - 0.02 else None)
             command = f"du -xh --max-depth=2 {mount.path} | sort -h | tail" if not place else f"df -i {mount.path}"
-            yield Verdict(f"host/disk:{label}", "warn", None, sentence, command, crossed)
-            full = True if low > FULL else (False if high < FULL - 0.02 else None)
-            sentence = f"{mount.path} is {high:.0%} full{what}{free}: soon nothing can be written"
-            yield Verdict(f"host/disk:{label}:full", "page", None, sentence, command, full)
+            severity: Severity = "warn"
+            if low > FULL:
+                severity, crossed, sentence = "page", True, f"{sentence}: soon nothing can be written"
+            yield Verdict(f"host/disk:{label}", severity, None, sentence, command, crossed)
 
 
 def _units(samples: Sequence[Sample]) -> Iterator[Verdict]:
+    """What failed in two samples, and for some minutes what died and was started again: it may die once more."""
     last = [set(each.host.failed_units) for each in _window(samples, 2) if each.host.failed_units is not None]
-    if len(last) < 2:
-        return
-    for unit in sorted(set.union(*last)):
-        crossed = True if all(unit in each for each in last) else None
-        yield Verdict(
-            f"host/units:{unit}", "warn", None, f"The unit {unit} has failed", f"journalctl -u {unit} -n 50", crossed
-        )
+    failed = set.intersection(*last) if len(last) >= 2 else set()
+    died = {unit for each in _window(samples, DIED_MINUTES) for unit in each.host.died}
+    for unit in sorted(died.union(*last)):
+        again = f"The unit {unit} died and was started again"
+        sentence = again if unit in died - failed else f"The unit {unit} has failed"
+        crossed = True if unit in failed | died else None
+        yield Verdict(f"host/units:{unit}", "warn", None, sentence, f"journalctl -u {unit} -n 50", crossed)
 
 
 def application_verdicts(
@@ -150,15 +152,18 @@ def application_verdicts(
     for job, sentence in now.job_problems:
         yield Verdict(f"{name}/jobs:{job}", "warn", name, sentence, f"backstay jobs {name}", True)
     if spent is not None:
-        allowed = (1 - objectives.uptime) * BUDGET_DAYS * 1440
-        sentence = (
-            f"{spent:.0%} of the time that {name} may be away in {BUDGET_DAYS} days ({allowed:.0f} minutes, objective "
-            f"{objectives.uptime:.4g}) is spent"
-        )
-        severity: Severity = "page" if spent >= 1 else "warn"
-        yield Verdict(
-            f"{name}/uptime", severity, name, sentence, f"backstay incidents {name}", _above(spent, _SPENT, _RECOVERED)
-        )
+        yield uptime_verdict(name, name, spent, objectives.uptime, f"backstay incidents {name}")
+
+
+def uptime_verdict(subject: str, application: str | None, spent: float, objective: float, command: str) -> Verdict:
+    """About the share of the uptime's budget that is gone: three quarters of it warn, all of it is a page."""
+    allowed = (1 - objective) * BUDGET_DAYS * 1440
+    sentence = (
+        f"{spent:.0%} of the time that {subject} may be away in {BUDGET_DAYS} days ({allowed:.0f} minutes, objective "
+        f"{objective:.4g}) is spent"
+    )
+    severity: Severity = "page" if spent >= 1 else "warn"
+    return Verdict(f"{subject}/uptime", severity, application, sentence, command, _above(spent, _SPENT, _RECOVERED))
 
 
 def _health(name: str, known: Sequence[Sample]) -> Iterator[Verdict]:

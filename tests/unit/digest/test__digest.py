@@ -151,10 +151,10 @@ class Host:
         self.asked: list[list[str]] = []
         self.given: dict[str, str] = {}
         self.mails: list[str] = []
-        for path in ("proc/self/mounts", "etc/os-release", "usr/sbin/sendmail"):
+        for path in ("proc/self/mountinfo", "etc/os-release", "usr/sbin/sendmail"):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).touch()
-        (root / "proc/self/mounts").write_text("/dev/vda / ext4 rw 0 0\n")
+        (root / "proc/self/mountinfo").write_text("21 1 8:1 / / rw - ext4 /dev/vda rw\n")
         (root / "etc/os-release").write_text("ID=debian\nVERSION_ID=13\n")
         (root / "var/lib/apt/periodic").mkdir(parents=True)
         (root / "var/lib/apt/periodic/update-success-stamp").touch()

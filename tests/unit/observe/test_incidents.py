@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from ansible_collections.backstay.ops.plugins.module_utils import _incidents
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
 from ansible_collections.backstay.ops.plugins.module_utils._incidents import Told
+from ansible_collections.backstay.ops.plugins.module_utils._thresholds import Severity
 
 from .world import START, Disk, incident
 
@@ -34,8 +37,9 @@ class Book:
         told = _incidents.tell(self.house, self.disk, self.now, held=lambda _incident: self.held, put_out=self.put_out)
         return [each.moment for each in told]
 
-    def begin(self, sentence: str = "It failed") -> bool:
-        return _incidents.raise_(self.house, self.disk, incident(sentence=sentence), self.now)
+    def begin(self, sentence: str = "It failed", severity: Severity = "warn") -> bool:
+        wrong = replace(incident(sentence=sentence), severity=severity)
+        return _incidents.raise_(self.house, self.disk, wrong, self.now)
 
     def end(self) -> bool:
         return _incidents.settle(self.house, self.disk, KEY, self.now)
@@ -119,6 +123,58 @@ def test_what_is_still_so_when_the_acknowledgement_ends_is_told_once(tmp_path: P
     assert book.tell() == []
     book.end()
     assert book.tell() == ["over"]
+
+
+def test_what_becomes_worse_is_told_once_however_it_goes_to_and_fro(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    book.begin(severity="advice")
+    assert book.tell() == ["begin"]
+    for severity, told in (("warn", ["worse"]), ("page", ["worse"]), ("warn", []), ("page", []), ("advice", [])):
+        book.begin(severity=severity)  # type: ignore[arg-type] - the three severities
+        assert book.tell() == told, severity
+    book.end()
+    assert book.tell() == ["over"]
+    assert [each.sentence for each in book.out.values()][:1] == ["It failed"]
+    assert len(book.out) == 4, "each message has a name of its own"
+
+
+def test_an_acknowledgement_is_of_what_was_known_and_not_of_what_becomes_worse(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    book.begin()
+    book.tell()
+    book.acknowledge(hours=4)
+    assert book.tell() == []
+    book.begin(severity="page")
+    assert book.tell() == ["worse"]
+    assert book.tell() == []
+    book.acknowledge(hours=4)
+    assert book.tell() == [], "somebody knows of this too"
+    book.begin(severity="warn")
+    assert book.tell() == []
+    assert book.tell(minutes=241) == ["still"]
+
+
+def test_what_became_worse_while_nothing_may_be_sent_is_told_afterwards(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    book.begin()
+    book.tell()
+    book.held = True
+    book.begin(severity="page")
+    assert book.tell() == []
+    book.held = False
+    assert book.tell() == ["worse"]
+
+
+def test_what_an_older_command_told_of_is_not_told_again(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    book.begin()
+    book.tell()
+    content = json.loads(book.house.incidents.read_text())
+    del content["open"][KEY]["told_as"]
+    book.house.incidents.write_text(json.dumps(content))
+    assert book.tell() == []
+    book.begin(severity="page")
+    assert book.tell() == ["worse"]
 
 
 def test_nothing_but_what_is_open_can_be_acknowledged(tmp_path: Path) -> None:

@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 
 from ansible_collections.backstay.ops.plugins.module_utils import _samples
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
-from ansible_collections.backstay.ops.plugins.module_utils._observe import (
-    cpu_times,
-    memory_share,
-    mount_points,
-    series,
-)
+from ansible_collections.backstay.ops.plugins.module_utils._mounts import mount_points
+from ansible_collections.backstay.ops.plugins.module_utils._observe import cpu_times, memory_share, series
 from ansible_collections.backstay.ops.plugins.module_utils._samples import (
     ApplicationSample,
     HostSample,
@@ -137,4 +133,32 @@ def test_each_file_system_is_asked_once_and_none_that_cannot_fill_up() -> None:
         "29 21 8:9 / /mnt/read ro,relatime - ext4 /dev/sdc ro\n"
         "nonsense\n"
     )
-    assert mount_points(text) == ["/", "/srv", "/tmp"]
+    assert mount_points(text, lambda _path: True) == ["/", "/srv", "/tmp"]
+
+
+def test_nothing_that_could_keep_the_observer_waiting_is_asked() -> None:
+    text = (
+        "21 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        "22 21 0:9 / /mnt/nfs rw - nfs4 server:/ rw\n"
+        "23 21 0:10 / /mnt/cifs rw - cifs //server/share rw\n"
+        "24 21 0:11 / /mnt/sshfs rw - fuse.sshfs user@server:/ rw\n"
+        "25 22 8:3 / /mnt/nfs/local rw - ext4 /dev/sdc1 rw\n"  # the way to it leads through the server
+        "26 21 8:4 / /srv rw - xfs /dev/sdd1 rw\n"
+        "27 26 0:12 / /srv rw - nfs server:/srv rw\n"  # over it: who asks /srv asks the server
+        "28 26 8:5 / /srv/kept rw - xfs /dev/sde1 rw\n"
+        "29 21 8:6 / /mnt/nfs2 rw - ext4 /dev/sdf1 rw\n"  # only its name begins so
+        "30 21 0:13 / /mnt/new rw - something-new server rw\n"
+    )
+    asked: list[str] = []
+    assert mount_points(text, lambda path: asked.append(path) is None) == ["/", "/mnt/nfs2"]
+    assert asked == ["/", "/mnt/nfs2"]
+
+
+def test_a_single_file_that_is_mounted_is_no_mount_and_hides_none() -> None:
+    text = (
+        "21 1 0:50 / / rw - overlay overlay rw\n"
+        "22 21 8:1 /c/hosts /etc/hosts rw - ext4 /dev/sda1 rw\n"
+        "23 21 8:1 /c/data /var/lib/volume rw - ext4 /dev/sda1 rw\n"
+        "24 21 8:2 /c/name /etc/hostname rw - ext4 /dev/sdb1 rw\n"
+    )
+    assert mount_points(text, lambda path: not path.startswith("/etc/")) == ["/", "/var/lib/volume"]

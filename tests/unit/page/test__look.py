@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _application, _look, _samples, _status, _updates
 from ansible_collections.backstay.ops.plugins.module_utils._cells import Row
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry, Ledger
 from ansible_collections.backstay.ops.plugins.module_utils._look import Looker
@@ -48,13 +49,22 @@ def test_who_listens_for_others_is_told_from_who_listens_for_the_host() -> None:
     assert _look.listening(TCP6) == {80}
 
 
-def test_mounts_that_can_fill_up_are_looked_at_once() -> None:
-    table = (
-        "/dev/vda1 / ext4 rw,relatime 0 0\n/dev/vda1 /var/tmp ext4 rw 0 0\nproc /proc proc rw 0 0\n"
-        "/dev/vdb1 /srv/my\\040data xfs rw 0 0\n/dev/sr0 /media iso9660 ro 0 0\ntmpfs /run tmpfs rw 0 0\n"
-        "/dev/vdc1 /frozen ext4 ro 0 0\n"
-    )
-    assert _look.mount_points(table) == ["/", "/srv/my data"]
+LISTING = """\
+table inet backstay {
+	chain declared {
+		iifname "lo" accept
+		udp dport 51820 accept comment "wireguard"
+		tcp dport 22 accept comment "ssh"
+		tcp dport 443 accept comment "https"
+		ip saddr 10.0.0.0/8 tcp dport 9100 accept
+		drop
+	}
+}
+"""
+
+
+def test_the_kernel_says_which_ports_the_firewall_declares() -> None:
+    assert _look.declared_ports(LISTING) == {22, 443, 9100}
 
 
 def test_a_disk_that_grows_steadily_is_full_when_it_will_be() -> None:
@@ -251,7 +261,7 @@ def house(tmp_path: Path) -> House:
     (tmp_path / "proc/net").mkdir(parents=True)
     (tmp_path / "proc/self").mkdir()
     (tmp_path / "proc/net/tcp").write_text(TCP)
-    (tmp_path / "proc/self/mounts").write_text("/dev/vda1 / ext4 rw 0 0\n")
+    (tmp_path / "proc/self/mountinfo").write_text("21 1 8:1 / / rw - ext4 /dev/vda1 rw\n")
     (tmp_path / "proc/meminfo").write_text("MemTotal: 1000 kB\nMemAvailable: 600 kB\n")
     (tmp_path / "proc/loadavg").write_text("0.10 0.20 0.30 1/100 4711\n")
     return house
@@ -270,6 +280,44 @@ def test_what_never_happened_is_red_and_what_nobody_watches_is_grey(house: House
     assert (told["host"], told["exposure"]) == ("green", "green")
     assert (told["backup"], told["restore"]) == ("red", "red")
     assert (told["objective"], told["certificate"], told["alerts"], told["updates"]) == ("grey",) * 4
+
+
+class Nft(Systemd):
+    """A kernel with our table in it, or without."""
+
+    def __init__(self, listing: str) -> None:
+        super().__init__()
+        self.listing = listing
+
+    def __call__(self, arguments: Any, **options: object) -> Completed:
+        if arguments[0] != "/usr/sbin/nft":
+            return super().__call__(arguments, **options)
+        if not self.listing:
+            raise BackstayError("`nft list table` ended with exit code 1: No such file or directory")
+        return Completed(tuple(arguments), 0, self.listing, "")
+
+
+@pytest.mark.parametrize(
+    ("listing", "state", "value", "why"),
+    [
+        (None, "red", "22 80 443 6379 open", "Redis listens to the world on 6379"),
+        (LISTING, "green", "22 443 open, 80 6379 closed by the firewall", ""),
+        (LISTING.replace("443", "6379"), "green", "22 6379 open, 80 443 closed by the firewall", ""),
+        ("", "red", "22 80 443 6379 open", "the firewall that is declared does not hold"),
+    ],
+    ids=["no firewall", "it holds", "declared is declared", "it does not hold"],
+)
+def test_what_answers_from_outside_is_held_against_what_the_firewall_declares(
+    house: House, listing: str | None, state: str, value: str, why: str
+) -> None:
+    (house.root / "proc/net/tcp6").write_text(TCP6)
+    (house.root / "proc/net/tcp").write_text(TCP + TCP.splitlines()[1].replace("0016", "18EB") + "\n")
+    if listing is not None:
+        (house.root / "etc/backstay-firewall.nft").touch()
+    found = Looker(house, runner=Nft(listing or ""), now=NOW, sleep=lambda _seconds: None).rows()[0]
+    cell = next(cell for cell in found.cells if cell.name == "exposure")
+    assert (cell.state, cell.value) == (state, value)
+    assert why in cell.why
 
 
 def test_health_is_asked_of_the_release_itself(house: House) -> None:
@@ -341,6 +389,25 @@ def test_the_text_has_at_most_twenty_lines_and_says_what_to_type(house: House) -
     assert lines[0].startswith("portal: act now: "), text
     for said in ("live     0002-1.1.0", "by ada", "rollback goes to 0001-1.0.0", "backstay backup portal"):
         assert said in text, text
+
+
+def test_the_history_has_the_restores_too(house: House) -> None:
+    from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
+
+    engine = Engine(house.layout("portal"), runner=Systemd())
+    before = _status.history_text(_status.facts(engine))
+    assert "DATA" not in before
+    restored = {"point": "20261120T020000Z", "generation": "0002", "before": "0001", "by": "ada", "why": "emptied"}
+    engine.ledger.append("restored", "0002-1.1.0", restored=restored)
+    engine.ledger.append("returned", "0002-1.1.0", restored={**restored, "generation": "0001", "before": "0002"})
+    found = _status.facts(engine)
+    assert [(each["event"], each["generation"]) for each in found["restores"]] == [
+        ("restored", "0002"),
+        ("returned", "0001"),
+    ]
+    told = _status.history_text(found).removeprefix(before).strip().splitlines()
+    assert [line.split()[:2] for line in told] == [["DATA", "CAME"], ["0001", "back"], ["0002", "20261120T020000Z"]]
+    assert told[2].endswith("ada  emptied")
 
 
 def test_the_month_of_a_host_has_its_releases(house: House) -> None:
