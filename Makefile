@@ -32,10 +32,10 @@ test-unit: setup  ## The inner loop: tests that need no host
 	@$(STAGES) unit
 
 test-full: hosts-tests  ## The whole suite, what takes long, and the matrix: the other Debian, the other ansible-core
-	@$(STAGES) lint unit models sanity molecule matrix integration long
+	@$(STAGES) lint unit models sanity molecule bookworm matrix integration long
 
 chaos: hosts-tests  ## Everything that can die, at every step, under load; every power cut; every lie of a backup (under an hour)
-	@BACKSTAY_ALL=1 .venv/bin/python -m pytest -q -s tests/unit/crash tests/unit/proof tests/chaos
+	@BACKSTAY_ALL=1 $(STAGES) lies chaos
 
 lint: setup  ## ruff, mypy, yamllint, ansible-lint, antsibull-docs and the contracts
 	@$(STAGES) lint

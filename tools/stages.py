@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +37,14 @@ KEPT = (
 INTEGRATION = (*PYTEST, "-v", "-m", "not long", "--durations=25")
 # Needs no host either, and takes longer than an inner loop may: power cuts, all kinds of migration, restic, Ansible.
 SLOW = ("crash", "migrations", "backup", "proof", "restore", "callback", "ci", "lab", "attestation")
-MODELS = (*(f"tests/unit/{name}" for name in SLOW), "tests/unit/health/test_health_check.py")
+SLOW_FILES = (
+    "health/test_health_check",
+    "jobs/test_killed_or_cut_off",
+    "observe/test_faults",
+    "service/test_conductor",
+    "watch/test_ground_truth",
+)
+MODELS = (*(f"tests/unit/{name}" for name in SLOW), *(f"tests/unit/{name}.py" for name in SLOW_FILES))
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for room in ("tools", "lab") for path in (ROOT / room).glob("*.py"))
 
 
@@ -64,6 +71,16 @@ class Outcome:
     output: str
 
 
+MOLECULE = Step(
+    "molecule test",
+    # Molecule remembers hosts that somebody else may have removed: forget them, then make them. -v: workers are silent
+    # otherwise, also about why a test failed.
+    ("sh", "-c", "molecule reset && molecule -v test --all --report --workers 2"),
+    loud=True,
+    environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"},
+)
+BOOKWORM = {"BACKSTAY_DEBIAN": "bookworm", "BACKSTAY_ARTIFACTS": "artifacts-bookworm"}
+
 STAGES: dict[str, tuple[Step, ...]] = {
     "lint": (
         Step("ansible-lint", ("ansible-lint", "--strict", "--offline", "-q")),
@@ -85,18 +102,9 @@ STAGES: dict[str, tuple[Step, ...]] = {
     ),
     "models": (Step("pytest, models", (*PYTEST, "-q", "-n", "2", *MODELS), loud=True),),
     "sanity": (Step("ansible-test sanity", ("tools/sanity",), loud=True),),
-    "molecule": (
-        # Molecule remembers hosts that somebody else may have removed: forget them, then make them.
-        Step("molecule reset", ("molecule", "reset"), environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"}),
-        Step(
-            "molecule test",
-            # -v: workers are silent otherwise, also about why a test failed.
-            ("molecule", "-v", "test", "--all", "--report", "--workers", "2"),
-            loud=True,
-            environment={"MOLECULE_GLOB": "molecule/*/molecule.yml"},
-        ),
-    ),
+    "molecule": (MOLECULE,),
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
+    "bookworm": (replace(MOLECULE, environment={**MOLECULE.environment, **BOOKWORM}),),
     # Two at a time, each in a lab of its own: hosts spend much of their time waiting for one another.
     "integration": (
         Step("pytest, several hosts", (*INTEGRATION, *SEVERAL_HOSTS)),
@@ -106,6 +114,14 @@ STAGES: dict[str, tuple[Step, ...]] = {
             loud=True,
         ),
         Step("pytest, what is kept", (*INTEGRATION, *KEPT), environment={"BACKSTAY_LAB": "kept"}),
+    ),
+    "lies": (
+        Step("pytest, power cuts and lies", (*PYTEST, "-q", "-s", "tests/unit/crash", "tests/unit/proof"), loud=True),
+    ),
+    # Each in a lab of its own; what a strike found is said as it goes.
+    "chaos": (
+        Step("pytest, several hosts", (*PYTEST, "-q", "-s", "tests/chaos/test_fleet_sweep.py"), loud=True),
+        Step("pytest, one host", (*PYTEST, "-q", "-s", "tests/chaos/test_sweep.py"), loud=True),
     ),
     "long": (Step("pytest, what takes long", (*PYTEST, "-v", "-m", "long", "tests/integration"), loud=True),),
 }

@@ -307,19 +307,27 @@ def _strike(scene: Scene, strike: Strike, host: str) -> str:
 
 
 def _wait_until_stopped(scene: Scene, host: str, run: Run) -> None:
-    """The service has stopped itself at the failpoint."""
-    deadline = time.monotonic() + 60
+    if stopped(scene, host, run.process):
+        return
+    ended = run.process.poll() is not None
+    run.kill()
+    how = "the run ended before it came to that step" if ended else "the service did not come to that step"
+    raise AssertionError(f"{run.strike}: {how}:\n{run.end()[-3000:]}")
+
+
+def stopped(scene: Scene, host: str, run: subprocess.Popen[str]) -> bool:
+    """Whether the service stopped itself at the failpoint. Waits a minute and a half, or until the run failed."""
+    deadline = time.monotonic() + 90
     asked = f"cat /proc/$(systemctl show -p MainPID --value {UNIT})/stat 2>/dev/null"
     while time.monotonic() < deadline:
         told = scene.lab.exec(host, "sh", "-c", asked, check=False).stdout
         if told and told.rpartition(")")[2].split()[:1] == ["T"]:
-            return
+            return True
         # A run has its answer at `confirm`, before it settles; one that failed never comes to its step.
-        if run.process.poll() not in (None, 0):
-            raise AssertionError(f"{run.strike}: the run ended before it came to that step:\n{run.end()[-3000:]}")
+        if run.poll() not in (None, 0):
+            return False
         time.sleep(0.1)
-    run.kill()
-    raise AssertionError(f"{run.strike}: the service did not come to that step:\n{run.end()[-3000:]}")
+    return False
 
 
 def _wait_until_open(scene: Scene, host: str) -> None:
