@@ -303,15 +303,9 @@ def _certificate(name: str, at: dt.datetime, now: ApplicationSample, objectives:
     # A certificate of a few days is renewed when a third of them is left: a tenth is late for it too.
     ending = (days <= 3 and left / whole <= 1 / 3) or (left / whole <= 0.1 and days <= objectives.certificate_days)
     late = days <= objectives.certificate_days and left / whole <= 1 / 3
-    yield Verdict(
-        f"{name}/certificate",
-        "warn",
-        name,
-        f"{told}, its renewal is late",
-        command,
-        (late and not ending) or (None if ending else False),
-    )
-    yield Verdict(f"{name}/certificate:ends", "page", name, told, command, ending)
+    severity: Severity = "page" if ending else "warn"
+    sentence = told if ending else f"{told}, its renewal is late"
+    yield Verdict(f"{name}/certificate", severity, name, sentence, command, ending or late)
 
 
 def _backup(name: str, now: ApplicationSample, objectives: Objectives) -> Iterator[Verdict]:

@@ -83,6 +83,14 @@ def unit() -> Pair:
     return setting(failed=["portal-sync.service"]), setting(failed=[])
 
 
+@fault("a process that died", "host/units:portal-0001-1.0.0-web.service", "mail", (1, 10))
+def died() -> Pair:
+    def once(world: World) -> None:
+        world.restarts["portal-0001-1.0.0-web.service"] = 1
+
+    return once, lambda _world: None
+
+
 @fault("unwell", "portal/health", "both", (1, 2))
 def unwell() -> Pair:
     return setting(why="/healthz/ answered 503, expected 200"), setting(why="")
@@ -103,7 +111,7 @@ def certificate() -> Pair:
     return renewed(days=12), renewed(days=89)
 
 
-@fault("certificate that ends", "portal/certificate:ends", "mail", (1, 1))
+@fault("certificate that ends", "portal/certificate", "mail", (1, 1))
 def ending() -> Pair:
     return renewed(hours=30), renewed(days=89)
 
@@ -196,6 +204,32 @@ def test_what_begins_is_told_at_once(tmp_path: Path) -> None:
     assert len(world.texts()) == 2, world.texts()
 
 
+def test_a_disk_that_fills_up_is_one_incident_which_becomes_worse(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    for used, minutes in ((0.5, 3), (0.9, 3), (0.97, 3), (0.94, 3), (0.97, 3), (0.5, 3)):
+        world.used = used
+        world.minutes(minutes)
+    assert [subject.partition("]")[0] for subject in world.subjects()] == ["[WARN", "[NOW PAGE", "[OVER"]
+    sudden = World(tmp_path / "sudden")
+    sudden.minutes(3)
+    sudden.used = 1.0
+    sudden.minutes(3)
+    assert [subject.partition("]")[0] for subject in sudden.subjects()] == ["[PAGE"], "one message, though two marks"
+
+
+def test_what_a_transaction_starts_again_did_not_die(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.minutes(2)
+    world.layout.journal.write_text("{}\n")
+    world.restarts["portal-0001-1.0.0-web.service"] = 1
+    world.restarts = {unit: count for unit, count in world.restarts.items() if unit == "nginx.service"}
+    world.minutes(2)
+    world.layout.journal.unlink()
+    world.restarts["portal-0002-1.1.0-web.service"] = 3
+    world.minutes(2)
+    assert (world.mailed, world.texts()) == ([], [])
+
+
 def test_one_answer_that_is_lost_is_no_outage(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.minutes(2)
@@ -259,6 +293,9 @@ def test_the_uptimes_budget_is_told_by_mail_before_it_is_gone(tmp_path: Path) ->
     assert not any("is spent" in subject for subject in before), before
     assert sum("is spent" in subject for subject in after) == 1, after
     assert not any("is spent" in text for text in world.texts()), "uptime goes by mail"
+    world.minutes(6)
+    worse = [subject.partition("]")[0] for subject in world.subjects() if "is spent" in subject]
+    assert worse == ["[WARN", "[NOW PAGE"], "that all of it is spent is told too, once"
 
 
 def test_backup_and_proof_that_never_were_are_told(tmp_path: Path) -> None:
