@@ -14,6 +14,7 @@ from backstay_lab.scene import APPLICATION
 from sides import OURS, cost_of
 
 if TYPE_CHECKING:
+    from backstay_lab.scene import Scene
     from run import Bench
 
 GIGABYTE = 10**9
@@ -26,20 +27,60 @@ RESTIC = ("nice", "-n", "10", "restic", "--quiet", "--no-cache", "--password-fil
 WRITERS = 20.0  # requests a second, while a backup is made: as many writes as a small team makes
 
 
+class OnHost:
+    """The script of this directory, on a host of the lab."""
+
+    def __init__(self, scene: Scene, name: str = OURS) -> None:
+        self.scene = scene
+        self.name = name
+
+    def run(self, *words: str) -> dict[str, float]:
+        """What commands say there is kept for the message of a failure."""
+        command = self.scene.lab.ssh_command(self.name, shlex.join(("python3", "-", *words)))
+        done = subprocess.run(command, input=SCRIPT, capture_output=True, timeout=1800, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{shlex.join(words)} failed on {self.name}: {done.stderr.decode()[-1500:]}")
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+
+    def time(self, *command: str) -> dict[str, float]:
+        return self.run("time", *command)
+
+
+class Against:
+    """The same thing by Backstay and by the engine alone. The budget is a multiple of what that took: it is printed,
+    never asserted."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def both(
+        self, name: str, ours: Callable[[], float], engine: Callable[[], float], *, first: bool, most: float
+    ) -> None:
+        mine, alone = (ours(), engine()) if first else tuple(reversed((engine(), ours())))
+        self.bench.note(name, "both", backstay=mine, engine=alone, ratio=mine / alone)
+        figure = self.bench.figures.of(f"{name}; engine alone", "s")
+        figure.ours.append(mine)
+        figure.usual.append(alone)
+        self.bench.figures.of(f"{name}: times the engine alone", "", most).ours.append(mine / alone)
+        self.bench.say(f"{name}: {mine:.1f} s, the engine alone {alone:.1f} s, {mine / alone:.2f} times")
+
+
 class DataBench:
     """One gigabyte of rows and one of photographs, wholly new in each round; then four of each, for the memory."""
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.scene = bench.scene
+        self.host = OnHost(self.scene)
+        self.against = Against(bench)
         self.seed = 0
 
     def run(self) -> None:
         """Everything: time against the engine, what visitors notice, memory by size."""
         self.bench.say("a repository for the engine alone")
         self.scene.declare()
-        self._host("time", "sh", "-c", f"mkdir -p /srv/bench && head -c 24 /dev/urandom | base64 > {PASSWORD}")
-        self._host("time", *RESTIC, "init")
+        self.host.time("sh", "-c", f"mkdir -p /srv/bench && head -c 24 /dev/urandom | base64 > {PASSWORD}")
+        self.host.time(*RESTIC, "init")
         for round_ in range(self.bench.rounds):
             self.bench.say(f"round {round_ + 1} of {self.bench.rounds}: a gigabyte of rows, and one of photographs")
             self._fill(GIGABYTE)
@@ -53,40 +94,38 @@ class DataBench:
     # the parts
 
     def _backups(self, *, first: bool) -> None:
-        self._host("ready", READY)
+        self.host.run("ready", READY)
 
         def ours() -> float:
-            found = self._host("time", "backstay", "backup", APPLICATION)
+            found = self.host.time("backstay", "backup", APPLICATION)
             self._figure("memory: backup of 2 GB, largest process", "MB").ours.append(found["memory_bytes"] / 1e6)
             return found["seconds"]
 
         def engine() -> float:
-            return self._host("time", "sh", "-c", f"cd {READY} && exec {shlex.join((*RESTIC, 'backup', '.'))}")[
-                "seconds"
-            ]
+            return self.host.time("sh", "-c", f"cd {READY} && exec {shlex.join((*RESTIC, 'backup', '.'))}")["seconds"]
 
-        self._both("backup of 1 GB of SQLite and 1 GB of media", ours, engine, first=first, most=1.3)
+        self.against.both("backup of 1 GB of SQLite and 1 GB of media", ours, engine, first=first, most=1.3)
 
     def _proofs(self, *, first: bool) -> None:
         def ours() -> float:
-            return self._host("time", "backstay", "verify", "--level", "L4", APPLICATION)["seconds"]
+            return self.host.time("backstay", "verify", "--level", "L4", APPLICATION)["seconds"]
 
         def engine() -> float:
             command = shlex.join((*RESTIC, "restore", "latest", "--target", PLAIN))
-            seconds = self._host("time", "sh", "-c", f"exec {command}")["seconds"]
-            self._host("time", "rm", "-rf", PLAIN)
+            seconds = self.host.time("sh", "-c", f"exec {command}")["seconds"]
+            self.host.time("rm", "-rf", PLAIN)
             return seconds
 
-        self._both("proof L4 of it", ours, engine, first=first, most=2.0)
+        self.against.both("proof L4 of it", ours, engine, first=first, most=2.0)
 
     def _restore(self) -> None:
         """The whole transaction, and of it the step that brings the data back, against `cp -a` and a sync."""
         plain = []
         for _round in range(self.bench.rounds):
             copy = f"cp -a {READY} {PLAIN} && sync {PLAIN}"
-            plain.append(self._host("time", "sh", "-c", copy)["seconds"])
-            self._host("time", "rm", "-rf", PLAIN)
-        began = self._host("time", "backstay", "restore", APPLICATION, "latest", "--why", "bench")["seconds"]
+            plain.append(self.host.time("sh", "-c", copy)["seconds"])
+            self.host.time("rm", "-rf", PLAIN)
+        began = self.host.time("backstay", "restore", APPLICATION, "latest", "--why", "bench")["seconds"]
         steps = self.bench.ours.steps()["steps"]
         self.bench.note("restore", "Backstay", seconds=began, steps=steps)
         whole = self._figure("restore of it, proof and switch included", "s")
@@ -101,10 +140,10 @@ class DataBench:
             self._fill(GIGABYTE)
             with self.scene.load("--slow", "0", host=OURS, rate=WRITERS) as load:
                 if what == "backup":
-                    cost = cost_of(partial(self._host, "time", "backstay", "backup", APPLICATION))
+                    cost = cost_of(partial(self.host.time, "backstay", "backup", APPLICATION))
                     self.bench.note("backup under writers", "Backstay", seconds=cost.seconds)
                 else:
-                    self._host("time", "sleep", "30")
+                    self.host.time("sleep", "30")
                 result = load.stop()
             found[what] = result.by_kind["write"]["p99_ms"]
             self.bench.note(f"writers, {what}", "Backstay", p99_ms=found[what], failed=result.failed)
@@ -114,34 +153,14 @@ class DataBench:
 
     def _memory(self) -> None:
         self._fill(4 * GIGABYTE)
-        found = self._host("time", "backstay", "backup", APPLICATION)
+        found = self.host.time("backstay", "backup", APPLICATION)
         self._figure("memory: backup of 8 GB, largest process", "MB").ours.append(found["memory_bytes"] / 1e6)
 
     # what they share
 
     def _fill(self, size_bytes: int) -> None:
         self.seed += 1
-        self._host("fill", str(size_bytes), str(self.seed))
-
-    def _both(
-        self, name: str, ours: Callable[[], float], engine: Callable[[], float], *, first: bool, most: float
-    ) -> None:
-        """The budget is a multiple of what the engine alone took: it is printed, never asserted."""
-        mine, alone = (ours(), engine()) if first else tuple(reversed((engine(), ours())))
-        self.bench.note(name, "both", backstay=mine, engine=alone, ratio=mine / alone)
-        figure = self._figure(f"{name}; engine alone", "s")
-        figure.ours.append(mine)
-        figure.usual.append(alone)
-        self._figure(f"{name}: times the engine alone", "", most).ours.append(mine / alone)
-        self.bench.say(f"{name}: {mine:.1f} s, the engine alone {alone:.1f} s, {mine / alone:.2f} times")
+        self.host.run("fill", str(size_bytes), str(self.seed))
 
     def _figure(self, name: str, unit: str, budget: float | None = None) -> Any:
         return self.bench.figures.of(name, unit, budget)
-
-    def _host(self, *words: str) -> dict[str, float]:
-        """Run the script on the host; what commands say there is kept for the message of a failure."""
-        command = self.scene.lab.ssh_command(OURS, shlex.join(("python3", "-", *words)))
-        done = subprocess.run(command, input=SCRIPT, capture_output=True, timeout=1800, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"{shlex.join(words)} failed on {OURS}: {done.stderr.decode()[-1500:]}")
-        return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -1,6 +1,7 @@
 """Runs on a host, from standard input: makes data of a size, and times a command. Prints one JSON object.
 
 python3 - fill BYTES SEED      so many bytes of rows, and of photographs, wholly new for each seed
+python3 - load BYTES SEED      so many bytes of rows in PostgreSQL's database `portal`, wholly new for each seed
 python3 - ready DIRECTORY      a snapshot as somebody else would have made it, for the engine alone
 python3 - time COMMAND...      seconds, CPU seconds and the memory of the largest process (bytes)
 """
@@ -55,6 +56,23 @@ def fill(size_bytes: int, seed: int) -> dict[str, float]:
     return {"database_bytes": DATABASE.stat().st_size, "media_bytes": size_bytes}
 
 
+def load(size_bytes: int, seed: int) -> dict[str, float]:
+    """Rows that compress to half, as those of `fill` do."""
+    chance = random.Random(seed)
+    psql = ["runuser", "-u", "postgres", "--", "psql", "-q", "-v", "ON_ERROR_STOP=1", "-d", "portal"]
+    table = "DROP TABLE IF EXISTS bench_rows; CREATE TABLE bench_rows (id bigint PRIMARY KEY, body text); "
+    owner = 'ALTER TABLE bench_rows OWNER TO "audit-portal"; '
+    command = [*psql, "-c", f"{table}{owner}", "-c", "COPY bench_rows FROM STDIN"]
+    copying = subprocess.Popen(command, stdin=subprocess.PIPE)
+    for number in range(size_bytes // ROW_BYTES):
+        copying.stdin.write(f"{number}\t{chance.randbytes(ROW_BYTES // 2).hex()}\n".encode())
+    copying.stdin.close()
+    if copying.wait() != 0:
+        sys.exit(f"psql ended with {copying.returncode}")
+    subprocess.run([*psql, "-c", "VACUUM FULL bench_rows", "-c", "CHECKPOINT"], check=True)
+    return {}
+
+
 def ready(directory: Path) -> dict[str, float]:
     """The database copied by SQLite's own backup, the media linked."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -79,6 +97,8 @@ def timed(command: list[str]) -> dict[str, float]:
 
 if sys.argv[1] == "fill":
     found = fill(int(sys.argv[2]), int(sys.argv[3]))
+elif sys.argv[1] == "load":
+    found = load(int(sys.argv[2]), int(sys.argv[3]))
 elif sys.argv[1] == "ready":
     found = ready(Path(sys.argv[2]))
 else:

@@ -35,12 +35,13 @@ from backstay_lab.scene import Scene
 from data import DataBench
 from figures import Figures, number
 from look import LookBench
+from postgresql import PostgresqlBench
 from several import SeveralHosts
 from sides import OURS, ROOT, USUAL, Backstay, Cost, TheUsualWay, close_connections, cost_of
 
 HERE = Path(__file__).resolve().parent
 RESULT = ROOT / ".lab" / "bench.json"
-PARTS = ("site", "releases", "memory", "look", "long", "data", "several")
+PARTS = ("site", "releases", "memory", "look", "long", "data", "postgresql", "several")
 LIGHT = 20.0  # requests a second, while a release or rollback is measured
 HEAVY = 150.0  # and in the long run
 PAIRS = 10  # releases and rollbacks of the long run, each
@@ -319,6 +320,11 @@ class Bench:
         """Backup, proof and restore of two gigabytes, against the engine alone."""
         self.ours.rest()
         DataBench(self).run()
+
+    def postgresql(self) -> None:
+        """The same of a database in PostgreSQL, against its own tools, when the others have gone."""
+        self.scene.remove()
+        PostgresqlBench(self).run()
 
     def several(self) -> None:
         """A release over 1, 3 and 10 hosts, when the others have gone."""
