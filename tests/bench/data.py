@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import statistics
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -126,8 +127,13 @@ class DataBench:
             plain.append(self.host.time("sh", "-c", copy)["seconds"])
             self.host.time("rm", "-rf", PLAIN)
         began = self.host.time("backstay", "restore", APPLICATION, "latest", "--why", "bench")["seconds"]
-        steps = self.bench.ours.steps()["steps"]
-        self.bench.note("restore", "Backstay", seconds=began, steps=steps)
+        took = self.bench.ours.steps()["seconds"]
+        self.bench.note("restore", "Backstay", seconds=began, steps=took)
+        brought = sum(took[step] for step in ("fetch", "place", "carry"))
+        moved = self._figure("restore: the data brought to their place", "s")
+        moved.ours.append(brought)
+        moved.usual.extend(plain)
+        self._figure("restore: times a plain copy", "", 2.0).ours.append(brought / statistics.median(plain))
         whole = self._figure("restore of it, proof and switch included", "s")
         whole.ours.append(began)
         whole.usual.extend(plain)

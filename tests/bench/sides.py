@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ class Backstay:
         return float(self.scene.lab.ssh(OURS, f'python3 -c "{timed}"').stdout)
 
     def steps(self) -> dict[str, Any]:
-        """The last transaction, from its journal: milliseconds of each step, and what the switch says it took."""
+        """The last transaction, from its journal: what each step said, and its seconds."""
         newest = f"cat $(ls -t /var/lib/backstay/{APPLICATION}/journal.d/*.jsonl | head -1)"
         records = [json.loads(line) for line in self.scene.lab.ssh(OURS, newest).stdout.splitlines()]
         steps = {
@@ -110,7 +111,13 @@ class Backstay:
             for record in records
             if record["state"] == "done" and "detail" in record["data"]
         }
-        return {"operation": records[0]["data"].get("operation", ""), "steps": steps}
+        at = {(record["step"], record["state"]): datetime.fromisoformat(record["time"]) for record in records}
+        took = {
+            step: (at[step, "done"] - begun).total_seconds()
+            for (step, state), begun in at.items()
+            if state == "begin" and (step, "done") in at
+        }
+        return {"operation": records[0]["data"].get("operation", ""), "steps": steps, "seconds": took}
 
     def switch_ms(self) -> float:
         return float(str(self.steps()["steps"]["flip"]).split()[0])
