@@ -61,6 +61,14 @@ class Calendar:
         months, days = _listed(self.months, 12), _listed(self.days, 31)
         return f"{weekdays}{years}-{months}-{days} {_listed(self.hours, 24)}:{_listed(self.minutes, 60)}:00"
 
+    def systemd_in(self, zone: tzinfo) -> str:
+        """The same in a server's zone. systemd passes over the second of an hour that the clock shows twice, so what
+        comes in every hour of every day is told in UTC, where that is the same minute."""
+        every = (len(self.months), len(self.days), len(self.weekdays), len(self.years)) == (12, 31, 7, 0)
+        offsets = {datetime(2026, month, 1, tzinfo=zone).utcoffset() or timedelta(0) for month in range(1, 13)}
+        whole = not any(offset % timedelta(hours=1) for offset in offsets)
+        return f"{self.systemd} UTC" if self.each_hour and every and whole and any(offsets) else self.systemd
+
     @property
     def cron(self) -> str:
         """The five fields of cron. Raises InputError for what cron cannot say."""

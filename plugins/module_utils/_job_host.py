@@ -15,7 +15,7 @@ from ._application import parse
 from ._errors import BackstayError
 from ._file_set import Entry, FileSet, diff
 from ._file_set import Plan as FilePlan
-from ._job_results import declaration, declared_since
+from ._job_results import declaration, declared_since, server_zone
 from ._job_settings import Schedules
 from ._layout import Layout
 from ._run import Runner, run
@@ -69,7 +69,10 @@ class JobHost:
 
     def plan(self) -> Plan:
         """What would change. Raises InputError where something cannot be."""
-        wanted = [_jobs.schedule(layout, settings, self._known(layout)) for layout, settings in self._subjects]
+        wanted = [
+            _jobs.schedule(layout, settings, self._known(layout), server_zone(layout.root)[0])
+            for layout, settings in self._subjects
+        ]
         entries = _schedule_host.entries(wanted)
         units = sorted({unit for each in wanted for unit in (*each.on, *each.off)})
         enabled, active = Systemd(self._run).enabled_and_active(units)

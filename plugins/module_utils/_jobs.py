@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection
+from datetime import UTC, tzinfo
 from pathlib import Path
 
 from ._job_settings import Schedules
@@ -53,9 +54,9 @@ def cron_text(layout: Layout, settings: Schedules) -> str:
     return "\n".join(lines) + "\n"
 
 
-def schedule(layout: Layout, settings: Schedules, known: Collection[str]) -> Schedule:
+def schedule(layout: Layout, settings: Schedules, known: Collection[str], zone: tzinfo = UTC) -> Schedule:
     """What the application's file asks for. `known` are jobs that have a timer on the host; those that the file no
-    longer has lose it. Raises InputError for what cron cannot say."""
+    longer has lose it; `zone` is the server's. Raises InputError for what cron cannot say."""
     names = [*settings.jobs, *sorted(set(known) - set(settings.jobs))]
     files: dict[Path, str | None] = {drop_in(layout, name): None for name in names}
     read_by = {drop_in(layout, name): layout.job_timer(name) for name in names}
@@ -67,7 +68,7 @@ def schedule(layout: Layout, settings: Schedules, known: Collection[str]) -> Sch
         files[cron_file(layout)] = cron_text(layout, settings)
         return Schedule(files, (CRON,), (*timers, layout.jobs_timer), read_by)
     for name, job in settings.jobs.items():
-        files[drop_in(layout, name)] = timer_text(job.calendar.systemd, catch_up=job.catch_up)
+        files[drop_in(layout, name)] = timer_text(job.calendar.systemd_in(zone), catch_up=job.catch_up)
     on = [layout.job_timer(name) for name in settings.jobs]
     off = [timer for timer in timers if timer not in on]
     return Schedule(files, (*on, layout.jobs_timer), tuple(off), read_by)

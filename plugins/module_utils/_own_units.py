@@ -1,5 +1,6 @@
 """The units of the command itself, as texts: what starts it, when, and what is out of its reach. Each is for every
-application (`%i`), or for the host.
+application (`%i`), or for the host. What comes in every hour says UTC: of the hour that a clock shows twice, systemd
+would pass over the second.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ REVIEW_TIMER = """\
 Description=Ask each hour whether the day after a release of %i is over
 
 [Timer]
-OnCalendar=hourly
+OnCalendar=*-*-* *:00:00 UTC
 RandomizedDelaySec=300
 Persistent=yes
 
@@ -117,7 +118,7 @@ OBSERVE_TIMER = """\
 Description=Observe the host each minute
 
 [Timer]
-OnCalendar=minutely
+OnCalendar=*-*-* *:*:00 UTC
 AccuracySec=1s
 
 [Install]
@@ -232,7 +233,7 @@ SKIPPED_TIMER = """\
 Description=Ask each hour whether the clock skipped the backup or the proof of %i
 
 [Timer]
-OnCalendar=*-*-* *:11:00
+OnCalendar=*-*-* *:11:00 UTC
 RandomizedDelaySec=120
 
 [Install]
@@ -295,7 +296,7 @@ JOBS_TIMER = """\
 Description=Ask each hour whether a job of %i was missed
 
 [Timer]
-OnCalendar=*-*-* *:20:00
+OnCalendar=*-*-* *:20:00 UTC
 RandomizedDelaySec=300
 Persistent=true
 
@@ -334,7 +335,7 @@ PAGE_TIMER = """\
 Description=Write the one-look page of this host each five minutes
 
 [Timer]
-OnCalendar=*:0/5
+OnCalendar=*-*-* *:00/5:00 UTC
 RandomizedDelaySec=20
 AccuracySec=10s
 Persistent=true

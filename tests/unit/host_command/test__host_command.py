@@ -220,3 +220,16 @@ def test_no_refusal_of_systemd_closes_the_door() -> None:
 def test_nothing_of_the_library_needs_more_than_python() -> None:
     foreign = re.compile(r"^\s*(?:from|import) (?:ansible|yaml|jinja2|requests)\b", flags=re.MULTILINE)
     assert not [file.name for file in LIBRARY.glob("_*.py") if foreign.search(file.read_text())]
+
+
+def test_what_comes_each_hour_comes_also_in_the_hour_that_the_clock_shows_twice() -> None:
+    times = [
+        line.partition("=")[2]
+        for text in _own_units.UNIT_TEXTS.values()
+        for line in text.splitlines()
+        if line.startswith("OnCalendar=")
+    ]
+    assert len(times) >= 8
+    often = [time for time in times if not re.fullmatch(r"\*-\*-\* \d\d:\d\d:\d\d", time)]
+    assert often, "the observer's at least"
+    assert [time for time in often if not re.fullmatch(r"\*-\*-\* \*:\S+ UTC", time)] == [], "systemd passes over it"

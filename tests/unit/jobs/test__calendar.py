@@ -86,6 +86,21 @@ def test_what_cron_cannot_say_is_refused_for_cron(text: str) -> None:
         _unused = parse(text).cron
 
 
+@pytest.mark.parametrize(
+    ("text", "zone", "told"),
+    [
+        ("hourly :30", "Europe/Berlin", "*-*-* *:30:00 UTC"),
+        ("*:0/20", "Europe/London", "*-*-* *:00,20,40:00 UTC"),
+        ("hourly :30", "Australia/Adelaide", "*-*-* *:30:00"),
+        ("hourly", "UTC", "*-*-* *:00:00"),
+        ("mon *:30", "Europe/Berlin", "Mon *-*-* *:30:00"),
+        ("daily 02:30", "Europe/Berlin", "*-*-* 02:30:00"),
+    ],
+)
+def test_systemd_is_told_of_each_real_hour(text: str, zone: str, told: str) -> None:
+    assert parse(text).systemd_in(ZoneInfo(zone)) == told
+
+
 def test_a_time_that_the_clock_skips_comes_right_after_the_gap() -> None:
     assert moments("daily 02:30", SPRING, 2) == ["29.03. 03:00 +0200", "30.03. 02:30 +0200"]
 
