@@ -44,8 +44,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
     ) -> dict[str, Any]:
         now = datetime.now(UTC)
         said = {host: _registered(hostvars, host, str(options["asked"])) for host in hosts}
-        declared = {host: list(hostvars[host].get("backstay_applications") or []) for host in hosts if host in hostvars}
-        rows, silent = rows_of(said, declared, _before(directory / "status.json"), now=now)
+        groups = {host: set(hostvars[host].get("group_names") or ()) for host in hosts if host in hostvars}
+        serving = [host for host in groups if "probes" not in groups[host] or "app_servers" in groups[host]]
+        declared = {host: list(hostvars[host].get("backstay_applications") or []) for host in serving}
+        probes = {
+            host: [probe for probe in groups if "probes" in groups[probe] and probe != host]
+            for host in serving
+            if "app_servers" in groups[host]
+        }
+        rows, silent = rows_of(said, declared, _before(directory / "status.json"), now=now, probes=probes)
         told = document_of(rows, silent, now)
         shown = page(
             rows, now=now, title=str(options.get("title") or ""), runbooks=str(options.get("runbooks") or RUNBOOKS)

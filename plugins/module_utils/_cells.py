@@ -44,15 +44,29 @@ COLUMNS: tuple[tuple[str, str, int, str], ...] = (
     ("exposure", "Exposure", 15 * MINUTE, "security-checklist.md"),
     ("alerts", "Alert path", 10 * MINUTE, "on-call.md"),
 )
-TITLES: Mapping[str, str] = {name: title for name, title, _age, _book in COLUMNS}
-RUNBOOKS: Mapping[str, str] = {name: book for name, _title, _age, book in COLUMNS}
-MAX_AGES: Mapping[str, int] = {name: age for name, _title, age, _book in COLUMNS}
+# There where another host of the inventory watches this one (`backstay probe`).
+OUTSIDE = ("uptime", "Uptime from outside", 3 * MINUTE, "site-down.md")
+TITLES: Mapping[str, str] = {name: title for name, title, _age, _book in (*COLUMNS, OUTSIDE)}
+RUNBOOKS: Mapping[str, str] = {name: book for name, _title, _age, book in (*COLUMNS, OUTSIDE)}
+MAX_AGES: Mapping[str, int] = {name: age for name, _title, age, _book in (*COLUMNS, OUTSIDE)}
 # What is asked again and again, so that one answer may be an accident: red is left after two good looks.
 PROBED = frozenset({"host", "health", "objective", "disk", "alerts"})
 # Whose silence is itself an alarm, once it lasts for twice what is allowed.
 VITAL = frozenset({"health", "backup", "alerts"})
 # What comes first among equals: what visitors meet, then what data could be lost by, then the rest.
-_URGENCY = ("health", "host", "objective", "release", "disk", "backup", "restore", "alerts", "certificate", "jobs")
+_URGENCY = (
+    "health",
+    "uptime",
+    "host",
+    "objective",
+    "release",
+    "disk",
+    "backup",
+    "restore",
+    "alerts",
+    "certificate",
+    "jobs",
+)
 
 
 @dataclass(frozen=True)
@@ -603,6 +617,63 @@ def _alerts(at: _Look) -> Cell:
     if beat > 5 * MINUTE:
         return replace(cell, state="yellow", why=f"the watcher is silent for {spoken(beat)}", command=test)
     return cell
+
+
+def uptime(seen: Facts, *, now: dt.datetime, limits: Limits | None = None) -> Cell:
+    """What another host saw of one application, from the facts of `backstay probe`."""
+    spent, allowed = seen.get("spent"), (1 - float(seen["objective"])) * 30 * DAY
+    left = None if spent is None else 1 - float(spent)
+    values = [f"{percent(float(seen['uptime']))} of 30 d"] if seen.get("uptime") is not None else []
+    values += [f"{percent(max(left, 0.0))} of {spoken(allowed)} left"] if left is not None else []
+    cell = Cell(
+        "uptime",
+        "green",
+        ", ".join(values) or "nothing yet",
+        f"≥ {percent(float(seen['objective']))} of 30 d",
+        seen.get("changed") or None,
+        seen.get("at") or None,
+        MAX_AGES["uptime"],
+        source=str(seen["probe"]),
+        acknowledged=seen.get("acknowledged"),
+    )
+    why, state, least = str(seen.get("why") or ""), seen["state"], (limits or Limits()).budget_left
+    if not cell.observed_at:
+        command = "systemctl status backstay-probe.timer"
+        return replace(cell, state="red", value="never looked", why=f"{cell.source} never looked", command=command)
+    if not seen.get("since") and state != "unknown":
+        cell = replace(cell, state="red", value="never answered", why=why or "it never answered well", command="")
+    elif state == "down":
+        value = f"down for {spoken(max(age(seen['changed'], now), 0))}"
+        command = f"backstay diagnose {seen['application']}"
+        cell = replace(cell, state="red", value=", ".join([value, *values[1:]]), why=why, command=command)
+    elif state == "unknown":
+        cell = replace(cell, state="grey", why=why)
+    elif state == "maintenance":
+        cell = replace(cell, state="blue", why="maintenance is on")
+    elif left is not None and left <= 0:
+        cell = replace(cell, state="red", why="the time that it may be away in 30 days is used up")
+    elif left is not None and left <= least:
+        cell = replace(cell, state="yellow", why=f"{percent(left)} of the time that it may be away in 30 days is left")
+    elif seen.get("stuck"):
+        cell = replace(cell, state="yellow", why=f"messages from {cell.source} do not arrive: {seen['stuck']}")
+    return _aged(cell, now)
+
+
+def unseen(probe: str, *, silent: bool) -> Cell:
+    """The cell of what a probe of the inventory ought to watch and does not tell of."""
+    if silent:
+        return Cell("uptime", "grey", "unknown", why=f"because {probe} does not answer", source=probe)
+    why = f"{probe} was never told to watch it: run playbooks/site.yml"
+    return Cell("uptime", "red", "never looked", why=why, command="ansible-playbook playbooks/site.yml", source=probe)
+
+
+def with_uptime(old: Row, cell: Cell, events: Iterable[Facts] = ()) -> Row:
+    """The row with what another host saw. It can make a row worse and no better."""
+    state: State = "yellow" if cell.state == "grey" else cell.state
+    state = state if RANK[state] > RANK[old.state] else old.state
+    why = f"{TITLES['uptime'].lower()}: {cell.why or cell.value}" if state != old.state else old.why
+    told = sorted((*old.events, *events), key=lambda event: str(event["at"]))
+    return replace(old, state=state, why=why, cells=(*old.cells, cell), events=tuple(told))
 
 
 _JUDGES: tuple[Callable[[_Look], Cell], ...] = (

@@ -223,6 +223,13 @@ def _verbs_of_the_house(verb: _Verbs) -> None:
 
 def _verbs_of_the_watch(verb: _Verbs) -> None:
     verb("observe", _watching, "take a sample, see what is wrong, tell whoever is to know; a timer runs it each minute")
+    probe = verb(
+        "probe",
+        _watching,
+        "ask once for the applications that this host watches on others; a timer asks each minute",
+        application=False,
+    )
+    probe.add_argument("--check", action="store_true", help="ask nobody: only whether its file is well written")
     incidents = verb("incidents", _watching, "what is wrong since when; acknowledge one of it")
     incidents.add_argument("--ack", default="", metavar="KEY", help="send no more messages about this one for a while")
     incidents.add_argument("--for", dest="duration", default="4h", metavar="TIME", help="such as 30m, 4h or 2d")
@@ -304,15 +311,16 @@ def _page_of_the_host(options: argparse.Namespace) -> int:
 
 
 def _status_of(options: argparse.Namespace) -> int:
-    from ._cells import RANK, verdict
-    from ._house import House
+    from ._cells import EXIT_CODES, RANK, verdict
+    from ._house import House, ProbeHouse
     from ._look import Looker
     from ._status import applications, sentence, status_text
 
     names = applications()
     looker = Looker(House())
+    watches = not options.application and ProbeHouse().targets.exists()
     worst, ends = "green", 0
-    for name in [options.application] if options.application or len(names) < 2 else names:
+    for name in [options.application] if options.application or not (watches or names[1:]) else names:
         options.application = name
         engine = _engine(options)
         found = looker.facts(engine)
@@ -323,7 +331,24 @@ def _status_of(options: argparse.Namespace) -> int:
         _tell(options, told, status_text(found, row))
         if RANK[row.state] >= RANK[worst]:
             worst, ends = row.state, code
+    if watches:
+        state = _outside(options)
+        ends = ends if RANK[worst] >= RANK[state] else EXIT_CODES[state]
     return ends
+
+
+def _outside(options: argparse.Namespace) -> str:
+    """What this host watches on others; returns the worst colour."""
+    from ._outside import lines
+    from ._probe import Probe
+
+    if os.geteuid() != 0:
+        raise BackstayError("Only root may look into what this host watches on others: run it with sudo.")
+    probe = Probe()
+    found = probe.facts()
+    state, rows = lines(found, probe.now())
+    _tell(options, {"outside": found, "state": state}, "\n".join(["watched on other hosts:", *rows]))
+    return state
 
 
 def _history(options: argparse.Namespace) -> int:
@@ -559,6 +584,7 @@ def _watching(options: argparse.Namespace) -> int:
 
     verbs = {
         "observe": _cli_watch.observe,
+        "probe": _cli_watch.probe,
         "incidents": _cli_watch.incidents,
         "notify": _cli_watch.notify,
         "heal": _cli_watch.heal,

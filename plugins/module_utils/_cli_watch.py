@@ -1,4 +1,4 @@
-"""The verbs about watching: observe, incidents, notify, heal, and what monit asks."""
+"""The verbs about watching: observe, probe, incidents, notify, heal, and what monit asks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import datetime as dt
 import json
 import os
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ._application import Application, from_dict
 from ._errors import BackstayError, InputError
-from ._house import House
+from ._house import House, ProbeHouse
 from ._storage import Storage
+
+if TYPE_CHECKING:
+    from ._alert_settings import AlertPolicy
+    from ._notify import Secrets
 
 Tell = Callable[[argparse.Namespace, dict[str, Any], str], None]
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -47,13 +51,46 @@ def observe(options: argparse.Namespace, tell: Tell) -> int:
     return 0
 
 
+def probe(options: argparse.Namespace, tell: Tell) -> int:
+    """Ask once what this host watches on others; or only whether what it was told is well said."""
+    from ._outside import lines
+    from ._probe import Probe
+
+    _root("ask for the applications of other hosts")
+    watcher = Probe()
+    if options.check:
+        count = len(watcher.declared().targets)
+        tell(options, {"ok": True, "targets": count}, f"{count} applications on other hosts are to be watched")
+        return 0
+    done = watcher.round()
+    state, rows = lines(done.targets, watcher.now())
+    failed = [f"{each.destination}: {each.why}" for each in done.delivered if each.state != "sent"]
+    up = sum(1 for each in done.targets if each["state"] == "up")
+    text = f"{up} of {len(done.targets)} applications on other hosts answer" + (f"; {done.away}" if done.away else "")
+    result = {
+        "ok": state == "green",
+        "state": state,
+        "away": done.away,
+        "targets": list(done.targets),
+        "told": len(done.told),
+        "delivered": sum(1 for each in done.delivered if each.state == "sent"),
+        "waiting": failed,
+        "notes": list(done.notes),
+    }
+    tell(options, result, "\n".join([text, *rows, *(f"  {line}" for line in (*done.notes, *failed))]))
+    return 0
+
+
 def incidents(options: argparse.Namespace, tell: Tell) -> int:
     """What is open; or acknowledge one."""
     from ._incidents import acknowledge, history, opened
 
     _root("look at incidents")
     house, storage, now = House(), Storage(), dt.datetime.now(dt.UTC)
+    others = ProbeHouse()
     if options.ack:
+        if any(each.incident.key == options.ack for each in opened(others, storage)):
+            house = others
         if not options.why:
             raise InputError("Say why nobody needs to hear of it, with --why.")
         until = now + dt.timedelta(seconds=duration(options.duration))
@@ -63,10 +100,11 @@ def incidents(options: argparse.Namespace, tell: Tell) -> int:
         return 0
     wanted = [
         each
-        for each in opened(house, storage)
-        if not options.application or each.incident.key.partition("/")[0] in ("host", options.application)
+        for each in (*opened(house, storage), *opened(others, storage))
+        if not options.application or re.split("[@/]", each.incident.key)[0] in ("host", options.application)
     ]
-    past = history(house, storage, options.days, now) if options.days else ()
+    past = (*history(house, storage, options.days, now), *history(others, storage, options.days, now))
+    past = tuple(sorted(past, key=lambda row: str(row["at"]))) if options.days else ()
     lines = [
         f"  {each.incident.severity:<7} {each.since}  {each.incident.key}: {each.incident.sentence}"
         + (f" (known to {each.acknowledged_by} until {each.acknowledged_until})" if each.acknowledged_until else "")
@@ -89,26 +127,42 @@ def duration(text: str) -> float:
 
 def notify(options: argparse.Namespace, tell: Tell) -> int:
     """A test message to everybody an application names, now; the exit code says whether all of them took it."""
-    from ._notify import all_destinations, deliver, secrets_of, send, trial_message
+    from ._notify import all_destinations, deliver, send, trial_message
 
     _root("send messages")
-    house, storage, now = House(), Storage(), dt.datetime.now(dt.UTC)
-    application = described(house, storage, options.application)
-    if application.alerts is None:
-        raise InputError(f"The file of {application.name} has no `alerts`: there is nobody to tell.")
-    # What waits for others goes too, so the addresses of all of them are needed.
-    policies = {name: described(house, storage, name).alerts for name in house.applications()}
-    secrets = secrets_of(house, storage, policies, policies)
-    message = trial_message(application.name, options.by, now)
-    to = all_destinations(application.name, application.alerts)
+    storage, now = Storage(), dt.datetime.now(dt.UTC)
+    house, name, policies, secrets = _whom(options.application, storage)
+    policy = policies.get(name)
+    if policy is None:
+        raise InputError(f"The file of {name} has no `alerts`: there is nobody to tell.")
+    message = trial_message(name, options.by, now)
+    to = all_destinations(name, policy)
     send(house, storage, message, to, secrets)
     outcomes = [each for each in deliver(house, storage, secrets, now, at_once=True) if each.subject == message.subject]
     lines = [f"  {each.state:<8} {each.destination}{f': {each.why}' if each.why else ''}" for each in outcomes]
     good = len(outcomes) == len(to) and all(each.state == "sent" for each in outcomes)
-    text = f"{application.name}: {'everybody was told' if good else 'not everybody was told'}"
+    text = f"{name}: {'everybody was told' if good else 'not everybody was told'}"
     result = {"ok": good, "changed": True, "message": text, "lines": [line.strip() for line in lines]}
     tell(options, result, "\n".join([text, *lines]))
     return 0 if good else 1
+
+
+def _whom(name: str | None, storage: Storage) -> tuple[House, str, Mapping[str, AlertPolicy | None], Secrets]:
+    """Who is told of an application of this host, or else of one that it watches on others. What waits for others goes
+    too, so the addresses of all of them are there. Raises InputError where it is not clear which is meant."""
+    from ._notify import Secrets, secrets_of
+    from ._probe import Probe
+
+    house, watcher = House(), Probe()
+    own = house.applications()
+    if name not in own and (name or len(own) != 1) and watcher.house.targets.exists():
+        declared = watcher.declared()
+        others = declared.policies("host")
+        if name in others or (not name and not own and len(others) == 1):
+            return watcher.house, name or next(iter(others)), others, Secrets(chats=declared.chats)
+    application = described(house, storage, name)
+    policies = {each: described(house, storage, each).alerts for each in own}
+    return house, application.name, policies, secrets_of(house, storage, policies, policies)
 
 
 def heal(options: argparse.Namespace, tell: Tell) -> int:

@@ -92,3 +92,23 @@ class House:
 
     def layout(self, application: str) -> Layout:
         return Layout(application, self.root)
+
+
+class ProbeHouse(House):
+    """What this host watches of others (`backstay probe`) has incidents and an outbox of its own, beside those of what
+    it watches of itself: neither observer tells, settles or sends what is the other's."""
+
+    @property
+    def state(self) -> Path:
+        """Root's alone, 0700."""
+        return self.root / "var" / "lib" / "backstay" / ".probe"
+
+    @property
+    def targets(self) -> Path:
+        """Whom it watches, and who is told: root's alone, since addresses of chats are secrets."""
+        return self.root / "etc" / "backstay" / "probe.json"
+
+    @property
+    def minutes(self) -> Path:
+        """Of each application how many minutes of each day it was up, down, or in maintenance."""
+        return self.state / "minutes.json"

@@ -89,16 +89,19 @@ Persistent=yes
 WantedBy=timers.target
 """
 
-# It hands mail to the host's sendmail, which may be set-user-id: NoNewPrivileges= would make root of its queue's owner.
-OBSERVE_UNIT = """\
+
+def _looking(description: str, *, after: str, verb: str) -> str:
+    """A unit that looks, and tells whoever is to know. It hands mail to the host's sendmail, which may be set-user-id:
+    NoNewPrivileges= would make root of its queue's owner."""
+    return f"""\
 # Written by backstay.
 [Unit]
-Description=Take a sample of the host, see what is wrong, tell whoever is to know
-After=local-fs.target
+Description={description}
+{after}
 
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/backstay observe
+ExecStart=/usr/bin/backstay {verb}
 # Nothing it asks may keep it longer than the next minute.
 TimeoutStartSec=55
 UMask=0077
@@ -112,10 +115,12 @@ RestrictRealtime=yes
 LockPersonality=yes
 """
 
-OBSERVE_TIMER = """\
+
+def _minutely(description: str) -> str:
+    return f"""\
 # Written by backstay.
 [Unit]
-Description=Observe the host each minute
+Description={description}
 
 [Timer]
 OnCalendar=*-*-* *:*:00 UTC
@@ -124,6 +129,7 @@ AccuracySec=1s
 [Install]
 WantedBy=timers.target
 """
+
 
 HEAL_UNIT = """\
 # Written by backstay. monit starts it; its own unit lets no service be restarted from within.
@@ -359,8 +365,18 @@ UNIT_TEXTS = {
     "backstay-verify@.timer": _daily(_PROOF, "03:30:00"),
     "backstay-skipped@.service": SKIPPED_UNIT,
     "backstay-skipped@.timer": SKIPPED_TIMER,
-    "backstay-observe.service": OBSERVE_UNIT,
-    "backstay-observe.timer": OBSERVE_TIMER,
+    "backstay-observe.service": _looking(
+        "Take a sample of the host, see what is wrong, tell whoever is to know",
+        after="After=local-fs.target",
+        verb="observe",
+    ),
+    "backstay-observe.timer": _minutely("Observe the host each minute"),
+    "backstay-probe.service": _looking(
+        "Ask for the applications of other hosts, as their visitors would",
+        after="Wants=network-online.target\nAfter=local-fs.target network-online.target",
+        verb="probe",
+    ),
+    "backstay-probe.timer": _minutely("Ask for the applications of other hosts each minute"),
     "backstay-heal@.service": HEAL_UNIT,
     "backstay-review@.service": REVIEW_UNIT,
     "backstay-review@.timer": REVIEW_TIMER,

@@ -13,7 +13,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._cells import COLUMNS, PAGE_SECONDS, TITLES, WORDS, Cell, Row, needs, percent, size, spoken, verdict, worst_first
+from ._cells import (
+    COLUMNS,
+    OUTSIDE,
+    PAGE_SECONDS,
+    TITLES,
+    WORDS,
+    Cell,
+    Row,
+    needs,
+    percent,
+    size,
+    spoken,
+    verdict,
+    worst_first,
+)
 from ._charts import Chart, described, svg
 from ._page_style import STYLE
 
@@ -162,8 +176,10 @@ def _needs(rows: Sequence[Row], runbooks: str) -> str:
 
 
 def _matrix(rows: Sequence[Row]) -> str:
-    heads = "".join(f'<th scope="col">{text_of(title)}</th>' for _name, title, _age, _book in COLUMNS)
-    body = "".join(_line(row, number) for number, row in enumerate(rows))
+    watched = any(cell.name == OUTSIDE[0] for row in rows for cell in row.cells)
+    columns = (*COLUMNS, OUTSIDE) if watched else COLUMNS
+    heads = "".join(f'<th scope="col">{text_of(title)}</th>' for _name, title, _age, _book in columns)
+    body = "".join(_line(row, number, len(columns)) for number, row in enumerate(rows))
     return (
         '<section aria-labelledby="hosts"><h2 id="hosts">Applications and hosts</h2><div class="matrix" tabindex="0" '
         'role="region" aria-labelledby="hosts"><table><caption>Each application on each host, the worst first'
@@ -172,16 +188,19 @@ def _matrix(rows: Sequence[Row]) -> str:
     )
 
 
-def _line(row: Row, number: int) -> str:
+def _line(row: Row, number: int, columns: int) -> str:
     name = f"{text_of(row.application)}<small>@{text_of(row.host)}</small>" if row.application else text_of(row.host)
     because = _because(row)
     shown = [cell for cell in row.cells if not because or cell.state != "grey" or cell.name == "host"]
-    cells = "".join(_cell(cell) for cell in shown)
+    cells = [_cell(cell) for cell in shown]
     if because:
-        cells += f'<td class="grey because" colspan="{len(row.cells) - len(shown)}">{_shape("grey")} {because}</td>'
+        wide = len(row.cells) - len(shown)
+        first = next(place for place, cell in enumerate(row.cells) if cell not in shown)
+        cells.insert(first, f'<td class="grey because" colspan="{wide}">{_shape("grey")} {because}</td>')
+    cells += ["<td></td>"] * (columns - len(row.cells))  # no other host watches this one
     return (
         f'<tr><th scope="row" class="{row.state}"><a href="#r{number}">{name}</a>'
-        f'<small class="say">{_shape(row.state)} {WORDS[row.state]}</small></th>{cells}</tr>'
+        f'<small class="say">{_shape(row.state)} {WORDS[row.state]}</small></th>{"".join(cells)}</tr>'
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ._cells import Row, broken, from_dict, unreachable
+from ._cells import RANK, Cell, Row, broken, from_dict, unreachable, unseen, uptime, with_uptime
 from ._page import document
 
 ROW = ("application", "host", "state", "why", "cells", "observed_at", "release", "events", "series")
@@ -19,12 +19,18 @@ Facts = Mapping[str, Any]
 
 
 def rows_of(
-    said: Mapping[str, Facts], declared: Mapping[str, Sequence[str]], before: Facts, *, now: dt.datetime
+    said: Mapping[str, Facts],
+    declared: Mapping[str, Sequence[str]],
+    before: Facts,
+    *,
+    now: dt.datetime,
+    probes: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[list[Row], dict[str, int]]:
     """The rows of all hosts, and how often in a row each silent one said nothing.
 
     `said` has for each host what module `status_facts` returned, or why it did not; `declared` which applications the
-    inventory puts there; `before` is the JSON of the page before, empty where there was none.
+    inventory puts there; `before` is the JSON of the page before, empty where there was none. `probes` has for each
+    host which others are to watch it from outside.
     """
     rows: list[Row] = []
     silent: dict[str, int] = {}
@@ -42,7 +48,23 @@ def rows_of(
             rows.append(
                 unreachable(host, name, reason, now=now, looks=silent[host], last_seen=_last_seen(known, host, looked))
             )
-    return rows, silent
+    return [_from_outside(row, said, (probes or {}).get(row.host) or (), now) for row in rows], silent
+
+
+def _from_outside(row: Row, said: Mapping[str, Facts], probes: Sequence[str], now: dt.datetime) -> Row:
+    """The row with what the hosts that watch it saw; of several that one counts which knows, and saw the worst."""
+    if not probes or not row.application:
+        return row
+
+    def seen(probe: str) -> tuple[Cell, Sequence[Facts]]:
+        silent = _silence(said.get(probe) or {}) is not None
+        for facts in () if silent else said[probe].get("outside") or ():
+            if (facts["application"], facts["host"]) == (row.application, row.host):
+                return uptime({**facts, "probe": probe}, now=now), facts.get("events") or ()
+        return unseen(probe, silent=silent), ()
+
+    cell, events = max(map(seen, probes), key=lambda each: (each[0].state != "grey", RANK[each[0].state]))
+    return with_uptime(row, cell, events)
 
 
 def _last_seen(known: Facts, host: str, looked: Facts) -> str | None:

@@ -45,7 +45,7 @@ class Verdict:
 
 
 def kind_of(key: str) -> str:
-    """`portal/certificate:ends` is of the kind `certificate`."""
+    """`portal/jobs:retention` is of the kind `jobs`."""
     return key.partition("/")[2].partition(":")[0]
 
 

@@ -38,6 +38,11 @@ rows:
   type: list
   elements: dict
   returned: success
+outside:
+  description: What this host, where it is a probe, saw of applications on other hosts, a dictionary for each.
+  type: list
+  elements: dict
+  returned: success
 problem:
   description: Why nothing was told; empty where all was.
   type: str
@@ -58,9 +63,10 @@ def main() -> None:
     program = module.get_bin_path("backstay")
     if program is None:
         problem = "the command backstay is not installed on this host: run playbooks/site.yml"
-        module.exit_json(changed=False, rows=[], problem=problem)
+        module.exit_json(changed=False, rows=[], outside=[], problem=problem)
     _code, output, error = module.run_command([program, "status", "--json"])
     rows: list[dict[str, Any]] = []
+    outside: list[dict[str, Any]] = []
     problem = ""
     for line in output.splitlines():
         try:
@@ -70,11 +76,13 @@ def main() -> None:
             continue
         if "cells" in found:
             rows.append({key: found[key] for key in ROW if key in found})
+        elif "outside" in found:
+            outside += found["outside"]
         else:
             problem = str(found.get("message") or "`backstay status` gave no cells: bring the host up with site.yml")
-    if not rows and not problem:
+    if not rows and not outside and not problem:
         problem = f"`backstay status` said nothing: {error.strip()[-200:]}"
-    module.exit_json(changed=False, rows=rows, problem=problem)
+    module.exit_json(changed=False, rows=rows, outside=outside, problem=problem)
 
 
 if __name__ == "__main__":

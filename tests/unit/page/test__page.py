@@ -105,6 +105,19 @@ def test_the_matrix_has_a_heading_for_each_row_and_column(tree: Tree) -> None:
     assert labels == {title for _name, title, _age, _book in _cells.COLUMNS}
 
 
+def test_there_is_a_column_for_what_another_host_saw_where_one_watches() -> None:
+    first, *rest = status_picture.fleet()
+    cell = _cells.Cell("uptime", "green", "99.98 % of 30 d")
+    watched = Tree(page([_cells.with_uptime(first, cell), *rest], now=NOW))
+    assert watched.wrong == []
+    labels = {each["data-label"] for each in watched.all("td") if "data-label" in each}
+    assert "Uptime from outside" in labels
+    table = page([_cells.with_uptime(first, cell), *rest], now=NOW).partition("<tbody>")[2].partition("</tbody>")[0]
+    for line in table.split("<tr>")[1:]:
+        wide = sum(int(found or 1) for found in re.findall(r'<td(?:[^>]*?colspan="(\d+)")?', line))
+        assert wide == len(_cells.COLUMNS) + 1, line
+
+
 def test_every_colour_has_a_shape_and_a_word(tree: Tree, source: str) -> None:
     shapes = re.findall(r'<symbol id="s-(\w+)"[^>]*>(.*?)</symbol>', source)
     assert {name for name, _drawn in shapes} == set(_cells.WORDS)

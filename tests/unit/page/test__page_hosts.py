@@ -67,3 +67,63 @@ def test_a_question_that_failed_is_no_answer() -> None:
     )
     assert [each.state for each in rows] == ["grey", "grey"]
     assert "Missing sudo password" in rows[0].why
+
+
+PROBES = {"app1": ["probe1"], "app2": ["probe1"]}
+
+
+def outside(host: str = "app1", **more: Any) -> dict[str, Any]:
+    """What `backstay status` on a probe tells of one application."""
+    at = (NOW - dt.timedelta(seconds=30)).isoformat()
+    told = {"state": "up", "why": "", "at": at, "since": at, "changed": at, "objective": 0.999, "spent": 0.1}
+    return {"application": "portal", "host": host, "probe": "probe1", "uptime": 0.9999, "events": [], **told, **more}
+
+
+def probed(*seen: dict[str, Any]) -> dict[str, Any]:
+    return {"rows": [], "outside": list(seen), "problem": ""}
+
+
+def test_what_another_host_saw_is_in_the_row() -> None:
+    events = [{"at": NOW.isoformat(), "kind": "incident", "sentence": "portal@app2 was away"}]
+    down = outside("app2", state="down", why="no answer", events=events)
+    said = {"app1": answer("portal"), "app2": answer("portal"), "probe1": probed(outside(), down)}
+    rows, silent = rows_of(said, DECLARED, {}, now=NOW, probes=PROBES)
+    assert silent == {}
+    assert [(each.name, each.state, each.cells[-1].name) for each in rows] == [
+        ("portal@app1", "green", "uptime"),
+        ("portal@app2", "red", "uptime"),
+    ], "and none for the probe itself"
+    assert rows[1].why == "uptime from outside: no answer"
+    assert rows[1].events[-1]["sentence"] == "portal@app2 was away"
+
+
+def test_a_host_that_is_silent_has_what_another_saw() -> None:
+    said = {"app1": GONE, "probe1": probed(outside(state="down", why="no route"))}
+    rows, _silent = rows_of(said, {"app1": ["portal"]}, {}, now=NOW, probes=PROBES)
+    assert (rows[0].state, rows[0].cells[-1].state) == ("red", "red"), "ssh alone would leave it unknown at first"
+
+
+def test_a_probe_that_is_silent_or_was_told_nothing_is_seen() -> None:
+    said = {"app1": answer("portal"), "app2": answer("portal"), "probe1": GONE}
+    rows, _silent = rows_of(said, DECLARED, {}, now=NOW, probes=PROBES)
+    assert [(each.name, each.state) for each in rows] == [
+        ("portal@app1", "yellow"),
+        ("portal@app2", "yellow"),
+        ("probe1", "grey"),
+    ]
+    assert rows[0].cells[-1].why == "because probe1 does not answer"
+    rows, _silent = rows_of({**said, "probe1": probed()}, DECLARED, {}, now=NOW, probes=PROBES)
+    assert [each.state for each in rows] == ["red", "red"]
+    assert "never told to watch it" in rows[0].why
+
+
+def test_of_several_probes_the_one_that_knows_and_saw_the_worst_counts() -> None:
+    old = (NOW - dt.timedelta(hours=1)).isoformat()
+    said = {
+        "app1": answer("portal"),
+        "probe1": probed(outside()),
+        "probe2": probed(outside(spent=0.9)),
+        "probe3": probed(outside(at=old)),
+    }
+    rows, _silent = rows_of(said, {"app1": ["portal"]}, {}, now=NOW, probes={"app1": ["probe1", "probe2", "probe3"]})
+    assert (rows[0].cells[-1].state, rows[0].cells[-1].source) == ("yellow", "probe2")
