@@ -469,7 +469,7 @@ class Observer:
                 incident = Incident(each.key, each.severity, each.application, each.sentence, each.command)
                 raise_(self.house, self.storage, incident, now)
             elif each.crossed is False and each.key in known:
-                settle(self.house, self.storage, each.key, now, each.sentence)
+                settle(self.house, self.storage, each.key, now, each.sentence + self._after_restarts(each.key))
         # What is not there any more cannot be wrong: a unit that no longer fails, a mount, a job, an application.
         judged = {each.key for each in verdicts}
         for key in known - judged:
@@ -483,6 +483,19 @@ class Observer:
             well = rest == "health:restarts" and here is not None and here.healthy is True
             if gone or unit or place or job or well:
                 settle(self.house, self.storage, key, now, _gone(kind, rest.partition(":")[2], subject))
+
+    def _after_restarts(self, key: str) -> str:
+        """What was restarted while an application was not well, as the end of a sentence."""
+        name, _slash, kind = key.partition("/")
+        if kind != "health" or not self.house.healed.exists():
+            return ""
+        from ._heal import restarts
+
+        since = next(each.since for each in open_incidents(self.house, self.storage) if each.incident.key == key)
+        began = dt.datetime.fromisoformat(since)
+        rows = restarts(self.house, self.storage).get(name, ())
+        units = dict.fromkeys(str(row["unit"]) for row in rows if dt.datetime.fromisoformat(row["at"]) >= began)
+        return f"; {' and '.join(units)} was restarted, for it hung" if units else ""
 
     def _held(self, now: dt.datetime, state: _State, sample: Sample) -> Callable[[str | None], bool]:
         """Whether nothing may be sent about an application, or about the host (None). A transaction that is open for
@@ -582,15 +595,20 @@ class Observer:
         policies: Mapping[str, AlertPolicy],
         secrets: Secrets,
     ) -> None:
-        """What was restarted because it hung, each restart once."""
+        """What was restarted because it hung, each restart once; not where people know that it is not well: that it is
+        over will say what was restarted."""
         if not self.house.healed.exists():
             return
         from ._heal import restarts
 
         told = state.part("healed")
+        known = {each.incident.key for each in open_incidents(self.house, self.storage) if each.told}
         for name, rows in restarts(self.house, self.storage).items():
             for row in rows if name in described else ():
                 if row["at"] <= told.get(name, ""):
+                    continue
+                if f"{name}/health" in known:
+                    told[name] = row["at"]
                     continue
                 identifier = re.sub(r"[^0-9A-Za-z]", "-", f"{name}-healed-{row['at']}")
                 lines = (f"Nobody answered: {row['why']}", f"First: backstay diagnose {name}")

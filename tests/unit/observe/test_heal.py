@@ -122,6 +122,19 @@ def test_a_restart_is_told_once(host: Host) -> None:
     assert "no answer within 5 s" in text
 
 
+def test_a_restart_of_what_people_know_of_is_told_when_it_is_over(host: Host) -> None:
+    host.inner = host.why = "no answer within 5 s"
+    host.minutes(2)
+    assert host.healed() == WEB
+    host.minutes(1)
+    host.inner = host.why = ""
+    host.minutes(3)
+    begun, over = host.texts()
+    assert begun.startswith("*[PAGE]")
+    assert over.startswith("*[OVER]")
+    assert f"{WEB} was restarted, for it hung" in over
+
+
 def test_monit_is_told_what_does_not_run_or_answer(host: Host) -> None:
     asked: list[tuple[object, ...]] = []
 
