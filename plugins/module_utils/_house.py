@@ -40,6 +40,11 @@ class House:
         return self.state / "observer.lock"
 
     @property
+    def reserve(self) -> Path:
+        """Room for the observer on a disk that is full: it gives this away, so that somebody is told."""
+        return self.state / "reserve"
+
+    @property
     def incidents(self) -> Path:
         """What is open, since when, and what was said about it."""
         return self.state / "incidents.json"

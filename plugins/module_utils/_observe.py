@@ -47,6 +47,7 @@ from ._thresholds import (
 __all__ = ["Observer", "Sample", "incident_message", "series"]  # the reader too: others know it by this name
 FORMAT = 1
 LOG_BYTES = 4 << 20  # of a log in one minute; more is reckoned from so much
+RESERVE_BYTES = 256 << 10
 PROBES = 3
 PROBE_PAUSE_SECONDS = 3.0
 CERTIFICATE_SECONDS = 900.0
@@ -204,7 +205,15 @@ class Observer:
         if not lock.take(what="a sample of the host"):
             raise BackstayError("Another `backstay observe` is at work: this one is not needed.", exit_code=4)
         try:
-            return self._observe()
+            try:
+                return self._observe()
+            except BackstayError as refused:
+                if not self.house.reserve.exists():
+                    raise
+                # A disk that is full: what was kept back for this gives the sample, and all messages, room.
+                self._notes.append(refused.message)
+                self.storage.remove(self.house.reserve)
+                return self._observe()
         finally:
             lock.release()
 
@@ -227,8 +236,18 @@ class Observer:
         state.value |= {"format": FORMAT, "at": sample.at}
         self.storage.write(self.house.observed, canonical(state.value), mode=0o600)
         delivered = deliver(self.house, self.storage, secrets, now, runner=self._run, post=self._post)
+        self._reserve()
         crossed = tuple(each for each in verdicts if each.crossed)
         return Outline(sample, crossed, told, delivered, tuple(self._notes))
+
+    def _reserve(self) -> None:
+        """Keep room back again, once there is enough of it; random bytes, which no file system makes smaller."""
+        if self.house.reserve.exists():
+            return
+        with contextlib.suppress(OSError, BackstayError):
+            disk = self._statvfs(str(self.house.state))
+            if disk.f_bavail * disk.f_frsize > 8 * RESERVE_BYTES:
+                self.storage.write(self.house.reserve, os.urandom(RESERVE_BYTES), mode=0o600)
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -21,6 +21,7 @@ FEWEST_ANSWERS = 20
 FEWEST_ERRORS = 3
 QUIET_MINUTES = 30  # with too few answers for so long, slow or failing ones are over
 FULL = 0.95
+NOTHING_FREE = 1 << 20  # bytes; more than the observer keeps back for itself
 DIED_MINUTES = 10  # for so long what was started again has to run until its death is over
 DIGEST_HOURS = 26.0  # a day, and what a busy host may be late by
 BUDGET_DAYS = 30
@@ -104,11 +105,13 @@ def host_verdicts(samples: Sequence[Sample], objectives: Objectives) -> Iterator
 
 
 def _disks(samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdict]:
-    """Two samples in a row, so that a file that comes and goes is no incident."""
+    """Two samples in a row, so that a file that comes and goes is no incident; one where nothing at all is free."""
     last = _window(samples, 2)
     for mount in samples[-1].host.mounts:
         seen = [(each.used, each.inodes) for sample in last for each in sample.host.mounts if each.path == mount.path]
-        if len(seen) < 2:
+        if mount.free_bytes < NOTHING_FREE:
+            seen = seen[-1:]
+        elif len(seen) < 2:
             continue
         for what, place in (("", 0), (" of inodes", 1)):
             low, high = min(each[place] for each in seen), max(each[place] for each in seen)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ import pytest
 from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _notify
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 
-from .world import ALERTS, SECRET, START, MailServer, Webhook, World
+from .world import ALERTS, SECRET, START, Disk, MailServer, Webhook, World
 
 Change = Callable[[World], None]
 FAULTS: dict[str, tuple[dict[str, Any], tuple[Change, Change], tuple[int, int], str, str]] = {}
@@ -215,6 +216,43 @@ def test_a_disk_that_fills_up_is_one_incident_which_becomes_worse(tmp_path: Path
     sudden.used = 1.0
     sudden.minutes(3)
     assert [subject.partition("]")[0] for subject in sudden.subjects()] == ["[PAGE"], "one message, though two marks"
+
+
+class Full(Disk):
+    """A disk on which there is room again once what was kept back is given away."""
+
+    def __init__(self, kept_back: Path) -> None:
+        super().__init__()
+        self.kept_back, self.full = kept_back, False
+
+    def _refuse(self) -> None:
+        if self.full and self.kept_back.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def _create(self, path: Path, content: bytes, mode: int) -> None:
+        self._refuse()
+        super()._create(path, content, mode)
+
+    def _append(self, path: Path, content: bytes, mode: int) -> None:
+        self._refuse()
+        super()._append(path, content, mode)
+
+
+def test_a_disk_that_is_full_keeps_nobody_from_being_told_of_it(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.storage = disk = Full(world.house.reserve)
+    world.minutes(3)
+    assert world.house.reserve.stat().st_size == 256 << 10
+    disk.full, world.used = True, 1.0
+    done = world.observe()
+    assert [subject.partition("]")[0] for subject in world.subjects()] == ["[PAGE"], "at once, in the first minute"
+    assert any("free some space" in note for note in done.notes)
+    assert not world.house.reserve.exists()
+    world.minutes(3)
+    disk.full, world.used = False, 0.4
+    world.minutes(3)
+    assert [subject.partition("]")[0] for subject in world.subjects()] == ["[PAGE", "[OVER"]
+    assert world.house.reserve.exists(), "kept back for the next time"
 
 
 def test_what_a_transaction_starts_again_did_not_die(tmp_path: Path) -> None:
