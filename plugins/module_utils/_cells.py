@@ -619,7 +619,7 @@ def _alerts(at: _Look) -> Cell:
     return cell
 
 
-def uptime(seen: Facts, *, now: dt.datetime, limits: Limits | None = None) -> Cell:
+def uptime(seen: Facts, *, now: dt.datetime) -> Cell:
     """What another host saw of one application, from the facts of `backstay probe`."""
     spent, allowed = seen.get("spent"), (1 - float(seen["objective"])) * 30 * DAY
     left = None if spent is None else 1 - float(spent)
@@ -636,7 +636,7 @@ def uptime(seen: Facts, *, now: dt.datetime, limits: Limits | None = None) -> Ce
         source=str(seen["probe"]),
         acknowledged=seen.get("acknowledged"),
     )
-    why, state, least = str(seen.get("why") or ""), seen["state"], (limits or Limits()).budget_left
+    why, state = str(seen.get("why") or ""), seen["state"]
     if not cell.observed_at:
         command = "systemctl status backstay-probe.timer"
         return replace(cell, state="red", value="never looked", why=f"{cell.source} never looked", command=command)
@@ -652,7 +652,7 @@ def uptime(seen: Facts, *, now: dt.datetime, limits: Limits | None = None) -> Ce
         cell = replace(cell, state="blue", why="maintenance is on")
     elif left is not None and left <= 0:
         cell = replace(cell, state="red", why="the time that it may be away in 30 days is used up")
-    elif left is not None and left <= least:
+    elif left is not None and left <= Limits.budget_left:
         cell = replace(cell, state="yellow", why=f"{percent(left)} of the time that it may be away in 30 days is left")
     elif seen.get("stuck"):
         cell = replace(cell, state="yellow", why=f"messages from {cell.source} do not arrive: {seen['stuck']}")

@@ -60,7 +60,7 @@ def probe(options: argparse.Namespace, tell: Tell) -> int:
     watcher = Probe()
     if options.check:
         count = len(watcher.declared().targets)
-        tell(options, {"ok": True, "targets": count}, f"{count} applications on other hosts are to be watched")
+        tell(options, {"ok": True, "targets": count}, f"to be watched on other hosts: {count}")
         return 0
     done = watcher.round()
     state, rows = lines(done.targets, watcher.now())

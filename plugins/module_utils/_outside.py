@@ -205,18 +205,14 @@ def facts(watched: Watched, record: Record, now: dt.datetime) -> dict[str, Any]:
 def verdicts(
     declared: Declared, records: Mapping[str, Record], seen: Mapping[str, Seen], away: str, now: dt.datetime
 ) -> Iterator[Verdict]:
-    """What is so after a round. `away` is why this host itself reaches nobody: then that is told, and no outage. A host
-    on which several applications are silent together is one trouble."""
-    probe, count = declared.probe, len(declared.targets)
-    told = f"{probe} reaches nobody ({away}), so nobody watches {count} applications on other hosts"
-    yield Verdict(
-        "host/network",
-        "page",
-        None,
-        told if away else f"{probe} has its network back",
-        "ip route; ip neigh",
-        bool(away),
-    )
+    """What is so after a round. `away` is why this host itself reaches nobody: then that is told, when it is so twice,
+    and no outage. A host on which several applications are silent together is one trouble."""
+    probe = declared.probe
+    told = f"{probe} reaches nobody ({away}), so nobody watches the applications of other hosts"
+    again = all(record.changed < record.at for record in (records[t.name] for t in declared.targets))
+    crossed = again or None if away else False
+    sentence = told if away else f"{probe} has its network back"
+    yield Verdict("host/network", "page", None, sentence, "ip route; ip neigh", crossed)
     hosts: dict[str, list[Watched]] = defaultdict(list)
     for target in declared.targets:
         hosts[target.host].append(target)

@@ -10,17 +10,25 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _outside, _probe
+from ansible_collections.backstay.ops.plugins.module_utils import (
+    _cli,
+    _cli_watch,
+    _house,
+    _outside,
+    _probe,
+    _status,
+)
 from ansible_collections.backstay.ops.plugins.module_utils._cells import uptime
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._house import House, ProbeHouse
 from ansible_collections.backstay.ops.plugins.module_utils._http import Answer, Target
-from ansible_collections.backstay.ops.plugins.module_utils._incidents import acknowledge, opened
+from ansible_collections.backstay.ops.plugins.module_utils._incidents import acknowledge, opened, raise_
 from ansible_collections.backstay.ops.plugins.module_utils._outside import Record, Seen, Watched, minutes, noted
+from ansible_collections.backstay.ops.plugins.module_utils._probe import Probe
 from ansible_collections.backstay.ops.plugins.module_utils._prober import USER_AGENT
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 
-from .world import START, Disk, Webhook, _subject
+from .world import START, Disk, Webhook, _subject, incident
 
 CHAT = "https://chat.example.org/hook/very-secret-path"
 UP, DOWN = Seen("up", seconds=0.02, answered=True), Seen("down", "no answer from portal.example.org:443 within 4 s")
@@ -62,8 +70,8 @@ class Post:
         return Completed(tuple(arguments), 0, "", "")
 
     @property
-    def probe(self) -> _probe.Probe:
-        return _probe.Probe(
+    def probe(self) -> Probe:
+        return Probe(
             self.house,
             self.disk,
             runner=self._sendmail,
@@ -179,7 +187,9 @@ def test_a_probe_without_a_network_says_so_and_counts_nothing(tmp_path: Path) ->
     post = Post(tmp_path, target("portal"), target("shop", "app2"))
     post.rounds(UP, UP)
     post.away = "it has no route to anywhere"
-    post.rounds(DOWN, DOWN, DOWN)
+    post.rounds(DOWN)
+    assert post.open() == [], "once may be an accident"
+    post.rounds(DOWN, DOWN)
     assert post.open() == ["host/network"]
     assert post.only()["minutes"] == {"up": 2, "down": 0, "maintenance": 0, "unknown": 3}
     assert uptime(post.only(), now=post.now).state == "grey"
@@ -348,6 +358,84 @@ def test_the_lines_for_people_have_the_worst_first(tmp_path: Path) -> None:
     assert rows[1].startswith("  well     blog@app1    100 % of 30 d, 100 % of 43 min left")
 
 
+# --- the command
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Post:
+    """The command works on this probe, which has no application of its own."""
+    post = Post(tmp_path)
+    for module in (_cli_watch, _house):
+        monkeypatch.setattr(module, "House", lambda: House(tmp_path))
+        monkeypatch.setattr(module, "ProbeHouse", lambda: post.house)
+    monkeypatch.setattr(_probe, "Probe", lambda: post.probe)
+    monkeypatch.setattr(_status, "applications", tuple)
+    monkeypatch.setattr(_cli_watch, "Storage", lambda: post.disk)
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    return post
+
+
+def run(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = _cli.main(arguments)
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+def test_a_round_by_hand_says_what_it_saw(host: Post, capsys: pytest.CaptureFixture[str]) -> None:
+    host.rounds(UP, DOWN)
+    code, said = run("probe", capsys=capsys)
+    assert code == 0, "a unit that found an outage has not failed"
+    assert said.startswith("0 of 1 applications on other hosts answer")
+    assert "no answer from portal.example.org" in said
+    assert run("probe", "--check", capsys=capsys) == (0, "to be watched on other hosts: 1\n")
+
+
+def test_status_tells_what_it_watches_and_its_exit_code_is_the_colour(
+    host: Post, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run("status", "--json", capsys=capsys)
+    assert (code, json.loads(said)["state"]) == (2, "red"), "it never looked"
+    host.rounds(UP)
+    code, said = run("status", "--json", capsys=capsys)
+    assert (code, json.loads(said)["outside"][0]["application"]) == (0, "portal")
+    host.rounds(DOWN)
+    code, said = run("status", capsys=capsys)
+    assert code == 2
+    assert "act now  portal@app1" in said
+
+
+def test_its_incidents_are_shown_and_acknowledged_with_those_of_the_host(
+    host: Post, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.rounds(UP, DOWN)
+    raise_(House(host.house.root), host.disk, incident(), host.now)
+    code, said = run("incidents", capsys=capsys)
+    assert code == 1
+    assert "portal@app1/health:outside" in said
+    assert "portal/jobs:retention" in said
+    assert "health:outside" in run("incidents", "portal", capsys=capsys)[1]
+    assert "health:outside" not in run("incidents", "shop", capsys=capsys)[1]
+    assert run("incidents", "--ack", "portal@app1/health:outside", "--why", "known", capsys=capsys)[0] == 0
+    assert run("incidents", "--ack", incident().key, "--why", "known", capsys=capsys)[0] == 0
+    assert run("incidents", "--ack", "shop/none", "--why", "known", capsys=capsys)[0] == 2
+
+
+def test_whether_its_messages_arrive_can_be_tried(
+    host: Post, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = host.house.root / "sent"
+    host.house.sendmail.write_text(f"#!/bin/sh\ncat > {kept}\n")
+    host.house.sendmail.chmod(0o755)
+    for given in (("portal",), ()):
+        code, said = run("notify", "test", *given, capsys=capsys)
+        assert code == 0, said
+        assert "portal: everybody was told" in said
+        assert "To: portal@example.org" in kept.read_text()
+        kept.unlink()
+    code, said = run("notify", "test", "shop", capsys=capsys)
+    assert code == 2, said
+
+
 # --- asking
 
 
@@ -495,7 +583,7 @@ def test_a_file_that_is_no_json_shows_none_of_it(tmp_path: Path) -> None:
 
 
 def test_a_host_that_watches_nobody_says_how_it_would(tmp_path: Path) -> None:
-    probe = _probe.Probe(ProbeHouse(tmp_path), Disk())
+    probe = Probe(ProbeHouse(tmp_path), Disk())
     assert probe.facts() == []
     with pytest.raises(InputError, match="group `probes`"):
         probe.round()
