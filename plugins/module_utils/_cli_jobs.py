@@ -135,7 +135,11 @@ def _missed(host: Host, name: str, job: Job, now: datetime) -> bool:
     declared = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
     known = runs(host.layout, host.storage, name)
     due = pending(job, known, counts_from(host.layout, job, known, declared), now, server_zone(host.layout.root)[0])
-    return due is not None and now - due >= _GRACE
+    if due is None or now - due < _GRACE:
+        return False
+    from ._job_run import again_refused
+
+    return not again_refused(job, known, due, layout=host.layout, storage=host.storage, now=now)
 
 
 def _local(moment: str | None, zone: Any) -> str:

@@ -32,7 +32,7 @@ _AHEAD = timedelta(minutes=5)
 class Run:
     """One run. Times are UTC ISO 8601; `exit` is the command's exit code, None where it never ended by itself; `lines`
     are the last that it printed, secrets removed, and `counts` the JSON object among them that came last; `why` says
-    what went wrong, and is empty where nothing did."""
+    what went wrong, and is empty where nothing did; `refused`: for want of a proven restore point nothing was begun."""
 
     job: str
     start: str
@@ -42,6 +42,7 @@ class Run:
     release: str = ""
     lines: tuple[str, ...] = ()
     counts: Mapping[str, Any] | None = None
+    refused: bool = False
 
     @property
     def ok(self) -> bool:
@@ -66,6 +67,7 @@ class Run:
             "release": self.release,
             "lines": list(self.lines),
             "counts": None if self.counts is None else dict(self.counts),
+            "refused": self.refused,
         }
 
 
@@ -90,6 +92,7 @@ def fold(content: bytes) -> tuple[Run, ...]:
                 release=str(value.get("release", "")),
                 lines=tuple(map(str, value.get("lines", ()))),
                 counts=value.get("counts"),
+                refused=value.get("refused") is True,
             )
             _unused = run.started, run.ended
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -163,10 +166,11 @@ def due_since(job: Job, since: datetime | None, now: datetime, zone: tzinfo) -> 
     return due if due is not None and since is not None and due >= since else None
 
 
-def covered(job: Job, known: Sequence[Run], due: datetime, now: datetime) -> bool:
-    """Whether a run began when it was due, or later; with `overlap: skip` one that was still under way then counts."""
+def covered(job: Job, known: Sequence[Run], due: datetime, now: datetime, *, refusals: bool = True) -> bool:
+    """Whether a run began when it was due, or later; with `overlap: skip` one that was still under way then counts.
+    Without `refusals`, one that was refused does not."""
     for run in reversed(known):
-        if run.started > now + _AHEAD:
+        if run.started > now + _AHEAD or (run.refused and not refusals):
             continue
         if run.started >= due:
             return True
@@ -177,9 +181,10 @@ def covered(job: Job, known: Sequence[Run], due: datetime, now: datetime) -> boo
 
 def pending(job: Job, known: Sequence[Run], since: datetime | None, now: datetime, zone: tzinfo) -> datetime | None:
     """The moment of the run that should begin now; None where none should. What was missed is made up for with
-    `catch_up`, and else only within its grace."""
+    `catch_up`, and else only within its grace. What was refused was not done: whoever asks sees first whether it would
+    be refused again (`again_refused`)."""
     due = due_since(job, since, now, zone)
-    if due is None or covered(job, known, due, now):
+    if due is None or covered(job, known, due, now, refusals=False):
         return None
     return due if job.catch_up or now - due <= timedelta(seconds=job.grace_seconds) else None
 
@@ -277,9 +282,11 @@ def _zone_of(path: Path) -> tuple[tzinfo, str]:
         return ZoneInfo.from_file(file, key="localtime"), "the server's zone"
 
 
-def closed(run: Run, end: datetime, *, code: int | None, why: str = "", lines: Sequence[str] = ()) -> Run:
+def closed(
+    run: Run, end: datetime, *, code: int | None, why: str = "", lines: Sequence[str] = (), refused: bool = False
+) -> Run:
     """A run as it ended."""
-    return replace(run, end=stamp(end), exit=code, why=why, lines=tuple(lines), counts=_counts(lines))
+    return replace(run, end=stamp(end), exit=code, why=why, lines=tuple(lines), counts=_counts(lines), refused=refused)
 
 
 def _counts(lines: Sequence[str]) -> Mapping[str, Any] | None:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from ._catalogue import Point
     from ._host import Host
     from ._job_settings import Job
+    from ._layout import Layout
+    from ._storage import Storage
 
 LINES = 20
 _LINE_BYTES = 2000
@@ -146,7 +148,10 @@ class JobRun:
         declared = declared_since(storage.read(layout.declared_jobs)).get(self._name, ("", None))[1]
         known = runs(layout, storage, self._name)
         since = counts_from(layout, self.job, known, declared)
-        return pending(self.job, known, since, self._clock(), self._zone) is not None
+        due = pending(self.job, known, since, self._clock(), self._zone)
+        return due is not None and not again_refused(
+            self.job, known, due, layout=layout, storage=storage, now=self._clock()
+        )
 
     def _one(self, wait_seconds: float) -> Run:
         """One run, from the locks to the last ping."""
@@ -192,9 +197,9 @@ class JobRun:
         host, layout, job = self._host, self._host.layout, self.job
         if not run.release:
             return closed(run, self._clock(), code=None, why="nothing is live, so there is no environment to run in")
-        refused = self._unproven()
+        refused = unproven(self.job, layout, host.storage, self._clock())
         if refused:
-            return closed(run, self._clock(), code=None, why=refused)
+            return closed(run, self._clock(), code=None, why=refused, refused=True)
         process = layout.job_process(self._name)
         python = str(layout.release(run.release) / "venv" / "bin" / "python")
         words = [python if index == 0 and word == "python" else word for index, word in enumerate(job.command)]
@@ -240,21 +245,6 @@ class JobRun:
             return None, f"it was ended by signal {status}"
         return code, f"it ended with exit code {code}"
 
-    def _unproven(self) -> str:
-        """Why the data are not safe enough for it; empty where they are, or where it does not ask."""
-        hours = self.job.needs_proof_hours
-        if hours is None:
-            return ""
-        from ._catalogue import points
-
-        newest = newest_proof(points(self._host.layout, self._host.storage), self._clock())
-        asked = (
-            f"needed is one of less than {hours} h (needs_proof_hours), so nothing was begun; see `backstay backups`"
-        )
-        if newest is None:
-            return f"no restore point was ever proven (L4); {asked}"
-        return "" if 0 <= newest < hours else f"the newest proven restore point is {newest:.1f} h old; {asked}"
-
     def _tell(self, what: str, said: str) -> None:
         key = self.job.ping
         if key is None:
@@ -266,6 +256,33 @@ class JobRun:
 
     def _clean(self, text: str) -> str:
         return redact(text, tuple(self._host.secrets().values()))
+
+
+def unproven(job: Job, layout: Layout, storage: Storage, now: datetime) -> str:
+    """Why the data are not safe enough for a job; empty where they are, or where it does not ask. Raises BackstayError
+    where the catalogue cannot be trusted."""
+    hours = job.needs_proof_hours
+    if hours is None:
+        return ""
+    from ._catalogue import points
+
+    newest = newest_proof(points(layout, storage), now)
+    asked = f"needed is one of less than {hours} h (needs_proof_hours), so nothing was begun; see `backstay backups`"
+    if newest is None:
+        return f"no restore point was ever proven (L4); {asked}"
+    return "" if 0 <= newest < hours else f"the newest proven restore point is {newest:.1f} h old; {asked}"
+
+
+def again_refused(
+    job: Job, known: Sequence[Run], due: datetime, *, layout: Layout, storage: Storage, now: datetime
+) -> bool:
+    """Whether the run of `due` was refused, and would be again: told once, made up for when a proof comes."""
+    if not (known and known[-1].refused and known[-1].started >= due):
+        return False
+    try:
+        return unproven(job, layout, storage, now) != ""
+    except BackstayError:
+        return True
 
 
 def newest_proof(known: Sequence[Point], now: datetime) -> float | None:

@@ -286,6 +286,32 @@ def test_what_cannot_be_undone_needs_a_young_proven_restore_point(
     assert house.state("tidy") == ("failed" if said else "ok")
 
 
+def test_what_was_refused_is_told_once_and_made_up_for_when_the_proof_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(tmp_path, {"tidy": shell("true", when="daily 03:00", needs_proof_hours=24)}, backup=BACKUP)
+    found: list[Point] = []
+    monkeypatch.setattr(_catalogue, "points", lambda layout, storage: tuple(found))
+    house.now += timedelta(hours=1)
+    first = house.run("tidy").go()
+    assert first is not None
+    assert first.refused
+    for _hour in range(3):
+        house.now += timedelta(hours=1)
+        assert house.run("tidy").go() is None, "it would be refused again"
+        assert house.state("tidy") == "failed", "and that stands"
+    found.append(point(stamp(house.now - timedelta(minutes=30)), 4))
+    second = house.run("tidy").go()
+    assert second is not None
+    assert second.ok
+    assert house.run("tidy").go() is None, "once"
+    assert house.state("tidy") == "ok"
+    found.clear()
+    house.now += timedelta(days=2)
+    assert house.run("tidy").go() is not None, "another night is another refusal"
+    assert "no restore point" in house.fact("tidy")["why"]
+
+
 def test_a_refuted_restore_point_is_no_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = {"tidy": shell("touch deleted", when="daily 03:00", needs_proof_hours=24)}
     house = House(tmp_path, jobs, backup=BACKUP)
