@@ -239,13 +239,17 @@ class Scene:
         Raises LabError when that takes longer than `seconds`.
         """
         deadline = time.monotonic() + seconds
+        # The shell waits, and Python is asked when there is something to say: hosts share the cores of one machine.
+        journal = f"/var/lib/backstay/{APPLICATION}/journal.jsonl"
+        waiting = f"timeout {seconds:g} sh -c 'while test -e {journal}; do sleep 0.1; done'"
         while True:
+            self.lab.ssh(host, waiting, check=False, timeout_seconds=seconds + 30)
             status = self.status(host)
             if not status["transaction_open"]:
                 return status
             if time.monotonic() > deadline:
                 raise LabError(f"A transaction on {host} is still open after {seconds:g} s: {status['verdict']}.")
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def live(self, host: str = "app1") -> str | None:
         live = self.status(host)["live"]

@@ -27,7 +27,7 @@ def scene() -> Iterator[Scene]:
     """A host with the example application 1.0.0, its 10,000 audits, and payloads of all versions built."""
     stage = Scene(LAB, _say)
     stage.remove()
-    stage.prepare(("app1", "build1"))
+    stage.prepare(("app1", "build1"), image="prepared")  # Molecule and the demo begin with bare ones
     stage.play("site")
     for version in VERSIONS:
         stage.build(version)
