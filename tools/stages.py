@@ -22,17 +22,23 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
 SEVERAL_HOSTS = ("tests/integration/fleet", "tests/integration/test_migrations_on_postgresql.py")
-# Tested on a host of their own beside the others: what is kept, and what is looked at.
-KEPT = (
-    "tests/integration/test_backup_of_postgresql.py",
-    "tests/integration/test_diagnose.py",
-    "tests/integration/test_full_disk.py",
-    "tests/integration/test_logs_are_rotated.py",
-    "tests/integration/test_page_in_a_browser.py",
-    "tests/integration/test_promise_4_a_backup_counts_when_it_was_restored.py",
-    "tests/integration/test_promise_5_a_restore_destroys_nothing.py",
-    "tests/integration/test_promise_5_data_has_generations.py",
-    "tests/integration/test_runbooks.py",
+# Visitors come all the time there, and none may wait five seconds: the host has the machine to itself.
+VISITED = tuple(
+    f"tests/integration/test_{name}.py"
+    for name in (
+        "from_ci",
+        "full_disk",
+        "gates_of_a_release",
+        "installed_collection",
+        "logs_are_rotated",
+        "promise_1_no_visitor_sees_a_release",
+        "promise_2_a_release_is_a_transaction",
+        "promise_3_rollback_needs_nothing",
+        "promise_4_a_backup_counts_when_it_was_restored",
+        "promise_5_a_restore_destroys_nothing",
+        "several_applications_on_one_host",
+        "watch",
+    )
 )
 INTEGRATION = (*PYTEST, "-v", "-m", "not long", "--durations=25")
 # Needs no host either, and takes longer than an inner loop may: power cuts, all kinds of migration, restic, Ansible.
@@ -105,16 +111,16 @@ STAGES: dict[str, tuple[Step, ...]] = {
     "molecule": (MOLECULE,),
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
     "bookworm": (replace(MOLECULE, environment={**MOLECULE.environment, **BOOKWORM}),),
-    # Two at a time, each in a lab of its own: hosts spend much of their time waiting for one another.
+    # Several hosts spend much of their time waiting for one another, so one host is tested beside them.
     "integration": (
         Step("pytest, several hosts", (*INTEGRATION, *SEVERAL_HOSTS)),
         Step(
             "pytest tests/integration",
-            (*INTEGRATION, "tests/integration", *(f"--ignore={path}" for path in (*SEVERAL_HOSTS, *KEPT))),
+            (*INTEGRATION, "tests/integration", *(f"--ignore={path}" for path in (*SEVERAL_HOSTS, *VISITED))),
             loud=True,
         ),
-        Step("pytest, what is kept", (*INTEGRATION, *KEPT), environment={"BACKSTAY_LAB": "kept"}),
     ),
+    "visitors": (Step("pytest, under visitors", (*INTEGRATION, *VISITED), loud=True),),
     "lies": (
         Step("pytest, power cuts and lies", (*PYTEST, "-q", "-s", "tests/unit/crash", "tests/unit/proof"), loud=True),
     ),

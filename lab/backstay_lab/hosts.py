@@ -420,17 +420,8 @@ class Lab:
         Only a disk of the host's own (`up --disk PATH:SIZE`) is ever filled: the rest is the machine's.
         """
         mount = self._own_mount(name, path)
-        for left in range(4, -1, -1):
-            free = int(self.exec(name, "stat", "--file-system", "--format=%a", mount).stdout)
-            block = int(self.exec(name, "stat", "--file-system", "--format=%S", mount).stdout)
-            taken = free * block - leave_bytes
-            if taken <= 0:
-                return 0
-            # What runs on the host may write in between, so that a little less is free than was seen.
-            filled = self.exec(name, "fallocate", "--length", str(taken), f"{mount}/{FILL_FILE}", check=left == 0)
-            if filled.ok:
-                return taken
-        return 0
+        told = self.exec(name, "sh", "-c", _FILL, "fill", mount, f"{mount}/{FILL_FILE}", str(leave_bytes))
+        return int(told.stdout)
 
     def unfill(self, name: str, path: str) -> None:
         self.exec(name, "rm", "-f", f"{self._own_mount(name, path)}/{FILL_FILE}")
@@ -447,6 +438,17 @@ class Lab:
                 f"boot the host with a disk of its own, lab/lab --lab {self.name} up {name} --disk {path}:512m."
             )
         return mount
+
+
+# What runs on the host may write between look and deed, so that a little less is free than was seen: it looks again.
+_FILL = """
+for try in $(seq 200); do
+  taken=$(($(stat --file-system --format='%a * %S' "$1") - $3))
+  [ $taken -gt 0 ] || { echo 0; exit 0; }
+  if fallocate --length $taken "$2" 2>/dev/null; then echo $taken; exit 0; fi
+done
+fallocate --length $taken "$2"
+"""
 
 
 def _replace(path: Path, text: str) -> None:

@@ -233,7 +233,7 @@ def carry_out(scene: Scene, strike: Strike, host: str = "app1") -> Outcome:
     closed = strike.operation in CLOSED
     with TemporaryDirectory(prefix="backstay-strike-") as directory:
         records = Path(directory) / "records.jsonl"
-        with scene.load("--records", str(records), "--slow", "0", host=host, rate=30.0) as load:
+        with scene.load("--records", str(records), "--slow", "0", host=host, rate=20.0) as load:
             time.sleep(0.5)
             said = _strike(scene, strike, host)
             status = scene.settled(host)
@@ -344,7 +344,7 @@ def _generation(scene: Scene, host: str) -> str:
 
 def _write_a_little(scene: Scene, host: str) -> tuple[str, ...]:
     """Writes that were acknowledged, by their tokens."""
-    with scene.load("--slow", "0", host=host, rate=60.0) as load:
+    with scene.load("--slow", "0", host=host, rate=30.0) as load:
         time.sleep(2.5)
         written = tuple(write.token for write in load.stop().writes)
     assert written, "nobody wrote anything: there is nothing to be told apart by"

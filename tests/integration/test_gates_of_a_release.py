@@ -36,7 +36,7 @@ def ledger(scene: Scene) -> list[dict[str, object]]:
 
 def writes_work(scene: Scene) -> None:
     """Visitors can add findings, and none that was acknowledged is missing."""
-    with scene.load(rate=40.0, seconds=20.0) as load:
+    with scene.load(rate=20.0, seconds=20.0) as load:
         time.sleep(3.0)
         result = load.stop()
     assert result.failed == 0, result.failures
@@ -72,7 +72,7 @@ def test_a_migration_that_breaks_what_serves_is_refused_and_maintenance_is_offer
 def test_a_maintenance_release_turns_visitors_away_keeps_every_write_and_can_be_reversed(at_1_1: Scene) -> None:
     before = at_1_1.status()["live"]["id"]
     records = CHECKOUT / ".lab" / at_1_1.name / "records.jsonl"
-    with at_1_1.load("--records", str(records), rate=40.0) as load:
+    with at_1_1.load("--records", str(records), rate=20.0) as load:
         time.sleep(1.0)
         at_1_1.release("1.6.0", maintenance=True, why="a priority for each finding")
         time.sleep(1.0)
@@ -192,7 +192,7 @@ def test_a_migration_that_fails_leaves_the_release_before_serving_and_says_what_
     at_1_1: Scene, failing: str
 ) -> None:
     before = at_1_1.status()
-    with at_1_1.load(rate=40.0) as load:
+    with at_1_1.load(rate=20.0) as load:
         time.sleep(1.0)
         refused = at_1_1.release(failing, check=False)
         time.sleep(1.0)

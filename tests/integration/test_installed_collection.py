@@ -129,7 +129,7 @@ def test_every_module_and_plugin_is_documented_there(installed: Installed) -> No
 
 def test_it_releases_and_rolls_back(installed: Installed, at_1_0: Scene) -> None:
     before = at_1_0.live()
-    with at_1_0.load(rate=30.0) as load:
+    with at_1_0.load(rate=20.0) as load:
         said = installed.play("release", at_1_0, version="1.1.0", why="from the installed collection")
         status = at_1_0.status()
         assert (status["live"]["version"], status["live"]["why"]) == ("1.1.0", "from the installed collection"), said

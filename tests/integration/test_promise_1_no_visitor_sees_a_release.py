@@ -16,7 +16,7 @@ from backstay_lab.scene import APPLICATION, Scene
 def visitors(scene: Scene) -> Iterator[SimpleNamespace]:
     """Visitors of every kind around what the test does; `.result` when they are gone."""
     seen = SimpleNamespace(result=None)
-    with scene.load() as load:
+    with scene.load(rate=30.0) as load:
         time.sleep(3.0)
         yield seen
         time.sleep(3.0)

@@ -175,7 +175,7 @@ def test_a_clock_that_is_ten_minutes_off_misleads_nobody(standing: Scene, offset
         f"&& systemctl daemon-reload && systemctl stop backstay-transaction@{APPLICATION}.service",
     )
     try:
-        with standing.load(rate=40.0) as load:
+        with standing.load(rate=20.0) as load:
             released = standing.backstay("release", "--json", "--again", APPLICATION)
             standing.settled()
             back = standing.backstay("rollback", "--json", APPLICATION)

@@ -55,7 +55,7 @@ def test_never_backed_up_is_a_failure_from_the_first_day(at_1_1: Scene) -> None:
 
 
 def test_every_row_acknowledged_before_a_backup_is_in_it(kept: Scene) -> None:
-    with kept.load(rate=60.0, seconds=60.0) as visitors:
+    with kept.load(rate=25.0, seconds=60.0) as visitors:
         time.sleep(3.0)
         began = time.time()
         made = point(kept)

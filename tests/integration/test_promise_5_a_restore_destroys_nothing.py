@@ -17,7 +17,7 @@ def shell(scene: Scene, command: str, *, check: bool = True) -> str:
 
 def written(scene: Scene, seconds: float = 3.0) -> list[str]:
     """Rows that visitors wrote and that were acknowledged."""
-    with scene.load(rate=60.0, seconds=60.0) as visitors:
+    with scene.load(rate=25.0, seconds=60.0) as visitors:
         time.sleep(seconds)
         result = visitors.stop()
     assert result.failed == 0, result.failures
@@ -66,7 +66,7 @@ def test_a_restore_brings_the_point_back_and_its_undo_everything_written_since(a
 
 def test_visitors_see_the_maintenance_page_and_then_the_portal_and_nothing_else(at_1_1: Scene) -> None:
     at_1_1.backstay("backup", "--json", APPLICATION)
-    with at_1_1.load(rate=40.0, seconds=120.0) as visitors:
+    with at_1_1.load(rate=20.0, seconds=120.0) as visitors:
         time.sleep(2.0)
         restored(at_1_1)
         time.sleep(2.0)

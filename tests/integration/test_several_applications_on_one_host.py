@@ -35,7 +35,7 @@ def both(scene: Scene) -> Iterator[Scene]:
     scene.declare()
     beside = scene.directory / "inventory" / "applications" / f"{SECOND}.yml"
     beside.write_text(yaml.safe_dump(described), encoding="utf-8")
-    with scene.load(rate=30.0) as load:
+    with scene.load(rate=20.0) as load:
         scene.play("site", backstay_applications=BOTH)
         scene.play("build", backstay_applications=BOTH, app=SECOND, version="1.0.0")
         scene.play("release", backstay_applications=BOTH, app=SECOND, version="1.0.0")
