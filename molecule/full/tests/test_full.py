@@ -286,6 +286,24 @@ def test_the_first_administrator_is_made_without_a_terminal_and_logs_in(host: Ho
     assert "Site administration" in inside.body
 
 
+# what is kept
+
+
+@pytest.fixture(scope="module")
+def point(host: Host) -> str:
+    """A restore point in every repository."""
+    made = json.loads(told(host, f"backstay backup --json {APPLICATION}"))
+    assert made["ok"], made
+    return str(made["run"])
+
+
+@pytest.mark.parametrize("repository", ["disk", "sftp", "s3"])
+def test_a_backup_is_restored_and_compared_from_every_kind_of_store(host: Host, point: str, repository: str) -> None:
+    command = f"backstay verify --json --level L4 --point {point} --repository {repository} {APPLICATION}"
+    proof = json.loads(told(host, command))
+    assert (proof["ok"], proof["level"], proof["repository"]) == (True, 4, repository), proof
+
+
 # the host
 
 
