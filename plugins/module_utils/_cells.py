@@ -44,11 +44,12 @@ COLUMNS: tuple[tuple[str, str, int, str], ...] = (
     ("exposure", "Exposure", 15 * MINUTE, "security-checklist.md"),
     ("alerts", "Alert path", 10 * MINUTE, "on-call.md"),
 )
-# There where another host of the inventory watches this one (`backstay probe`).
+# Beside the health, there where another host of the inventory watches this one (`backstay probe`).
 OUTSIDE = ("uptime", "Uptime from outside", 3 * MINUTE, "site-down.md")
-TITLES: Mapping[str, str] = {name: title for name, title, _age, _book in (*COLUMNS, OUTSIDE)}
-RUNBOOKS: Mapping[str, str] = {name: book for name, _title, _age, book in (*COLUMNS, OUTSIDE)}
-MAX_AGES: Mapping[str, int] = {name: age for name, _title, age, _book in (*COLUMNS, OUTSIDE)}
+WITH_OUTSIDE = (*COLUMNS[:3], OUTSIDE, *COLUMNS[3:])
+TITLES: Mapping[str, str] = {name: title for name, title, _age, _book in WITH_OUTSIDE}
+RUNBOOKS: Mapping[str, str] = {name: book for name, _title, _age, book in WITH_OUTSIDE}
+MAX_AGES: Mapping[str, int] = {name: age for name, _title, age, _book in WITH_OUTSIDE}
 # What is asked again and again, so that one answer may be an accident: red is left after two good looks.
 PROBED = frozenset({"host", "health", "objective", "disk", "alerts"})
 # Whose silence is itself an alarm, once it lasts for twice what is allowed.
@@ -673,7 +674,9 @@ def with_uptime(old: Row, cell: Cell, events: Iterable[Facts] = ()) -> Row:
     state = state if RANK[state] > RANK[old.state] else old.state
     why = f"{TITLES['uptime'].lower()}: {cell.why or cell.value}" if state != old.state else old.why
     told = sorted((*old.events, *events), key=lambda event: str(event["at"]))
-    return replace(old, state=state, why=why, cells=(*old.cells, cell), events=tuple(told))
+    place = [each.name for each in old.cells].index("health") + 1
+    cells = (*old.cells[:place], cell, *old.cells[place:])
+    return replace(old, state=state, why=why, cells=cells, events=tuple(told))
 
 
 _JUDGES: tuple[Callable[[_Look], Cell], ...] = (

@@ -10,6 +10,7 @@ import datetime as dt
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ._cells import (
     OUTSIDE,
     PAGE_SECONDS,
     TITLES,
+    WITH_OUTSIDE,
     WORDS,
     Cell,
     Row,
@@ -177,9 +179,10 @@ def _needs(rows: Sequence[Row], runbooks: str) -> str:
 
 def _matrix(rows: Sequence[Row]) -> str:
     watched = any(cell.name == OUTSIDE[0] for row in rows for cell in row.cells)
-    columns = (*COLUMNS, OUTSIDE) if watched else COLUMNS
+    columns = WITH_OUTSIDE if watched else COLUMNS
     heads = "".join(f'<th scope="col">{text_of(title)}</th>' for _name, title, _age, _book in columns)
-    body = "".join(_line(row, number, len(columns)) for number, row in enumerate(rows))
+    names = [name for name, *_rest in columns]
+    body = "".join(_line(row, number, names) for number, row in enumerate(rows))
     return (
         '<section aria-labelledby="hosts"><h2 id="hosts">Applications and hosts</h2><div class="matrix" tabindex="0" '
         'role="region" aria-labelledby="hosts"><table><caption>Each application on each host, the worst first'
@@ -188,16 +191,20 @@ def _matrix(rows: Sequence[Row]) -> str:
     )
 
 
-def _line(row: Row, number: int, columns: int) -> str:
+def _line(row: Row, number: int, columns: Sequence[str]) -> str:
     name = f"{text_of(row.application)}<small>@{text_of(row.host)}</small>" if row.application else text_of(row.host)
-    because = _because(row)
-    shown = [cell for cell in row.cells if not because or cell.state != "grey" or cell.name == "host"]
-    cells = [_cell(cell) for cell in shown]
-    if because:
-        wide = len(row.cells) - len(shown)
-        first = next(place for place, cell in enumerate(row.cells) if cell not in shown)
-        cells.insert(first, f'<td class="grey because" colspan="{wide}">{_shape("grey")} {because}</td>')
-    cells += ["<td></td>"] * (columns - len(row.cells))  # no other host watches this one
+    because, there = _because(row), {cell.name: cell for cell in row.cells}
+
+    def folded(column: str) -> bool:
+        return bool(because) and column != "host" and column in there and there[column].state == "grey"
+
+    cells = []
+    for fold, group in groupby(columns, folded):
+        run = list(group)
+        if fold:
+            cells.append(f'<td class="grey because" colspan="{len(run)}">{_shape("grey")} {because}</td>')
+        else:  # what is not there no other host watches
+            cells += [_cell(there[column]) if column in there else "<td></td>" for column in run]
     return (
         f'<tr><th scope="row" class="{row.state}"><a href="#r{number}">{name}</a>'
         f'<small class="say">{_shape(row.state)} {WORDS[row.state]}</small></th>{"".join(cells)}</tr>'

@@ -106,16 +106,20 @@ def test_the_matrix_has_a_heading_for_each_row_and_column(tree: Tree) -> None:
 
 
 def test_there_is_a_column_for_what_another_host_saw_where_one_watches() -> None:
-    first, *rest = status_picture.fleet()
+    *rest, first, silent = sorted(status_picture.fleet(), key=lambda row: row.cells[0].value.startswith("no answer"))
     cell = _cells.Cell("uptime", "green", "99.98 % of 30 d")
-    watched = Tree(page([_cells.with_uptime(first, cell), *rest], now=NOW))
+    rows = [_cells.with_uptime(first, cell), _cells.with_uptime(silent, cell), *rest]
+    watched = Tree(page(rows, now=NOW))
     assert watched.wrong == []
     labels = {each["data-label"] for each in watched.all("td") if "data-label" in each}
     assert "Uptime from outside" in labels
-    table = page([_cells.with_uptime(first, cell), *rest], now=NOW).partition("<tbody>")[2].partition("</tbody>")[0]
+    table = page(rows, now=NOW).partition("<tbody>")[2].partition("</tbody>")[0]
     for line in table.split("<tr>")[1:]:
         wide = sum(int(found or 1) for found in re.findall(r'<td(?:[^>]*?colspan="(\d+)")?', line))
-        assert wide == len(_cells.COLUMNS) + 1, line
+        assert wide == len(_cells.WITH_OUTSIDE), line
+    assert table.count("Uptime from outside") == 2
+    before = re.search(r'<td class="grey because" colspan="2">.*?</td><td class="green" data-label="Uptime', table)
+    assert before, "of a host that is silent it stands in its own column"
 
 
 def test_every_colour_has_a_shape_and_a_word(tree: Tree, source: str) -> None:

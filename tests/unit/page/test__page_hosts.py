@@ -89,7 +89,7 @@ def test_what_another_host_saw_is_in_the_row() -> None:
     said = {"app1": answer("portal"), "app2": answer("portal"), "probe1": probed(outside(), down)}
     rows, silent = rows_of(said, DECLARED, {}, now=NOW, probes=PROBES)
     assert silent == {}
-    assert [(each.name, each.state, each.cells[-1].name) for each in rows] == [
+    assert [(each.name, each.state, each.cells[3].name) for each in rows] == [
         ("portal@app1", "green", "uptime"),
         ("portal@app2", "red", "uptime"),
     ], "and none for the probe itself"
@@ -100,7 +100,7 @@ def test_what_another_host_saw_is_in_the_row() -> None:
 def test_a_host_that_is_silent_has_what_another_saw() -> None:
     said = {"app1": GONE, "probe1": probed(outside(state="down", why="no route"))}
     rows, _silent = rows_of(said, {"app1": ["portal"]}, {}, now=NOW, probes=PROBES)
-    assert (rows[0].state, rows[0].cells[-1].state) == ("red", "red"), "ssh alone would leave it unknown at first"
+    assert (rows[0].state, rows[0].cells[3].state) == ("red", "red"), "ssh alone would leave it unknown at first"
 
 
 def test_a_probe_that_is_silent_or_was_told_nothing_is_seen() -> None:
@@ -111,7 +111,7 @@ def test_a_probe_that_is_silent_or_was_told_nothing_is_seen() -> None:
         ("portal@app2", "yellow"),
         ("probe1", "grey"),
     ]
-    assert rows[0].cells[-1].why == "because probe1 does not answer"
+    assert rows[0].cells[3].why == "because probe1 does not answer"
     rows, _silent = rows_of({**said, "probe1": probed()}, DECLARED, {}, now=NOW, probes=PROBES)
     assert [each.state for each in rows] == ["red", "red"]
     assert "never told to watch it" in rows[0].why
@@ -126,4 +126,4 @@ def test_of_several_probes_the_one_that_knows_and_saw_the_worst_counts() -> None
         "probe3": probed(outside(at=old)),
     }
     rows, _silent = rows_of(said, {"app1": ["portal"]}, {}, now=NOW, probes={"app1": ["probe1", "probe2", "probe3"]})
-    assert (rows[0].cells[-1].state, rows[0].cells[-1].source) == ("yellow", "probe2")
+    assert (rows[0].cells[3].state, rows[0].cells[3].source) == ("yellow", "probe2")
