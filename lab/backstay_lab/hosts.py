@@ -319,7 +319,7 @@ class Lab:
         layout = self.layout
         for path in (layout.known_hosts, layout.ssh_config, layout.hosts):
             path.unlink(missing_ok=True)
-        for directory in (layout.identity.parent, layout.ca, layout.disks):
+        for directory in (layout.identity.parent, layout.ca, layout.disks, layout.stores):
             if directory.exists():
                 shutil.rmtree(directory)
         layout.lock.unlink(missing_ok=True)

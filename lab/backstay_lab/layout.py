@@ -47,6 +47,11 @@ class LabLayout:
         return self.root / "hosts.json"
 
     @property
+    def stores(self) -> Path:
+        """Keys and certificates of the stores for backups: of this authority, so they go with it."""
+        return self.root / "stores"
+
+    @property
     def disks(self) -> Path:
         return self.root / "disks"
 

@@ -45,7 +45,7 @@ class _Store(ABC):
     def __init__(self, lab: Lab, host: str) -> None:
         self.lab = lab
         self.host = host
-        self.directory = lab.layout.root / "stores" / host
+        self.directory = lab.layout.stores / host
 
     def stop(self) -> None:
         """Shut the store down; its files stay."""

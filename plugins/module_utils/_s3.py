@@ -145,6 +145,11 @@ def _get(place: Place, query: Mapping[str, str], secrets: Mapping[str, Any]) -> 
         connection.request("GET", f"{path}?{asked}", headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(_MOST)
+    except ssl.SSLCertVerificationError as stranger:
+        raise BackstayError(
+            f"The store {place.scheme}://{place.host} cannot be trusted ({stranger.verify_message}): put the authority "
+            "that signed its certificate into `ca`, or correct the location."
+        ) from stranger
     except (OSError, http.client.HTTPException) as refused:
         raise BackstayError(
             f"The store {place.scheme}://{place.host} does not answer ({refused}): check the network and the location."

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import subprocess
+import threading
+from pathlib import Path
 from xml.etree.ElementTree import fromstring
 
 import pytest
 
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._s3 import (
     Rule,
     lifecycle,
@@ -83,3 +89,25 @@ def test_a_request_is_signed_as_the_standard_says():
 def test_a_real_store_answers_about_its_rules():
     with s3_store() as store:
         assert lifecycle(store.location("nothing-here"), store.secrets) == ()
+
+
+def test_a_store_whose_authority_nobody_knows_is_told_from_one_that_is_silent(tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def serve(listening: socket.socket) -> None:
+        connection, _address = listening.accept()
+        with connection, pytest.raises(ssl.SSLError):
+            context.wrap_socket(connection, server_side=True)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=serve, args=(listening,))
+        serving.start()
+        place = f"s3:https://localhost:{listening.getsockname()[1]}/bucket/portal"
+        with pytest.raises(BackstayError, match="put the authority that signed its certificate into `ca`"):
+            lifecycle(place, {"access_key_id": "a", "secret_access_key": "b"})
+        serving.join()
