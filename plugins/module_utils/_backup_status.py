@@ -19,6 +19,7 @@ from ._layout import Layout
 from ._retention import greatest_age_days
 from ._storage import Storage
 
+REFUTED = "is refuted:"  # of a problem that is told as an event, a failed proof
 _LEVELS = ("not listed", "L1 listed", "L2 structure", "L3 read back", "L4 restored and compared", "L5 its release ran")
 
 
@@ -110,7 +111,7 @@ def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> 
         if name not in newest.repositories:
             reason = newest.failed_in.get(name) or "it was not stored there"
             said.append(f"the repository {name} lacks the newest restore point: {reason.rstrip('.')}")
-    said += [f"the restore point {point.run} is refuted: {point.refuted}" for point in found if point.refuted][-2:]
+    said += [f"the restore point {point.run} {REFUTED} {point.refuted}" for point in found if point.refuted][-2:]
     if policy.proof.nightly is not None:
         proven = [_age(point.proven_at, now) / 3600 for point in good if point.level >= 4 and point.proven_at]
         if not proven:

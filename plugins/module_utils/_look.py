@@ -29,7 +29,7 @@ from ._errors import BackstayError
 from ._house import House
 from ._mounts import mount, mount_points
 from ._run import Runner, run
-from ._samples import Sample, recent
+from ._samples import PROBES, Sample, recent
 from ._samples import series as samples_of
 from ._storage import Storage, canonical
 from ._thresholds import DIED_MINUTES
@@ -405,7 +405,7 @@ class Looker:
         length = (self.now - before[0].time).total_seconds() if before and failures else 0.0
         return {
             "ok": failures == 0,
-            "failures": failures + (len(before) if failures else 0),
+            "failures": failures + (PROBES * len(before) if failures else 0),
             "for_seconds": length,
             "seconds": round(seconds, 4),
             "reason": reason,

@@ -32,7 +32,7 @@ from ._mounts import mount, mount_points
 from ._notify import Message, Outcome, Secrets, deliver, destinations, post_json, secrets_of, send
 from ._run import Runner
 from ._run import run as run_program
-from ._samples import ApplicationSample, HostSample, Sample, Times, append, fold_old_days, recent, series
+from ._samples import PROBES, ApplicationSample, HostSample, Sample, Times, append, fold_old_days, recent, series
 from ._storage import Storage, canonical
 from ._thresholds import (
     BUDGET_DAYS,
@@ -48,7 +48,6 @@ __all__ = ["Observer", "Sample", "incident_message", "series"]  # the reader too
 FORMAT = 1
 LOG_BYTES = 4 << 20  # of a log in one minute; more is reckoned from so much
 RESERVE_BYTES = 256 << 10
-PROBES = 3
 PROBE_PAUSE_SECONDS = 3.0
 CERTIFICATE_SECONDS = 900.0
 BACKUP_SECONDS = 600.0
@@ -124,6 +123,16 @@ def summarise(lines: Sequence[Hit], *, scale: float, api_path: str) -> Applicati
         p50_seconds=at(0.5),
         p95_seconds=at(0.95),
     )
+
+
+def said_elsewhere(sample: Sample) -> set[str]:
+    """The keys of failed units whose failure is an incident of the application already: one trouble is one message."""
+    found = set()
+    for name, each in sample.applications.items():
+        found |= {f"backstay-job@{name}:{job}.service" for job, _sentence in each.job_problems}
+        if each.backup_problems:
+            found |= {f"backstay-backup@{name}.service", f"backstay-verify@{name}.service"}
+    return {f"host/units:{unit}" for unit in found}
 
 
 def ask_front_door(application: Application) -> Answered:
@@ -407,7 +416,7 @@ class Observer:
         each = known.get(name)
         stamp = _stamp_of(layout.backups)
         if not isinstance(each, dict) or each.get("stamp") != stamp or _older(each.get("at"), now, BACKUP_SECONDS):
-            from ._backup_status import fold
+            from ._backup_status import REFUTED, fold
             from ._catalogue import points
 
             each = {"stamp": stamp, "at": now.isoformat()}
@@ -421,7 +430,8 @@ class Observer:
                     "backup_at": facts["newest"] and facts["newest"]["at"],
                     "proven_at": proven and proven["proven_at"],
                     "proof_level": facts["newest"]["level"] if facts["newest"] else 0,
-                    "problems": list(facts["problems"]),
+                    # That a proof refuted a point is told from the catalogue, by the way of proofs.
+                    "problems": [said for said in facts["problems"] if f" {REFUTED} " not in said],
                     "runs": len(runs),
                     "failed": sum(1 for point in runs if point.failed),
                 }
@@ -461,7 +471,9 @@ class Observer:
         self, now: dt.datetime, state: _State, described: Mapping[str, Application], sample: Sample
     ) -> list[Verdict]:
         samples = recent(self.house, now, QUIET_MINUTES + 15)
-        verdicts = list(host_verdicts(samples, strictest(each.objectives for each in described.values())))
+        limits = strictest(each.objectives for each in described.values())
+        said = said_elsewhere(sample)
+        verdicts = [each for each in host_verdicts(samples, limits) if each.key not in said]
         for name, application in described.items():
             spent = spent_share(state.part("uptime").get(name) or {}, application.objectives.uptime)
             verdicts += application_verdicts(name, samples, application.objectives, spent=spent)

@@ -19,6 +19,7 @@ from ._storage import Storage, canonical
 FORMAT = 1
 MINUTES_DAYS = 7
 HOURS_DAYS = 90
+PROBES = 3  # questions in a row that went wrong make an application unwell in a sample
 _TAIL_BYTES = 1 << 20  # more than the longest window of a host with twenty applications
 # Upper ends of the classes of times, in seconds; the last class has none.
 BOUNDS = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)

@@ -255,6 +255,15 @@ def test_a_disk_that_is_full_keeps_nobody_from_being_told_of_it(tmp_path: Path) 
     assert world.house.reserve.exists(), "kept back for the next time"
 
 
+def test_a_backup_that_fails_is_one_message_though_its_unit_fails_too(tmp_path: Path) -> None:
+    world = World(tmp_path, backup={"repositories": {"disk": {"location": "/srv/backup"}}})
+    world.failed = ["backstay-backup@portal.service", "backstay-verify@portal.service"]
+    assert world.minutes(3) == ["portal/backup"]
+    assert len(world.mailed) == 1
+    world.failed = ["backstay-backup@other.service"]
+    assert sorted(world.minutes(3)) == ["host/units:backstay-backup@other.service", "portal/backup"]
+
+
 def test_what_a_transaction_starts_again_did_not_die(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.minutes(2)
