@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from ._errors import BackstayError, GateRefused, InputError
 from ._file_set import Entry, FileSet
+from ._own_units import Opening, confined
 from ._run import Runner, run
 from ._second_session import Doorkeeper, Session
 from ._storage import Storage, canonical
@@ -31,6 +32,11 @@ RULES = "/etc/backstay-firewall.nft"
 UNIT = "backstay-firewall.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 CLEAR = f"table {TABLE}\ndelete table {TABLE}\n"
+_CONFINED = confined(
+    Opening("CapabilityBoundingSet", "CAP_NET_ADMIN", "It changes the rules of the kernel."),
+    Opening("RestrictAddressFamilies", "AF_NETLINK", "That is how the kernel is told."),
+    Opening("PrivateTmp", "no", "It runs while the host starts, before there is a place for temporary files."),
+)
 UNIT_TEXT = f"""\
 # Written by Backstay.
 [Unit]
@@ -49,7 +55,7 @@ Type=oneshot
 RemainAfterExit=yes
 ExecStart={NFT} --file {RULES}
 ExecReload={NFT} --file {RULES}
-
+{_CONFINED}
 [Install]
 WantedBy=sysinit.target
 """

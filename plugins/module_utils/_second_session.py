@@ -115,7 +115,8 @@ def undo_units(name: str, commands: Sequence[Sequence[str]], *, seconds: int, st
         f"[Unit]\nDescription=Undo the change of {name} that no second session confirmed\n"
     )
     return {
-        service: f"{unit}Before=ssh.service ssh.socket\n\n[Service]\nType=oneshot\n{lines}\n"
+        service: f"{unit}Before=ssh.service ssh.socket\n\n[Service]\nType=oneshot\n"
+        f"# Nothing is out of its reach: it puts back whatever was changed, or nobody comes in again.\n{lines}\n"
         "[Install]\nWantedBy=multi-user.target\n",
         f"backstay-undo-{name}.timer": f"{unit}\n[Timer]\nOnActiveSec={seconds}\nAccuracySec=1s\nUnit={service}\n",
     }
