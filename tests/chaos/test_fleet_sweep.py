@@ -32,12 +32,12 @@ from fleet import AUDITS, HOSTS, Fleet
 
 BUDGET_SECONDS = 36 * 60.0
 STRUCK, VISITED = "app3", "app2"
-BEFORE, CHANGING = "1.1.0", "1.6.0"  # the second's migration cannot be lived with by the first, and can be reversed
+VERSION = "1.1.0"
+# A release with maintenance is refused on several hosts: _fleet.py says why.
 PLAYS: dict[str, tuple[str, dict[str, Any]]] = {
     "configuration": ("release", {"again": True}),
     "rollback": ("rollback", {}),
-    "release": ("release", {"again": True, "version": BEFORE}),
-    "maintenance": ("release", {"again": True, "version": CHANGING, "maintenance": True}),
+    "release": ("release", {"again": True, "version": VERSION}),
 }
 OPERATIONS = {"configuration": "release"}  # elsewhere of the same name
 
@@ -56,7 +56,7 @@ class Strike:
 
 
 def every_strike() -> list[Strike]:
-    """Both die at each step of a configuration release and of a rollback; in the others they take turns."""
+    """Both die at each step of a configuration release and of a rollback; in a release of a version they take turns."""
     found = []
     for kind in PLAYS:
         for number, step in enumerate(all_steps(OPERATIONS.get(kind, kind))):
@@ -72,10 +72,9 @@ def fleet() -> Iterator[Fleet]:
     stage = Fleet(lambda line: print(line, flush=True), lab="chaosfleet")
     stage.remove()
     stage.stage()
-    stage.build(CHANGING)
     stage.release("1.0.0", why="the first")
     stage.manage("seed", "--audits", str(AUDITS))
-    stage.release(BEFORE, why="the second")
+    stage.release(VERSION, why="the second")
     yield stage
     stage.remove()
 
@@ -106,8 +105,8 @@ def test_whoever_dies_wherever_three_hosts_end_on_one_release(fleet: Fleet) -> N
 
 def carry_out(fleet: Fleet, strike: Strike) -> None:
     """Strike, recover, and ask every host what it serves. Raises AssertionError."""
-    prepare(fleet, strike)
-    closed = strike.kind == "maintenance"
+    if strike.kind == "rollback" and any(fleet.settled(host)["rollback_target"] is None for host in HOSTS):
+        fleet.release(again=True, why="to go back from")
     with fleet.visited(VISITED) as load:
         said = struck(fleet, strike)
         fleet.heal(STRUCK)
@@ -116,19 +115,7 @@ def carry_out(fleet: Fleet, strike: Strike) -> None:
         result = load.stop()
     assert len(set(runs.values())) == 1, f"the hosts differ: {runs}\n{said[-1500:]}\n{recovered.last_lines()}"
     assert recovered.ok, recovered.last_lines()
-    statuses = {host: fleet.status(host) for host in HOSTS}
-    shut = [host for host, status in statuses.items() if status["maintenance"]]
-    assert not shut, f"the door of {', '.join(shut)} stayed closed\n{recovered.last_lines()}"
-    failed = {why: count for why, count in result.failures.items() if not (closed and "503" in why)}
-    assert not failed, f"visitors of {VISITED} saw {failed}\n{said[-1500:]}"
-
-
-def prepare(fleet: Fleet, strike: Strike) -> None:
-    """What the strike needs is live on all: the schema before the change, and something to go back to."""
-    if fleet.status(STRUCK)["live"]["version"] == CHANGING:
-        fleet.play("rollback", reverse=True, why="to the schema before")
-    if strike.kind == "rollback" and any(fleet.settled(host)["rollback_target"] is None for host in HOSTS):
-        fleet.release(again=True, why="to go back from")
+    assert result.failed == 0, f"visitors of {VISITED} saw {result.failures[:3]}\n{said[-1500:]}"
 
 
 def struck(fleet: Fleet, strike: Strike) -> str:
