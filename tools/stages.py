@@ -106,7 +106,8 @@ STAGES: dict[str, tuple[Step, ...]] = {
             loud=True,
         ),
     ),
-    "models": (Step("pytest, models", (*PYTEST, "-q", "-n", "2", *MODELS), loud=True),),
+    # Half of their time they wait for programs, so there are more of them than cores.
+    "models": (Step("pytest, models", (*PYTEST, "-q", "-n", "4", "--dist", "worksteal", *MODELS), loud=True),),
     "sanity": (Step("ansible-test sanity", ("tools/sanity",), loud=True),),
     "molecule": (MOLECULE,),
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
