@@ -51,7 +51,8 @@ def keep(points: Sequence[Candidate], policy: Keep, now: str, *, shrink_ratio: f
     Kept are the newest good point, the last one of the highest level proven, whatever is needed, all that are younger
     than `within_days`, and the newest good one of as many days, weeks (ISO) and months as the policy says; only days
     that have a good point count. What was refuted, or never finished, goes when a good one came after it. After an
-    anomalous shrink, or a jump of the clock where age decides, nothing goes until a person accepts it.
+    anomalous shrink, or a jump of the clock where age decides, nothing goes until a person accepts it; nor while the
+    clock is behind the newest good point.
     """
     chain = sorted(points, key=lambda point: point.sequence)
     good = [point for point in chain if point.good]
@@ -63,7 +64,7 @@ def keep(points: Sequence[Candidate], policy: Keep, now: str, *, shrink_ratio: f
         if not point.good and point.sequence > newest:
             reasons.setdefault(point.run, "not good, and no good one came after it")
     expire = tuple(point.run for point in chain if point.run not in reasons)
-    held = _shrink(good, shrink_ratio) or _jump(good, policy, now)
+    held = _shrink(good, shrink_ratio) or _behind(good, now) or _jump(good, policy, now)
     if held is None:
         return Decision(reasons, expire)
     return Decision(reasons | dict.fromkeys(expire, "held back"), (), held)
@@ -168,6 +169,16 @@ def _shrink(good: Sequence[Candidate], ratio: float) -> str | None:
                     "--accept-shrink`."
                 )
     return None
+
+
+def _behind(good: Sequence[Candidate], now: str) -> str | None:
+    """A clock before its own newest point would judge the others without it."""
+    if not good or _time(good[-1].at) <= _time(now):
+        return None
+    return (
+        f"The clock shows {now}, and the newest restore point {good[-1].run} is of {good[-1].at}: one of them is "
+        "wrong, and nothing expires until they agree; see `timedatectl`, then make a backup."
+    )
 
 
 def _jump(good: Sequence[Candidate], policy: Keep, now: str) -> str | None:

@@ -166,6 +166,16 @@ def test_a_clock_that_is_behind_evicts_nothing_that_the_right_one_keeps(points, 
     assert {each.run for each in points if each.good and each.run in right.keep} <= set(wrong.keep)
 
 
+def test_a_clock_that_is_behind_the_newest_point_holds_everything_back():
+    """A month without backups is asked about; a clock that does not see its end yet must not answer for somebody."""
+    points = [point(day, sequence=day) for day in (1, 2, 15, 46, 47)]
+    policy = Keep(daily=1, weekly=0, within_days=10)
+    assert keep(points, policy, at(47)).expire == ()
+    behind = keep(points, policy, at(44))
+    assert behind.expire == ()
+    assert "one of them is wrong" in str(behind.held_back)
+
+
 @given(_honest(), _policies, st.floats(0, 9000))
 def test_a_clock_that_is_ahead_evicts_nothing(points, policy, ahead):
     right = keep(points, policy, _end(points).isoformat())
