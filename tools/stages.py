@@ -102,7 +102,15 @@ STAGES: dict[str, tuple[Step, ...]] = {
     "unit": (
         Step(
             "pytest tests/unit",
-            (*PYTEST, "-q", "-n", "2", "tests/unit", *(f"--ignore={path}" for path in MODELS)),
+            # The contracts belong to lint.
+            (
+                *PYTEST,
+                "-q",
+                "-n",
+                "2",
+                "tests/unit",
+                *(f"--ignore={path}" for path in (*MODELS, "tests/unit/contracts")),
+            ),
             loud=True,
         ),
     ),

@@ -129,8 +129,9 @@ def test_what_becomes_worse_is_told_once_however_it_goes_to_and_fro(tmp_path: Pa
     book = Book(tmp_path)
     book.begin(severity="advice")
     assert book.tell() == ["begin"]
-    for severity, told in (("warn", ["worse"]), ("page", ["worse"]), ("warn", []), ("page", []), ("advice", [])):
-        book.begin(severity=severity)  # type: ignore[arg-type] - the three severities
+    course: list[tuple[Severity, list[str]]] = [("warn", ["worse"]), ("page", ["worse"]), ("warn", []), ("page", [])]
+    for severity, told in [*course, ("advice", [])]:
+        book.begin(severity=severity)
         assert book.tell() == told, severity
     book.end()
     assert book.tell() == ["over"]
