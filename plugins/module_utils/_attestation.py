@@ -15,7 +15,6 @@ import binascii
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -208,6 +207,8 @@ def _ask(action: list[str], text: str | None, signature: bytes, runner: Runner) 
     blob = _blob(signature.decode("ascii", errors="replace"))
     if blob is None or signature.decode("ascii", errors="replace").removesuffix("\n") != _armored(blob).rstrip("\n"):
         return None
+    import tempfile  # with its random numbers, for what only a release does
+
     verb, *options = action
     with tempfile.NamedTemporaryFile(prefix="backstay-", suffix=SIGNATURE) as file:
         file.write(signature)

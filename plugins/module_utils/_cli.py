@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ._errors import BackstayError, InputError
-from ._layout import Layout
+from ._layout import Layout, applications
 from ._version import PROTOCOL, VERSION
 
 
@@ -252,8 +252,6 @@ def _who() -> str:
 
 def _layout(options: argparse.Namespace) -> Layout:
     """The application that was meant. Raises InputError, naming those there are, when that is not clear."""
-    from ._status import applications
-
     known = applications()
     if options.application:
         if options.application in known:
@@ -314,7 +312,7 @@ def _status_of(options: argparse.Namespace) -> int:
     from ._cells import EXIT_CODES, RANK, verdict
     from ._house import House, ProbeHouse
     from ._look import Looker
-    from ._status import applications, sentence, status_text
+    from ._status import sentence, status_text
 
     names = applications()
     looker = Looker(House())
@@ -370,7 +368,6 @@ def _history(options: argparse.Namespace) -> int:
 
 def _diagnose(options: argparse.Namespace) -> int:
     from ._diagnose import diagnose
-    from ._status import applications
 
     names = applications()
     if not options.application and len(names) > 1 and not options.to:
@@ -696,7 +693,6 @@ def _job(options: argparse.Namespace) -> int:
 
 def _jobs(options: argparse.Namespace) -> int:
     from . import _cli_jobs
-    from ._status import applications
 
     names = applications()
     if options.application or len(names) < 2:

@@ -28,6 +28,7 @@ from ._storage import Storage, canonical
 
 FORMAT = 1
 STATE = Path("/var/lib/backstay")
+UNITS = "/etc/systemd/system/"
 VALIDATION_LINES = 12
 
 Kind = Literal["absent", "file", "link", "directory", "other"]
@@ -312,10 +313,12 @@ class FileSet:
             raise
         try:
             self._save(planned.registry)
+            self._reload_units(planned)
             told = any(change.entry.reload for change in planned.changes)
             started = self._serve(service, restart, changed=told)
         except BackstayError:
             self._put_back()
+            self._reload_units(planned)
             for verb, unit in (("restart", restart), ("reload", service)):
                 if unit and self._is(unit, "is-active"):
                     self._run(["systemctl", verb, unit], check=False)
@@ -456,6 +459,11 @@ class FileSet:
             raise BackstayError(
                 f"`{' '.join(command)}` refused the new files, so all were put back as they were: {said}", lines=last
             )
+
+    def _reload_units(self, planned: Plan) -> None:
+        """systemd goes on with the units that it has read until it is told that they changed."""
+        if any(change.entry.path.startswith(UNITS) for change in planned.changes):
+            self._run(["systemctl", "daemon-reload"], check=False)
 
     def _serve(self, service: str, restart: str, *, changed: bool) -> bool:
         """Make the units use the files; True where a unit had to be enabled or started."""

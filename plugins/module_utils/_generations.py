@@ -15,7 +15,6 @@ import grp
 import os
 import pwd
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -162,7 +161,7 @@ def carry(source: Path, target: Path, parts: tuple[str, ...], *, leave: tuple[Pu
     BackstayError for directories in each other beyond all measure.
     """
     done = Carried()
-    carrier = _Carrier(leave, f".{secrets.token_hex(8)}.carried")
+    carrier = _Carrier(leave, f".{os.urandom(8).hex()}.carried")
     with _opened(source) as before, _opened(target) as after:
         for part in parts:
             done += carrier.part(before, after, PurePosixPath(part))

@@ -148,7 +148,7 @@ class Host:
         return Found(
             system=parse_os_release(self._read("etc/os-release")),
             is_root=is_root,
-            installed=self._installed(wanted.packages),
+            installed=self._installed(),
             listeners=self._listeners(wanted.ports),
             claims=self._claims() if wanted.sites else {},
             placed=self._placed() if wanted.sites else frozenset(),
@@ -160,12 +160,10 @@ class Host:
         except OSError:
             return ""
 
-    def _installed(self, packages: Sequence[str]) -> frozenset[str]:
-        if not packages or not (self._root / "usr/bin/dpkg-query").exists():
+    def _installed(self) -> frozenset[str]:
+        if not (self._root / "usr/bin/dpkg-query").exists():
             return frozenset()
-        done = self._run(
-            ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *packages], check=False
-        )
+        done = self._run(["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"], check=False)
         pairs = (line.split() for line in done.stdout.splitlines())
         return frozenset(pair[0] for pair in pairs if len(pair) == 2 and pair[1] == "installed")
 

@@ -1,4 +1,4 @@
-"""Installs the library as the host's command: the very files that a module was carried with.
+"""Installs the library as the host's command: the very files that this collection is made of.
 
     /usr/lib/backstay/<version>+<digest>/backstay/*.py    immutable; the digest is of the files
     /usr/lib/backstay/current                             -> <version>+<digest>
@@ -14,21 +14,20 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import importlib.resources
+import io
 import os
-import re
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ._errors import BackstayError, InputError
+from ._errors import BackstayError
 from ._own_units import UNIT_TEXTS
 from ._run import Runner, run
 from ._storage import Storage
-from ._version import PROTOCOL, VERSION
+from ._version import ROOM, VERSION
 
-ROOM = Path("usr/lib/backstay")
 LAUNCHER = Path("usr/bin/backstay")
 UNITS = Path("etc/systemd/system")
 STATE = Path("var/lib/backstay")
@@ -38,44 +37,43 @@ LAUNCHER_TEXT = """\
 #!/usr/bin/python3 -IS
 # Written by backstay. It sees only its own library: no site-packages, no environment, no current directory. The link is
 # resolved once, so that a service that outlives an upgrade never loads half of the new library.
+# What starting makes, stays: looking through it for garbage again and again is a fifth of the time of a short command.
+import gc
 import os
 import sys
+gc.set_threshold(20_000)
 sys.path.insert(0, os.path.realpath("/usr/lib/backstay/current"))
 from backstay._cli import main
 sys.exit(main())
 """
 
 
-_PROTOCOL = re.compile(rb"^PROTOCOL = (\d+)$", re.MULTILINE)
-
-
-def check_protocol(root: Path = Path("/")) -> None:
-    """Raises InputError where the installed command is of another protocol: it could not read what is declared by this
-    library, and a person alone on the host would find that out at the worst moment."""
-    try:
-        content = (root / ROOM / "current" / "backstay" / "_version.py").read_bytes()
-    except OSError:
-        return  # nothing is installed yet, so nothing can misread it
-    found = _PROTOCOL.search(content)
-    if found is None or int(found[1]) != PROTOCOL:
-        raise InputError(
-            f"The backstay on this host speaks protocol {int(found[1]) if found else 'unknown'} and this collection "
-            f"{PROTOCOL}: bring the host to this version with playbooks/site.yml first; nothing was changed."
-        )
-
-
 def library() -> dict[str, bytes]:
-    """The library's files by name, from wherever this module was imported: a directory, or the zip Ansible sent."""
-    package = __package__ or ""
-    files = {
-        entry.name: entry.read_bytes()
-        for entry in importlib.resources.files(package).iterdir()
-        if entry.name.endswith(".py") and entry.name.startswith("_") and entry.name != "__init__.py"
-    }
+    """The library's files by name, where this one lies: on the controller, or where it is installed."""
+    files = _files(Path(__file__).parent)
     if "_cli.py" not in files:
-        raise BackstayError(
-            "The library was carried here without its command (_cli.py): this is a fault of the module."
-        )
+        raise BackstayError(f"{Path(__file__).parent} has no whole library (no _cli.py): install the collection again.")
+    return files
+
+
+def pack(files: Mapping[str, bytes]) -> bytes:
+    """The files as one archive for a host."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            archive.writestr(name, files[name])
+    return content.getvalue()
+
+
+def unpack(archive: str | Path, name: str) -> dict[str, bytes]:
+    """The files of an archive. Raises BackstayError where they are not those of the release `name`."""
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            files = {entry: packed.read(entry) for entry in packed.namelist()}
+    except (OSError, zipfile.BadZipFile) as broken:
+        raise BackstayError(f"The library did not arrive whole ({broken}): run it again.") from broken
+    if release_name(files) != name:
+        raise BackstayError(f"The library that arrived is {release_name(files)} and {name} was sent: run it again.")
     return files
 
 
@@ -105,8 +103,13 @@ class Plan:
     texts: tuple[str, ...]  # paths of launcher and units to be written
 
     @property
+    def renewed(self) -> bool:
+        """Whether the library itself is another."""
+        return self.name != self.before
+
+    @property
     def changed(self) -> bool:
-        return self.name != self.before or bool(self.texts)
+        return self.renewed or bool(self.texts)
 
 
 def wanted_texts() -> dict[str, str]:
@@ -123,12 +126,21 @@ def plan(name: str, installed: Installed) -> Plan:
 class HostCommand:
     """The adapter: reads what is installed below `root` and carries a plan out."""
 
-    def __init__(self, root: Path = Path("/"), storage: Storage | None = None, runner: Runner = run) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        *,
+        name: str = "",
+        root: Path = Path("/"),
+        storage: Storage | None = None,
+        runner: Runner = run,
+    ) -> None:
+        """`files` are needed only where the library is renewed; without them, `name` says which it should be."""
         self._root = root
         self._storage = storage or Storage()
         self._run = runner
-        self._files = library()
-        self.name = release_name(self._files)
+        self._files = files
+        self.name = name or release_name(files)
 
     def installed(self) -> Installed:
         room = self._root / ROOM
@@ -152,7 +164,7 @@ class HostCommand:
     def apply(self, planned: Plan) -> None:
         """Carry the plan out. Raises BackstayError while a transaction is open, of any application: nothing changed."""
         with self._no_transaction():
-            if planned.name != planned.before:
+            if planned.renewed:
                 self._install(planned.name)
             for path in planned.texts:
                 target = self._root / path

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ._layout import Layout
+from ._layout import Layout, applications
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,7 @@ class House:
 
     def applications(self) -> tuple[str, ...]:
         """The names of the applications that are declared here."""
-        try:
-            names = sorted(entry.name for entry in os.scandir(self.root / "etc" / "backstay") if entry.is_dir())
-        except FileNotFoundError:
-            return ()
-        return tuple(name for name in names if self.layout(name).application_file.exists())
+        return applications(self.root)
 
     def layout(self, application: str) -> Layout:
         return Layout(application, self.root)

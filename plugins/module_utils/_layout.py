@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -280,3 +281,12 @@ class Layout:
     @property
     def recover_unit(self) -> str:
         return f"backstay-recover@{self.name}.service"
+
+
+def applications(root: Path = Path("/")) -> tuple[str, ...]:
+    """The names of the applications that are declared on a host."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(root / "etc" / "backstay") if entry.is_dir())
+    except FileNotFoundError:
+        return ()
+    return tuple(name for name in names if Layout(name, root).application_file.exists())

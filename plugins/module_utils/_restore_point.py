@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,12 +20,12 @@ from typing import TYPE_CHECKING
 
 from ._errors import BackstayError
 from ._layout import Layout
-from ._postgresql import Server
 from ._run import Runner
 from ._storage import Storage, canonical
 
 if TYPE_CHECKING:
-    from ._application import Application
+    from ._application import Application, Database
+    from ._postgresql import Server
 
 FORMAT = 1
 DUMP_SECONDS = 3600.0
@@ -101,7 +100,7 @@ def make(
             if database.engine == "sqlite":
                 _copy_sqlite(layout.data / str(database.path), partial / files[database.name])
             else:
-                server = Server.of(database, environment, application.name, runner=runner)
+                server = _server(application, database, environment, runner)
                 server.dump(partial / files[database.name], seconds=DUMP_SECONDS)
     except OSError as refused:
         storage.remove_tree(partial)
@@ -137,8 +136,14 @@ def restore(
             _put_back_sqlite(storage, source, layout.data / str(database.path))
         else:
             # All of the restore point or nothing changed, in one transaction of the server.
-            server = Server.of(database, environment, application.name, runner=runner)
+            server = _server(application, database, environment, runner)
             server.replace(source, first=_DROP_OWN, seconds=DUMP_SECONDS)
+
+
+def _server(application: Application, database: Database, environment: Mapping[str, str], runner: Runner) -> Server:
+    from ._postgresql import Server  # a service that only rolls back starts without it
+
+    return Server.of(database, environment, application.name, runner=runner)
 
 
 def prune(layout: Layout, storage: Storage, keep: int, order: Sequence[str] = ()) -> tuple[str, ...]:
@@ -179,6 +184,8 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         copy = target.with_name(target.name + part.name.removeprefix(source.name))
         shutil.copyfile(part, copy)
         copy.chmod(0o600)
+    import sqlite3
+
     connection = sqlite3.connect(target, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode=DELETE")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +99,8 @@ def _followed(
     arguments: Sequence[str], given: Mapping[str, Any], timeout_seconds: float, on_line: Callable[[str], None]
 ) -> subprocess.CompletedProcess[str]:
     """Run a command whose lines somebody waits for. Standard error goes to a file, so that neither stream waits."""
+    import tempfile  # with its random numbers: most commands are not followed
+
     with tempfile.TemporaryFile("w+", errors="replace") as errors:
         process = subprocess.Popen(
             list(arguments), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, **given

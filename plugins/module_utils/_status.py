@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,15 +16,6 @@ from ._releases import History, Release, must_run, rollback_target
 
 FORMAT = 1
 _RESTORED = ("point", "generation", "before", "by", "why")
-
-
-def applications(engine_root: str = "/etc/backstay") -> tuple[str, ...]:
-    """The names of the applications declared on this host."""
-    try:
-        names = sorted(entry.name for entry in os.scandir(engine_root) if entry.is_dir())
-    except FileNotFoundError:
-        return ()
-    return tuple(name for name in names if os.path.exists(f"{engine_root}/{name}/application.json"))
 
 
 def role_of(release: Release, live: str | None, warm: str | None) -> str:

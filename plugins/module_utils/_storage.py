@@ -11,7 +11,6 @@ import errno
 import json
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -229,7 +228,7 @@ class Storage:
             os.close(descriptor)
 
     def _beside(self, path: Path) -> Path:
-        return path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+        return path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
 
     def _forget(self, path: Path) -> None:
         with contextlib.suppress(OSError):

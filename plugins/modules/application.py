@@ -77,6 +77,10 @@ secrets_changed:
   type: list
   elements: str
   returned: success
+would_change:
+  description: Whether anything is, or in check mode would be, changed; for who asks first and changes later.
+  type: bool
+  returned: success
 backstay_lines:
   description: What a person should know.
   type: list
@@ -89,9 +93,9 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.backstay.ops.plugins.module_utils._declare import Declaration
-from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
-from ansible_collections.backstay.ops.plugins.module_utils._host_command import check_protocol
+from ansible_collections.backstay.ops.plugins.module_utils._host import Host
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
+from ansible_collections.backstay.ops.plugins.module_utils._version import check_protocol
 
 APPLY = "the live release runs with another configuration; playbooks/release.yml applies this one"
 
@@ -108,15 +112,15 @@ def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     )
     planned = declaration.plan()
     changed_secrets = declaration.secrets_changed(planned)
-    engine = Engine(declaration.layout)
+    host = Host(declaration.layout)
     if check_mode and set(planned.files) - {declaration.layout.allowed_signers, declaration.layout.backup_secrets}:
         # What is declared on the host is the old; so compare what would be declared.
-        live = engine.live()
+        live = host.live()
         differs = declaration.differs_from_live(live) or (live is not None and bool(changed_secrets))
     else:
         if planned.changed and not check_mode:
             declaration.apply(planned)
-        differs = engine.configuration_changed()
+        differs = host.configuration_changed()
     name = declaration.layout.name
     lines = [f"{name}: {APPLY}"] if differs else []
     if declaration.unused_secrets:
@@ -124,6 +128,7 @@ def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         lines.append(f"{name}: backstay_secrets holds {unused}, which environment.secret does not name: nobody gets it")
     return {
         "changed": planned.changed,
+        "would_change": planned.changed,
         "configuration_changed": differs,
         "secrets_changed": list(changed_secrets),
         "diff": declaration.diff(planned),

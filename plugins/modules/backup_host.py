@@ -48,6 +48,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+would_change:
+  description: Whether anything is, or in check mode would be, changed; for who asks first and changes later.
+  type: bool
+  returned: success
 backstay_lines:
   description: What a person should know, such as the copies kept of what others wrote.
   type: list
@@ -70,7 +74,12 @@ def arrange(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     planned = host.plan()
     lines = host.apply(planned) if planned.changed and not check_mode else ()
     told = () if check_mode else host.ask_buckets(utc_now())
-    return {"changed": planned.changed, "diff": host.diff(planned), "backstay_lines": [*lines, *told]}
+    return {
+        "changed": planned.changed,
+        "would_change": planned.changed,
+        "diff": host.diff(planned),
+        "backstay_lines": [*lines, *told],
+    }
 
 
 def main() -> None:

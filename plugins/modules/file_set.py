@@ -18,6 +18,7 @@ description:
     anything else in the way is refused by name, unless O(adopt=keep). A configuration file that is exactly as its
     Debian package shipped it counts as nobody's. A file of ours that was edited by hand is replaced, with a copy kept
     and reported.
+  - systemd reads its units again where one of them, or a drop-in, is in the set and changed.
   - Writes are atomic and synced. A run that was cut off is put back by the next.
 options:
   files:

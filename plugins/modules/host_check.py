@@ -80,6 +80,12 @@ missing_packages:
   type: list
   elements: str
   sample: [nginx]
+installed_packages:
+  description: Every package that is installed, so that one question serves all roles of a play.
+  returned: success
+  type: list
+  elements: str
+  sample: [adduser, apt, nginx]
 new_sites:
   description: The files of O(sites) that Backstay has not written on this host yet.
   returned: success
@@ -121,6 +127,7 @@ def look(options: dict[str, Any]) -> dict[str, Any]:
         "changed": False,
         "system": asdict(found.system),
         "missing_packages": list(missing_packages(wanted, found)),
+        "installed_packages": sorted(found.installed),
         "new_sites": list(new_sites(wanted, found)),
     }
 

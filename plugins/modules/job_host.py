@@ -47,6 +47,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+would_change:
+  description: Whether anything is, or in check mode would be, changed; for who asks first and changes later.
+  type: bool
+  returned: success
 backstay_lines:
   description: What a person should know, such as the copies kept of what others wrote.
   type: list
@@ -67,7 +71,12 @@ def arrange(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     host = JobHost(options["applications"], adopt=options["adopt"] == "keep")
     planned = host.plan()
     lines = host.apply(planned) if planned.changed and not check_mode else ()
-    return {"changed": planned.changed, "diff": host.diff(planned), "backstay_lines": list(lines)}
+    return {
+        "changed": planned.changed,
+        "would_change": planned.changed,
+        "diff": host.diff(planned),
+        "backstay_lines": list(lines),
+    }
 
 
 def main() -> None:

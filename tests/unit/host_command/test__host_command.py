@@ -5,9 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import subprocess
-import sys
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,7 +38,7 @@ def commands() -> Commands:
 
 @pytest.fixture
 def host(tmp_path: Path, commands: Commands) -> HostCommand:
-    return HostCommand(tmp_path, runner=commands)
+    return HostCommand(_host_command.library(), root=tmp_path, runner=commands)
 
 
 def install(host: HostCommand) -> _host_command.Plan:
@@ -87,8 +84,7 @@ def test_a_new_version_leaves_units_that_are_the_same_alone(
 ) -> None:
     install(host)
     commands.ran.clear()
-    newer = HostCommand(tmp_path, runner=commands)
-    newer.name = f"{_version.VERSION}+ffffffff"
+    newer = HostCommand(_host_command.library(), name=f"{_version.VERSION}+ffffffff", root=tmp_path, runner=commands)
     planned = install(newer)
     assert planned.texts == ()
     assert not [line for line in commands.ran if "daemon-reload" in line]
@@ -161,48 +157,30 @@ def test_applications_at_rest_do_not_stand_in_the_way(host: HostCommand, tmp_pat
     assert install(host).changed
 
 
-def test_it_installs_from_the_zip_that_ansible_sends(tmp_path: Path) -> None:
-    """In a process of its own, with nothing but the zip on its path: as on a host."""
-    package = "ansible_collections/backstay/ops/plugins/module_utils"
-    archive = tmp_path / "payload.zip"
-    with zipfile.ZipFile(archive, "w") as payload:
-        parents = [str(Path(package)), *map(str, Path(package).parents)][:-1]
-        for parent in parents:
-            payload.writestr(f"{parent}/__init__.py", "")
-        for file in LIBRARY.glob("_*.py"):
-            payload.write(file, f"{package}/{file.name}")
-    code = f"from {package.replace('/', '.')} import _host_command as h; print(h.release_name(h.library()))"
-    done = subprocess.run(
-        [sys.executable, "-IS", "-c", f"import sys; sys.path.insert(0, {str(archive)!r}); {code}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout.strip() == _host_command.release_name(_host_command.library()), done.stderr
+def test_a_host_that_has_the_library_is_asked_without_sending_it(
+    host: HostCommand, commands: Commands, tmp_path: Path
+) -> None:
+    asked = HostCommand({}, name=host.name, root=tmp_path, runner=commands)
+    assert asked.plan().renewed
+    install(host)
+    assert not asked.plan().changed
 
 
-def imported(name: str) -> set[str]:
-    """The library's modules that one of them imports, also inside functions: what Ansible sees."""
-    text = (LIBRARY / f"{name}.py").read_text()
-    found = set(re.findall(r"^\s*from \.(_\w+) import", text, flags=re.MULTILINE))
-    for names in re.findall(r"^\s*from \. import ([^\n]+)", text, flags=re.MULTILINE):
-        found |= set(re.findall(r"_\w+", names))
-    return found
+def test_what_arrives_is_what_was_sent(tmp_path: Path) -> None:
+    files = _host_command.library()
+    assert set(files) == {file.name for file in LIBRARY.glob("_*.py")}
+    archive = tmp_path / "library.zip"
+    archive.write_bytes(_host_command.pack(files))
+    assert _host_command.unpack(archive, _host_command.release_name(files)) == files
 
 
-def test_ansible_carries_everything_the_command_needs() -> None:
-    source = (CHECKOUT / "plugins/modules/host_command.py").read_text()
-    seen: set[str] = set()
-    pending = {"_cli", "_django_agent", "_host_command"}
-    assert all(name in source for name in pending), "the module must import each of them itself"
-    while pending:
-        seen |= pending
-        pending = set().union(*(imported(name) for name in pending)) - seen
-    read_as_text = {"_django_agent"} & {
-        name for file in LIBRARY.glob("_*.py") for name in re.findall(r"[\"'](_\w+)\.py[\"']", file.read_text())
-    }
-    assert read_as_text <= seen
-    assert {"_engine", "_service", "_runtime", "_application", "_environment"} <= seen
+def test_what_arrives_damaged_or_is_another_is_refused(tmp_path: Path) -> None:
+    files = _host_command.library()
+    archive = tmp_path / "library.zip"
+    for content in (_host_command.pack(files)[:-40], b"", _host_command.pack({**files, "_engine.py": b""})):
+        archive.write_bytes(content)
+        with pytest.raises(BackstayError, match=r"arrive.*run it again"):
+            _host_command.unpack(archive, _host_command.release_name(files))
 
 
 def test_the_launcher_starts_without_site_packages_and_keeps_to_one_version() -> None:

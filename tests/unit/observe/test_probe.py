@@ -16,7 +16,6 @@ from ansible_collections.backstay.ops.plugins.module_utils import (
     _house,
     _outside,
     _probe,
-    _status,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._cells import uptime
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
@@ -369,7 +368,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Post:
         monkeypatch.setattr(module, "House", lambda: House(tmp_path))
         monkeypatch.setattr(module, "ProbeHouse", lambda: post.house)
     monkeypatch.setattr(_probe, "Probe", lambda: post.probe)
-    monkeypatch.setattr(_status, "applications", tuple)
+    monkeypatch.setattr(_cli, "applications", tuple)
     monkeypatch.setattr(_cli_watch, "Storage", lambda: post.disk)
     monkeypatch.setattr("os.geteuid", lambda: 0)
     return post

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from status_picture import NOW, well
 
-from ansible_collections.backstay.ops.plugins.module_utils import _cells, _cli, _look, _status
+from ansible_collections.backstay.ops.plugins.module_utils import _cells, _cli, _look
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 
 ILL: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the applications on this host; a test fills the list."""
     names: list[str] = []
     monkeypatch.setattr(_look, "Looker", Looker)
-    monkeypatch.setattr(_status, "applications", lambda: tuple(names))
+    monkeypatch.setattr(_cli, "applications", lambda: tuple(names))
     monkeypatch.setattr(
         _cli, "_engine", lambda options: SimpleNamespace(layout=SimpleNamespace(name=options.application))
     )
