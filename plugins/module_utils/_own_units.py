@@ -390,7 +390,8 @@ PAGE_UNIT = f"""\
 # Written by backstay.
 [Unit]
 Description=Write the one-look page of this host
-After=local-fs.target
+# Never both at once: together they would take twice the memory that watching may.
+After=local-fs.target backstay-observe.service backstay-probe.service
 
 [Service]
 Type=oneshot
@@ -440,7 +441,7 @@ UNIT_TEXTS = {
     "backstay-observe.timer": _minutely("Observe the host each minute"),
     "backstay-probe.service": _looking(
         "Ask for the applications of other hosts, as their visitors would",
-        after="Wants=network-online.target\nAfter=local-fs.target network-online.target",
+        after="Wants=network-online.target\nAfter=local-fs.target network-online.target backstay-observe.service",
         verb="probe",
     ),
     "backstay-probe.timer": _minutely("Ask for the applications of other hosts each minute"),

@@ -126,7 +126,7 @@ class DataBench:
             copy = f"cp -a {READY} {PLAIN} && sync {PLAIN}"
             plain.append(self.host.time("sh", "-c", copy)["seconds"])
             self.host.time("rm", "-rf", PLAIN)
-        began = self.host.time("backstay", "restore", APPLICATION, "latest", "--why", "bench")["seconds"]
+        began = self.host.time("backstay", "restore", APPLICATION, "--point", "latest", "--why", "bench")["seconds"]
         took = self.bench.ours.steps()["seconds"]
         self.bench.note("restore", "Backstay", seconds=began, steps=took)
         brought = sum(took[step] for step in ("fetch", "place", "carry"))

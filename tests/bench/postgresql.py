@@ -66,7 +66,7 @@ class PostgresqlBench:
             )
             self.against.both(
                 "restore of PostgreSQL, proof and switch included",
-                lambda: host.time("backstay", "restore", APPLICATION, "latest", "--why", "bench")["seconds"],
+                lambda: host.time("backstay", "restore", APPLICATION, "--point", "latest", "--why", "bench")["seconds"],
                 lambda: self._plain(host, f"{fetch}; {load}"),
                 first=first,
                 most=4.0,
