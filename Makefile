@@ -5,6 +5,9 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 STAGES := .venv/bin/python tools/stages.py
 
+# Where it is set, each of hundreds of Pythons would compile all that it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup hosts hosts-tests demo demo-down test test-unit test-full chaos lint bench docs lock clean
 
 help:
