@@ -364,7 +364,7 @@ class Repository:
     def _command(self, directory: Path) -> tuple[list[str], dict[str, str]]:
         """restic and its options, and its environment; files with secrets are put into `directory`.
 
-        It gives way to the application (nice, idle disk time, one core left), and ends when we do.
+        It gives way to the application (nice, idle disk time), takes what that leaves, and ends when we do.
         """
         command = ["setpriv", "--pdeathsig", "TERM", "nice", "-n", "10", "ionice", "-c", "3", "-t", "restic"]
         environment = {
@@ -372,7 +372,6 @@ class Repository:
             "HOME": str(directory),
             "LC_ALL": "C.UTF-8",
             "TMPDIR": "/var/tmp",  # noqa: S108 - packs in the making: /tmp may be in memory
-            "GOMAXPROCS": str(max(1, (os.cpu_count() or 1) - 1)),
             "RESTIC_PROGRESS_FPS": "0.05",
             "RESTIC_PASSWORD_FILE": str(_secret(directory, "password", self._secret("password"))),
         }
