@@ -123,9 +123,10 @@ def copy(
     """Copy a live database, whole and as of one moment; returns the size of the copy in bytes.
 
     The copy is made by a process that has become `account` (None: that stays who this is), in a directory of that
-    account's below `exchange`; then it is taken over: a regular file with one name, root's, 0600, and on the disk with
-    its name before it replaces `target`. `exchange` must be on the file system of `target` and the account must be able
-    to reach it; None takes the nearest directory above `target` for which both hold.
+    account's below `exchange`; then it is taken over: a regular file with one name, root's, 0600. `exchange` must be on
+    the file system of `target` and the account must be able to reach it; None takes the nearest directory above
+    `target` for which both hold. Nothing is synced: a copy is gone after a power cut, with the backup that it was for,
+    and everybody who writes to that disk would wait for a gigabyte to be on it.
 
     Raises BackstayError when the database is missing, empty, none at all or damaged, when it was not copied within
     `deadline_seconds`, and when what was made is not a plain file. `target` is then as it was.
@@ -143,7 +144,7 @@ def copy(
         raise _no_copy(source, f"{box} could not be made ({refused.strerror})") from refused
     try:
         _copied_by_child(source, box / "copy", account, deadline_seconds, runner)
-        return _take_over(source, box, target, account, storage)
+        return _take_over(source, box, target, account)
     except OSError as refused:
         raise _no_copy(source, refused.strerror or str(refused)) from refused
     finally:
@@ -230,7 +231,7 @@ def _passes(directory: Path, account: Account) -> bool:
     return bool(found.st_mode & stat.S_IXOTH)
 
 
-def _take_over(source: Path, box: Path, target: Path, account: Account | None, storage: Storage) -> int:
+def _take_over(source: Path, box: Path, target: Path, account: Account | None) -> int:
     """What the application's user made becomes root's: nothing of it is trusted but the bytes of a plain file."""
     directory = os.open(box, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -247,9 +248,7 @@ def _take_over(source: Path, box: Path, target: Path, account: Account | None, s
                 raise _no_copy(source, reason, "see what the application does, then run it again")
             os.fchown(descriptor, os.geteuid(), os.getegid())
             os.fchmod(descriptor, 0o600)
-            os.fsync(descriptor)
             os.rename("copy", target, src_dir_fd=directory)
-            storage.sync(target)
             return found.st_size
         finally:
             os.close(descriptor)
