@@ -314,15 +314,17 @@ class _Run:
 
     def make(self, known: Manifest | None, previous: Point | None) -> tuple[bytes, dict[str, Copy]]:
         """Everything up to the seals: the manifest, and the copies by repository."""
-        self.prepare_repositories()
-        self.storage.make_directory(self.stage, mode=0o700)
-        for part in PARTS:
-            (self.stage / part).mkdir(mode=0o700)
         say = self.source.say
-        say("freeze: media are linked, databases copied")
-        self.notes += self.collector.freeze(self.stage, first=True)
-        self.collector.copy(self.stage)
-        self.notes += [note for note in self.collector.freeze(self.stage, first=False) if note not in self.notes]
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="open") as pool:
+            opening = pool.submit(self.prepare_repositories)  # trying a password takes half a second, on purpose
+            self.storage.make_directory(self.stage, mode=0o700)
+            for part in PARTS:
+                (self.stage / part).mkdir(mode=0o700)
+            say("freeze: media are linked, databases copied")
+            self.notes += self.collector.freeze(self.stage, first=True)
+            self.collector.copy(self.stage)
+            self.notes += [note for note in self.collector.freeze(self.stage, first=False) if note not in self.notes]
+            opening.result()
         self.settle()
         configuration = self.copy_configuration()
         artifacts = self.link_artifacts()
