@@ -507,7 +507,7 @@ class Repository:
 
     def _why_unreachable(self, reason: str) -> str:
         """restic ends before ssh has said all, so a session that did not start is asked for its reason once more."""
-        if "unable to start the sftp session" not in reason:
+        if not re.search("unable to start the sftp session|Connection closed", reason):
             return reason
         done = self._sftp_batch("")
         return reason if done.ok else reason_of(done.returncode, done.stderr)[1]
@@ -628,7 +628,10 @@ _KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
     ("damaged", _STRONG),
     (
         "unreachable",
-        (
+        (  # the sooner named the more it tells: ssh, and who called it, write their lines in any order
+            "Host key verification failed",
+            "REMOTE HOST IDENTIFICATION",
+            "certificate",
             "connection refused",
             "no such host",
             "no route to host",
@@ -637,15 +640,12 @@ _KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
             "timed out",
             "connection reset",
             "Could not resolve hostname",
-            "Connection closed",
-            "Host key verification failed",
-            "REMOTE HOST IDENTIFICATION",
-            "certificate",
-            "unable to start the sftp session",
-            "broken pipe",
             "input/output error",
             "stale (NFS )?file handle",
             "transport endpoint",
+            "unable to start the sftp session",
+            "broken pipe",
+            "Connection closed",
         ),
     ),
     ("damaged", (r"There were \d+ errors", "could not load", "StreamPack", "unable to open config", "unexpected EOF")),
@@ -667,19 +667,19 @@ def reason_of(returncode: int, said: str) -> tuple[Kind, str]:
     if coded is not None:
         return coded, _telling(said, r"(error|Fatal).*")
     for kind, patterns in _KINDS:
-        pattern = "|".join(patterns)
-        if re.search(pattern, said, re.IGNORECASE):
-            return kind, _telling(said, pattern)
+        if re.search("|".join(patterns), said, re.IGNORECASE):
+            return kind, _telling(said, *patterns)
     return "failed", _telling(said, r"Fatal.*")
 
 
-def _telling(said: str, pattern: str) -> str:
-    """The line that holds what was looked for, short enough for a sentence."""
+def _telling(said: str, *patterns: str) -> str:
+    """The line that holds the first of what was looked for, short enough for a sentence."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    for line in lines:
-        if re.search(pattern, line, re.IGNORECASE):
-            plain = re.sub(r"^(Fatal|error): ", "", line)
-            return plain if len(plain) <= 200 else f"{plain[:197]}..."
+    for pattern in patterns:
+        for line in lines:
+            if re.search(pattern, line, re.IGNORECASE):
+                plain = re.sub(r"^(Fatal|error): ", "", line)
+                return plain if len(plain) <= 200 else f"{plain[:197]}..."
     return lines[-1][:200] if lines else "it said nothing"
 
 

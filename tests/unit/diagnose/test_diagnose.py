@@ -20,7 +20,6 @@ from ansible_collections.backstay.ops.plugins.module_utils import (
     _diagnose,
     _diagnose_facts,
     _ledger,
-    _status,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._diagnose import Bundle, Diagnosis, diagnose
 from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
@@ -358,7 +357,7 @@ def test_a_secret_at_the_cut_goes_whole() -> None:
 def test_the_verb_asks_for_every_application_and_prints_json(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(_status, "applications", lambda: (NAME, "other"))
+    monkeypatch.setattr(_cli, "applications", lambda: (NAME, "other"))
     monkeypatch.setattr(_cli, "_engine", lambda options: engine)
     assert _cli.main(["diagnose", "--json", NAME]) == 0
     (line,) = capsys.readouterr().out.splitlines()
