@@ -509,7 +509,9 @@ class Repository:
         """restic ends before ssh has said all, so a session that did not start is asked for its reason once more."""
         if not re.search("unable to start the sftp session|Connection closed", reason):
             return reason
-        done = self._sftp_batch("")
+        # ssh alone: sftp ends it as soon as nothing answers, often before it has said why.
+        with self._private() as directory:
+            done = self.runner([*self._ssh(directory), "-s", "sftp"], stdin="", timeout_seconds=60, check=False)
         return reason if done.ok else reason_of(done.returncode, done.stderr)[1]
 
     # sentences
