@@ -20,7 +20,7 @@ from pathlib import Path
 DATA = Path("/opt/audit-portal/data").resolve()
 DATABASE = DATA / "db" / "portal.sqlite3"
 MEDIA = DATA / "media" / "bench"
-ROW_BYTES = 2048
+ROW_BYTES = 1950  # two of them, with their addresses, fill a page: a gigabyte of rows is one on the disk
 PHOTOGRAPH_BYTES = 1 << 20
 
 
@@ -37,7 +37,11 @@ def fill(size_bytes: int, seed: int) -> dict[str, float]:
         connection.executemany(
             "INSERT INTO bench_rows (url, body, thumbnail) VALUES (?, ?, ?)",
             [
-                (f"/audits/{first + number}/", " ".join(chance.choices(words, k=78)), chance.randbytes(ROW_BYTES // 2))
+                (
+                    f"/audits/{first + number}/",
+                    " ".join(chance.choices(words, k=ROW_BYTES // 26)),
+                    chance.randbytes(ROW_BYTES // 2),
+                )
                 for number in range(2000)
             ],
         )
