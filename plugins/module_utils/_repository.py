@@ -544,7 +544,8 @@ class Repository:
                 return self._unreachable(self._why_unreachable(reason))
         if kind == "no snapshot":
             return self._no_snapshot(reason)
-        if kind == "full" and _ON_THIS_HOST.search(reason) and self.settings.location not in reason:
+        here = _ON_THIS_HOST.search(said)  # not in the reason: that is cut where the path is long
+        if kind == "full" and here is not None and self.settings.location not in here[0]:
             return self._error("failed", f"a disk of this host is full ({reason}): make room there, then run it again")
         sentences: dict[Kind, str] = {
             "wrong key": "its password does not open it, and nothing was changed: put the right one into "
