@@ -36,7 +36,8 @@ ACTIONS = ("state", "describe", "operations", "migrate", "reverse")
 LOCK = int.from_bytes(b"backstay", "big")
 
 _SIZING_SECONDS = 5.0  # how long the size of one SQLite table may take before it is estimated
-_LOCK_STATES = {"55P03"}  # lock_not_available
+_LOCK_STATES = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
+_LET_GO_SECONDS = 0.2  # between two tries of a migration, for those who waited behind it
 _CANCELLED = {"57014"}  # query_canceled, which statement_timeout does
 _OURS = re.compile(r"django\.(db\.migrations|contrib\.postgres)\.operations(\.|$)")
 # What SQLite does row by row: copying a table to new__..., or taking a column out of it; and building an index.
@@ -749,11 +750,36 @@ def migrate(options: Options, tell: Tell) -> None:
             command = django_command(stdout=sys.stderr, stderr=sys.stderr)
             progress = Progress(alias, tell, len(plan), _atomicity(alias, plan))
             command.migration_progress_callback = progress
-            try:
-                call_command(command, database=alias, interactive=False, verbosity=1, skip_checks=True)
-            except Exception as error:
-                names = [_name(alias, str(migration)) for migration in plan]
-                raise _failure("applied", progress, names, error, options) from error
+            yielding = _waits_briefly(alias, options, progress)
+            since: dict[str, float] = {}
+            while True:
+                try:
+                    call_command(command, database=alias, interactive=False, verbosity=1, skip_checks=True)
+                    break
+                except Exception as error:
+                    waited = time.monotonic() - since.setdefault(progress.current, progress.began)
+                    lock = yielding and progress.current and _reason(error, options)[1] == "lock"
+                    if not lock or waited >= (options.lock_seconds or 0.0):
+                        names = [_name(alias, str(migration)) for migration in plan]
+                        raise _failure("applied", progress, names, error, options) from error
+                time.sleep(_LET_GO_SECONDS)
+
+
+def _waits_briefly(alias: str, options: Options, progress: Progress) -> bool:
+    """Have PostgreSQL end each wait for a lock soon, where what was done until then is undone and can be tried again.
+
+    A migration of two tables and a visitor who writes both may wait for each other. The server ends one of the two
+    after its `deadlock_timeout`, perhaps the visitor; so the migration lets go in half of that time, and whoever waits
+    behind it never waits longer.
+    """
+    connection = _connection(alias)
+    if connection.vendor != "postgresql" or options.lock_seconds is None or not all(progress.atomic.values()):
+        return False
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT setting::float / 2 FROM pg_settings WHERE name = 'deadlock_timeout'")
+        brief = cursor.fetchone()[0]  # ms
+        cursor.execute(f"SET lock_timeout = {max(1, round(min(brief, options.lock_seconds * 1000)))}")
+    return True
 
 
 def reverse(options: Options, tell: Tell) -> None:

@@ -55,6 +55,26 @@ with transaction.atomic():
     print("ready", flush=True)
     sys.stdin.read()
 """
+# A visitor: writes one table, waits until somebody else has the other, and writes that.
+WRITER = """
+import time, django
+django.setup()
+from django.db import connection, transaction
+with transaction.atomic():
+    cursor = connection.cursor()
+    cursor.execute("INSERT INTO shop_other DEFAULT VALUES")
+    print("ready", flush=True)
+    held = 0
+    while not held:
+        time.sleep(0.01)
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks WHERE granted AND mode = 'AccessExclusiveLock' "
+            "AND relation = 'shop_thing'::regclass"
+        )
+        held = cursor.fetchone()[0]
+    cursor.execute("INSERT INTO shop_thing (label) VALUES ('visitor')")
+print("written", flush=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +205,25 @@ def test_a_lock_that_somebody_holds_is_waited_for_as_long_as_allowed_and_nobody_
         "nothing of it was applied; applied before it in this run: nothing; still pending: shop.0002_price"
     )
     assert shop.agent("migrate", lock_seconds=0.5).only("state")["pending"] == []
+
+
+def test_a_visitor_who_writes_what_a_migration_alters_is_never_the_one_that_is_ended(shop: Project) -> None:
+    """It wrote the second table and wants the first, the migration has the first and wants the second."""
+    shop.migration(
+        "shop", "0002_other", 'migrations.CreateModel("other", [("id", models.AutoField(primary_key=True))]),'
+    )
+    assert shop.agent("migrate", lock_seconds=5).code == 0
+    both = f"{NULL.format('price')} {NULL.format('price').replace('thing', 'other')}"
+    shop.migration("shop", "0003_both", both)
+    writer = begin(shop, str(shop.django.python), "-c", WRITER)
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "ready\n"
+    migrating = migrate(shop, lock_seconds=20, statement_seconds=60)
+    first_event(migrating, "begin")
+    told, error = writer.communicate()
+    assert (writer.returncode, told) == (0, "written\n"), error
+    code, events, error = ended(migrating)
+    assert (code, events[-1]["pending"]) == (0, []), error
 
 
 def test_a_statement_that_takes_too_long_is_stopped(shop: Project) -> None:
