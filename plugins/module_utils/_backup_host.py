@@ -90,6 +90,11 @@ class _Subject:
     policy: BackupPolicy | None
     repositories: Mapping[str, RepositorySettings] = field(default_factory=dict)
 
+    @property
+    def has_bucket(self) -> bool:
+        """Whether something of it is kept in a store that may have rules of its own."""
+        return any(settings.kind == "s3" for settings in self.repositories.values())
+
     def places(self) -> dict[str, Path]:
         """The directories of its local repositories."""
         return {
@@ -153,6 +158,11 @@ class BackupHost:
         _schedule_host.carry_out(planned.schedules, self._run)
         return outcome.lines
 
+    @property
+    def has_buckets(self) -> bool:
+        """Whether there is a store to be asked for its own rules."""
+        return any(subject.has_bucket for subject in self._subjects)
+
     def ask_buckets(self, at: str) -> tuple[str, ...]:
         """Lines about buckets whose own rules would remove what restore points need; remembered for `status`.
 
@@ -164,7 +174,7 @@ class BackupHost:
         lines: list[str] = []
         for subject in self._subjects:
             layout, repositories = subject.layout, subject.repositories
-            if not any(settings.kind == "s3" for settings in repositories.values()):
+            if not subject.has_bucket:
                 continue
             try:
                 secrets = read_secrets(layout, self._storage)

@@ -750,23 +750,24 @@ def migrate(options: Options, tell: Tell) -> None:
             command = django_command(stdout=sys.stderr, stderr=sys.stderr)
             progress = Progress(alias, tell, len(plan), _atomicity(alias, plan))
             command.migration_progress_callback = progress
-            yielding = _waits_briefly(alias, options, progress)
-            since: dict[str, float] = {}
+            brief = _waits_briefly(alias, options, progress)
+            waited: dict[str, float] = {}  # seconds, of each migration
             while True:
                 try:
                     call_command(command, database=alias, interactive=False, verbosity=1, skip_checks=True)
                     break
                 except Exception as error:
-                    waited = time.monotonic() - since.setdefault(progress.current, progress.began)
-                    lock = yielding and progress.current and _reason(error, options)[1] == "lock"
-                    if not lock or waited >= (options.lock_seconds or 0.0):
+                    waited[progress.current] = waited.get(progress.current, 0.0) + brief + _LET_GO_SECONDS
+                    lock = brief and _reason(error, options)[1] == "lock"
+                    if not lock or waited[progress.current] >= (options.lock_seconds or 0.0):
                         names = [_name(alias, str(migration)) for migration in plan]
                         raise _failure("applied", progress, names, error, options) from error
                 time.sleep(_LET_GO_SECONDS)
 
 
-def _waits_briefly(alias: str, options: Options, progress: Progress) -> bool:
+def _waits_briefly(alias: str, options: Options, progress: Progress) -> float:
     """Have PostgreSQL end each wait for a lock soon, where what was done until then is undone and can be tried again.
+    Returns how soon, in seconds; 0 where it waits as it always does.
 
     A migration of two tables and a visitor who writes both may wait for each other. The server ends one of the two
     after its `deadlock_timeout`, perhaps the visitor; so the migration lets go in half of that time, and whoever waits
@@ -774,12 +775,12 @@ def _waits_briefly(alias: str, options: Options, progress: Progress) -> bool:
     """
     connection = _connection(alias)
     if connection.vendor != "postgresql" or options.lock_seconds is None or not all(progress.atomic.values()):
-        return False
+        return 0.0
     with connection.cursor() as cursor:
-        cursor.execute("SELECT setting::float / 2 FROM pg_settings WHERE name = 'deadlock_timeout'")
-        brief = cursor.fetchone()[0]  # ms
-        cursor.execute(f"SET lock_timeout = {max(1, round(min(brief, options.lock_seconds * 1000)))}")
-    return True
+        cursor.execute("SELECT setting::float / 2000 FROM pg_settings WHERE name = 'deadlock_timeout'")
+        brief = min(cursor.fetchone()[0], options.lock_seconds)
+        cursor.execute(f"SET lock_timeout = {max(1, round(brief * 1000))}")
+    return float(brief)
 
 
 def reverse(options: Options, tell: Tell) -> None:

@@ -313,12 +313,11 @@ class FileSet:
             raise
         try:
             self._save(planned.registry)
-            self._reload_units(planned)
+            self._reload_units([change.entry.path for change in planned.changes])
             told = any(change.entry.reload for change in planned.changes)
             started = self._serve(service, restart, changed=told)
         except BackstayError:
             self._put_back()
-            self._reload_units(planned)
             for verb, unit in (("restart", restart), ("reload", service)):
                 if unit and self._is(unit, "is-active"):
                     self._run(["systemctl", verb, unit], check=False)
@@ -391,6 +390,7 @@ class FileSet:
             path = Path(directory)
             if path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
+        self._reload_units([item["path"] for item in record.get("before", [])], check=False)
         self._save(record.get("registry", {}))
         self._storage.remove(self._journal)
 
@@ -460,10 +460,10 @@ class FileSet:
                 f"`{' '.join(command)}` refused the new files, so all were put back as they were: {said}", lines=last
             )
 
-    def _reload_units(self, planned: Plan) -> None:
+    def _reload_units(self, paths: Sequence[str], *, check: bool = True) -> None:
         """systemd goes on with the units that it has read until it is told that they changed."""
-        if any(change.entry.path.startswith(UNITS) for change in planned.changes):
-            self._run(["systemctl", "daemon-reload"], check=False)
+        if any(path.startswith(UNITS) for path in paths):
+            self._run(["systemctl", "daemon-reload"], check=check)
 
     def _serve(self, service: str, restart: str, *, changed: bool) -> bool:
         """Make the units use the files; True where a unit had to be enabled or started."""

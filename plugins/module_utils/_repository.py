@@ -507,7 +507,8 @@ class Repository:
 
     def _why_unreachable(self, reason: str) -> str:
         """restic ends before ssh has said all, so a session that did not start is asked for its reason once more."""
-        if not re.search("unable to start the sftp session|Connection closed", reason):
+        silent = re.search("unable to start the sftp session|Connection closed", reason)
+        if self.settings.kind != "sftp" or silent is None:
             return reason
         # ssh alone: sftp ends it as soon as nothing answers, often before it has said why.
         with self._private() as directory:

@@ -77,8 +77,8 @@ secrets_changed:
   type: list
   elements: str
   returned: success
-would_change:
-  description: Whether anything is, or in check mode would be, changed; for who asks first and changes later.
+to_do:
+  description: Whether anything is, or in check mode would be, done; for who asks first and acts later.
   type: bool
   returned: success
 backstay_lines:
@@ -128,7 +128,7 @@ def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         lines.append(f"{name}: backstay_secrets holds {unused}, which environment.secret does not name: nobody gets it")
     return {
         "changed": planned.changed,
-        "would_change": planned.changed,
+        "to_do": planned.changed,
         "configuration_changed": differs,
         "secrets_changed": list(changed_secrets),
         "diff": declaration.diff(planned),

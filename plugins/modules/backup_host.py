@@ -48,8 +48,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-would_change:
-  description: Whether anything is, or in check mode would be, changed; for who asks first and changes later.
+to_do:
+  description: Whether anything is, or in check mode would be, changed, or buckets asked for rules of their own.
   type: bool
   returned: success
 backstay_lines:
@@ -76,7 +76,7 @@ def arrange(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     told = () if check_mode else host.ask_buckets(utc_now())
     return {
         "changed": planned.changed,
-        "would_change": planned.changed,
+        "to_do": planned.changed or host.has_buckets,
         "diff": host.diff(planned),
         "backstay_lines": [*lines, *told],
     }

@@ -47,8 +47,8 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-would_change:
-  description: Whether anything is, or in check mode would be, changed; for who asks first and changes later.
+to_do:
+  description: Whether anything is, or in check mode would be, done; for who asks first and acts later.
   type: bool
   returned: success
 backstay_lines:
@@ -73,7 +73,7 @@ def arrange(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     lines = host.apply(planned) if planned.changed and not check_mode else ()
     return {
         "changed": planned.changed,
-        "would_change": planned.changed,
+        "to_do": planned.changed,
         "diff": host.diff(planned),
         "backstay_lines": list(lines),
     }

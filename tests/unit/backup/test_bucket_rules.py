@@ -124,7 +124,9 @@ def test_a_rule_is_told_by_run_and_status_and_a_store_lost_in_the_middle_leaves_
     assert set(first.point.repositories) == {"disk", "bucket"}
     assert ["'old'" in problem for problem in first.problems] == [True]
     assert any("'old'" in problem for problem in problems())
-    (line,) = BackupHost([_described(host)], root=host.layout.root).ask_buckets(host.now())
+    asking = BackupHost([_described(host)], root=host.layout.root)
+    assert asking.has_buckets, "so role backup asks, even where it has nothing to change"
+    (line,) = asking.ask_buckets(host.now())
     assert "'old'" in line
 
     def losing(arguments: Sequence[str], **given: Any) -> Completed:

@@ -188,6 +188,29 @@ def test_a_file_that_is_read_at_each_use_needs_no_reload(file_set: FileSet, tmp_
     assert host.units_touched == []
 
 
+def test_systemd_reads_units_again_that_changed_and_no_others(
+    file_set: FileSet, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_file_set, "UNITS", f"{tmp_path}/units/")
+    entries = [a_file(tmp_path / "units" / "a.service.d" / "b.conf", "[Service]"), a_file(tmp_path / "c", "d")]
+    file_set.place(entries)
+    assert host.units_touched == ["systemctl daemon-reload"]
+    file_set.place([entries[0], a_file(tmp_path / "c", "e")])
+    assert host.units_touched == ["systemctl daemon-reload"], "no unit changed this time"
+
+
+def test_systemd_forgets_units_that_were_put_back(
+    file_set: FileSet, tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_file_set, "UNITS", f"{tmp_path}/units/")
+    host.refuses["systemctl start"] = "no such timer"
+    host.inactive = True
+    with pytest.raises(BackstayError, match="put back"):
+        file_set.place([a_file(tmp_path / "units" / "a.timer", "[Timer]")], service="a.timer")
+    assert not (tmp_path / "units" / "a.timer").exists()
+    assert host.units_touched.count("systemctl daemon-reload") == 2
+
+
 def test_a_refused_set_is_put_back_whole_and_no_unit_is_touched(file_set: FileSet, tmp_path: Path, host: Host) -> None:
     old, fresh, link = tmp_path / "old.conf", tmp_path / "deep" / "er" / "new.conf", tmp_path / "link"
     file_set.place([a_file(old, "before\n", 0o600), a_link(link, "old.conf")])
