@@ -7,7 +7,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import _freeze, _restore_point
 from ._errors import BackstayError, GateRefused, InputError
 from ._host import Host
 from ._migrations import WayBack
@@ -58,6 +57,8 @@ class Admission(Host):
             )
         application = self.application()
         self._environment(application, "0000-0.0.0", "", "")
+        from . import _freeze
+
         frozen = None if request.override_freeze else _freeze.read(self.layout, self.storage)
         refused = _freeze.refusal(frozen, now=stamp, name=self.layout.name)
         if refused:
@@ -224,6 +225,8 @@ class Admission(Host):
             size += 4 * payload.stat().st_size
             inodes += 12000
         if transaction.operation in CLOSED:
+            from . import _restore_point
+
             size += _restore_point.size_needed(self.layout, application)
         disk = os.statvfs(self.layout.home)
         policy = application.releases

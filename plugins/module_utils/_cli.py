@@ -5,40 +5,72 @@ Imports that only one verb needs stand inside that verb: at 3 a.m. the rollback 
 
 from __future__ import annotations
 
-import argparse
-import getpass
 import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ._errors import BackstayError, InputError
 from ._layout import Layout, applications
 from ._version import PROTOCOL, VERSION
 
+if TYPE_CHECKING:
+    import argparse
+
+SERVE = ["transaction", "serve"]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0 done, 1 failed, 2 bad input, 3 refused by a gate, 4 busy."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given)
+    as_json = False
     try:
+        if given[:1] == ["rollback"] and "--plan" not in given:
+            _wake(given)
+        options = _serving(given) or _parser().parse_args(given)
+        as_json = getattr(options, "json", False)
         return int(options.verb(options))
     except BackstayError as failed:
-        if getattr(options, "json", False):
-            told = {"ok": False, "message": failed.message, "lines": failed.lines, "exit_code": failed.exit_code}
-            _say(json.dumps(told))
-        else:
-            for line in failed.lines:
-                _say(f"  | {line}", sys.stderr)
-            _say(f"backstay: {failed.message}", sys.stderr)
-        return failed.exit_code
+        return _failed(failed, as_json=as_json)
+    except PermissionError as denied:
+        if os.geteuid() == 0:
+            raise
+        return _failed(BackstayError(f"Only root may read {denied.filename}: run it with sudo."), as_json=as_json)
     except KeyboardInterrupt:
         _say("backstay: interrupted; an open transaction goes on or undoes itself, see `backstay status`", sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
+
+
+def _failed(failed: BackstayError, *, as_json: bool) -> int:
+    """Say what failed, to a person or a program. Returns the exit code."""
+    if as_json:
+        told = {"ok": False, "message": failed.message, "lines": failed.lines, "exit_code": failed.exit_code}
+        _say(json.dumps(told))
+    else:
+        for line in failed.lines:
+            _say(f"  | {line}", sys.stderr)
+        _say(f"backstay: {failed.message}", sys.stderr)
+    return failed.exit_code
+
+
+def _serving(given: Sequence[str]) -> Any:
+    """The arguments with which systemd starts the service, read without the parser: somebody waits."""
+    return SimpleNamespace(verb=_serve, application=given[2]) if given[:2] == SERVE and len(given) == 3 else None
+
+
+def _wake(given: Sequence[str]) -> None:
+    """Have systemd start the service of the application that seems to be meant, while the arguments are still read."""
+    known = applications()
+    named = [name for name in known if name in given] or (known if len(known) == 1 else ())
+    if len(named) == 1:
+        from ._client import wake
+
+        wake(Layout(named[0]))
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:
@@ -68,6 +100,8 @@ class _Verbs:
 
 
 def _parser() -> argparse.ArgumentParser:
+    import argparse
+
     parser = argparse.ArgumentParser(
         prog="backstay",
         description="Keep an application standing on this host. APPLICATION may be left out where there is one.",
@@ -218,7 +252,7 @@ def _verbs_of_the_house(verb: _Verbs) -> None:
     jobs.add_argument("--catch-up", action="store_true", help="start what was missed; a timer asks each hour")
     run = verb("run", _run, "run a command in the live release's environment and confinement", application=False)
     run.add_argument("-a", "--application")
-    run.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND")
+    run.add_argument("command", nargs="...", metavar="COMMAND")
 
 
 def _verbs_of_the_watch(verb: _Verbs) -> None:
@@ -247,7 +281,13 @@ def _verbs_of_the_watch(verb: _Verbs) -> None:
 
 
 def _who() -> str:
-    return os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or getpass.getuser()
+    return os.environ.get("SUDO_USER") or os.environ.get("LOGNAME") or _user()
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()
 
 
 def _layout(options: argparse.Namespace) -> Layout:
@@ -430,7 +470,6 @@ def _release(options: argparse.Namespace) -> int:
 def _take_payload(layout: Layout, name: str) -> str:
     """Put a payload, and what vouches for it, where transactions look for them; returns its digest."""
     import shutil
-    from pathlib import Path
 
     from ._artifact import read_manifest, sha256_of
     from ._attestation import place, proofs_beside

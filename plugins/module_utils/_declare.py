@@ -6,22 +6,22 @@ restarts the application: what changes its configuration is applied by a release
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import json
 import os
 import pwd
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ._application import FORMAT as APPLICATION_FORMAT
 from ._application import Application, parse, to_dict
 from ._attestation import check_allowed_signers
 from ._backup_settings import BackupPolicy
+from ._directories import Directory, data_directories, make_directory
 from ._environment import Secrets, compose, unused
 from ._errors import BackstayError, InputError
 from ._layout import Layout
@@ -37,19 +37,6 @@ FIRST_GENERATION = "0001"
 
 NO_HOME = "/nonexistent"
 NO_SHELLS = ("/usr/sbin/nologin", "/sbin/nologin", "/bin/false", "/usr/bin/false")
-
-
-_STARTED = (".socket", ".timer")
-
-
-@dataclass(frozen=True)
-class Directory:
-    """A directory with its owner, group and mode."""
-
-    path: Path
-    owner: str
-    group: str
-    mode: int
 
 
 @dataclass(frozen=True)
@@ -199,31 +186,6 @@ def _repository_secrets(policy: BackupPolicy, given: Mapping[str, Any]) -> dict[
     return found
 
 
-def data_directories(application: Application, generation: Path) -> tuple[Directory, ...]:
-    """Pure: the directories of one generation of the data, outermost first.
-
-    nginx's group passes through to the media and to nothing else; databases are the application's alone.
-    """
-    name = application.name
-    found = {generation: Directory(generation, name, "www-data", 0o710)}
-    if application.media:
-        media = PurePosixPath(application.media)
-        for passage in _above(media):
-            found[generation / passage] = Directory(generation / passage, name, "www-data", 0o710)
-        found[generation / media] = Directory(generation / media, name, "www-data", 0o2750)
-    for database in application.databases:
-        if database.path is None:
-            continue
-        for parent in _above(PurePosixPath(database.path)):
-            found.setdefault(generation / parent, Directory(generation / parent, name, name, 0o700))
-    return tuple(found.values())
-
-
-def _above(path: PurePosixPath) -> list[PurePosixPath]:
-    """The directories that a relative path lies in, outermost first."""
-    return [parent for parent in reversed(path.parents) if parent.parts]
-
-
 def plan(current: Current, wanted: Desired) -> Plan:
     """Pure: what differs. A data link that exists stays, wherever it points: restores move it."""
     return Plan(
@@ -304,7 +266,9 @@ class Declaration:
                 backup_secrets=backup_secrets,
             )
         )
-        self.unused_secrets = unused(parsed, given)
+        useless = ", ".join(unused(parsed, given))
+        remark = f"backstay_secrets holds {useless}, which environment.secret does not name: nobody gets it"
+        self.remarks = (f"{parsed.name}: {remark}",) if useless else ()  # for people; nothing is wrong with the rest
 
     def plan(self) -> Plan:
         """What would change. Raises InputError for anything in the way that is not ours, or from a newer backstay."""
@@ -473,34 +437,29 @@ class Declaration:
         return tuple(sorted(key for key in {*old, *new} if old.get(key) != new.get(key)))
 
 
+def declare(options: Mapping[str, Any], *, check_mode: bool) -> tuple[Declaration, Plan]:
+    """Plan, and apply unless only asked what would happen. `options` are those of the module `application`.
+
+    Raises BackstayError.
+    """
+    declaration = Declaration(
+        options["application"],
+        options.get("secrets") or {},
+        allowed_signers=options.get("allowed_signers"),
+        backup_secrets=options.get("backup_secrets"),
+        adopt=options.get("adopt") == "keep",
+    )
+    planned = declaration.plan()
+    if planned.changed and not check_mode:
+        declaration.apply(planned)
+    return declaration, planned
+
+
 def running_part(application: Mapping[str, Any]) -> dict[str, Any]:
     """What of a declared application (as JSON) a running release depends on: how it is backed up and watched, and
     what it does at which time, is none of it."""
     apart = ("backup", "objectives", "alerts", "schedules")
     return {key: value for key, value in application.items() if key not in apart}
-
-
-def make_directory(directory: Directory, *, trusted: Path) -> None:
-    """Make a directory and give it its owner and mode. Raises BackstayError, naming it.
-
-    Below `trusted`, which is root's, the application itself may put links in the way: there no link is followed.
-    """
-    path = directory.path
-    base = trusted if trusted in path.parents else path.parent
-    try:
-        base.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with _opened(base, path.relative_to(base).parts) as descriptor:
-            os.fchown(descriptor, pwd.getpwnam(directory.owner).pw_uid, grp.getgrnam(directory.group).gr_gid)
-            os.fchmod(descriptor, directory.mode)
-    except OSError as refused:
-        raise BackstayError(
-            f"The directory {path} could not be made ({refused.strerror}): move away what is there, then run this "
-            "again."
-        ) from refused
-    except KeyError as unknown:
-        raise BackstayError(
-            f"The directory {path} needs a user or group that this host lacks ({unknown.args[0]}): create it."
-        ) from unknown
 
 
 def _json(content: bytes | None) -> dict[str, Any]:
@@ -521,23 +480,6 @@ def _template(unit: str) -> str:
     """`backstay-recover@portal.service` comes from `backstay-recover@.service`; any other unit from itself."""
     name, at, instance = unit.partition("@")
     return f"{name}@.{instance.rpartition('.')[2]}" if at else unit
-
-
-@contextlib.contextmanager
-def _opened(base: Path, parts: tuple[str, ...]) -> Iterator[int]:
-    """A directory below `base`, made where it is missing, opened without following any link on the way."""
-    descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for part in parts:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(part, 0o700, dir_fd=descriptor)
-                os.fsync(descriptor)
-            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _account(name: str) -> Account | None:

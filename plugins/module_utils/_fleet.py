@@ -250,8 +250,6 @@ def agreed(prepared: Mapping[str, Mapping[str, Any]]) -> None:
 
 WHEN = {
     "asked": "before anything was touched",
-    "sent": "while the payload was sent",
-    "declared": "while the application was declared",
     "prepared": "while it prepared",
     "closed": "between prepare and flip",
     "first": "while the first hosts flipped",

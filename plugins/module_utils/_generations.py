@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ._declare import data_directories, make_directory
+from ._directories import data_directories, make_directory
 from ._errors import BackstayError
 from ._layout import Layout
 from ._storage import Storage

@@ -344,8 +344,7 @@ class Host:
     def _hand_over(self, old: str | None, new: str | None) -> str:
         leaving = self._units(old, web=False) if old else []
         coming = self._units(new, web=False) if new else []
-        self.systemd.stop(leaving, wait=False)
-        self.systemd.start(coming, wait=False)
+        self.systemd.exchange(leaving, coming)
         return f"{len(leaving)} leave, {len(coming)} come"
 
     def settle(self, *, keep_warm: bool = True) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from . import _generations as generations
-from . import _restore_point
 from ._host import Host
 from ._releases import prunable, withdrawn_by
 from ._steps import RESTORES, ROLLBACKS
@@ -46,6 +45,8 @@ class Housekeeping(Host):
         return self.settle(keep_warm=transaction.request.keep_warm if transaction else True)
 
     def prune_releases(self, transaction: Transaction) -> str:
+        from . import _restore_point
+
         application = self.application()
         history = self.history()
         made = [str(entry.data.get("restore_point")) for entry in self.ledger.read() if entry.event == "kept"]

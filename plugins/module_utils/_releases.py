@@ -198,18 +198,15 @@ def prunable(history: History, live: str | None, *, keep: int, needed: frozenset
 
     The newest `keep` good releases (proven, neither failed nor withdrawn) stay; so do the live one, the warm one, and
     those in `needed` (a kept restore point). Failed, never finished and withdrawn releases do not count as good: a
-    failed one lost its files when it was undone; a withdrawn one goes when it is older than every good one that stays.
+    failed one lost its files when it was undone; a withdrawn one goes when it is older than every good one that stays,
+    or than `keep` other withdrawn ones: whoever releases and rolls back all day must not fill the disk.
     """
     running = must_run(history, live)
     protected = {running.live, running.warm} | needed
     good = [r for r in history.ordered() if r.proven and r.state == "live"]
     kept = {r.id for r in good[-keep:]} if keep > 0 else set()
     oldest_kept = min((r.sequence for r in good if r.id in kept), default=0)
-    doomed = []
-    for release in history.ordered():
-        if release.id in protected or release.id in kept or release.state in ("pruned", "failed"):
-            continue
-        if release.state == "withdrawn" and release.sequence > oldest_kept:
-            continue
-        doomed.append(release.id)
-    return tuple(doomed)
+    withdrawn = [r for r in history.ordered() if r.state == "withdrawn" and r.sequence > oldest_kept]
+    kept |= {r.id for r in withdrawn[-keep:]} if keep > 0 else set()
+    gone = ("pruned", "failed")
+    return tuple(r.id for r in history.ordered() if r.id not in protected | kept and r.state not in gone)

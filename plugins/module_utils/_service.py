@@ -3,12 +3,16 @@
 It holds the application's lock from `begin` to the end, so a lock is never stale: the kernel drops it with the process.
 It answers one JSON line with a stream of events and one last object:
 
-    {"protocol": 3, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
-    {"protocol": 3, "command": "close" | "flip" | "watch" | "confirm" | "abort", "transaction": "..."}
-    {"protocol": 3, "command": "plan", "request": {...}}
-    {"protocol": 3, "command": "status"}
+    {"protocol": 4, "command": "begin", "request": {...}, "auto": false, "prepare_seconds": 900, "confirm_seconds": 300}
+    {"protocol": 4, "command": "close" | "flip" | "watch" | "confirm" | "abort", "transaction": "..."}
+    {"protocol": 4, "command": "plan", "request": {...}}
+    {"protocol": 4, "command": "status"}
 
-Events: {"event": "step", "step": ..., "title": ..., "seconds": ..., "detail": ...} and {"event": "say", "line": ...}.
+`begin` and `plan` may carry what the controller knows and the host should: "declaration" (the options of the module
+`application`) and "proofs" (what vouches for the payload); both are judged and stored before the transaction opens.
+
+Events: {"event": "step", "step": ..., "title": ..., "seconds": ..., "detail": ...}, {"event": "say", "line": ...} and
+{"event": "declared", "changed": ..., "diff": [...], "lines": [...]}.
 Last: {"event": "result", "ok": true, ...} or {"event": "result", "ok": false, "message": ..., "exit_code": ...}.
 
 Between its phases it waits for the client, but only until its deadline: a release that was flipped and never confirmed
@@ -53,6 +57,7 @@ _FROM = {
 
 _LINE_LIMIT = 1 << 20
 _IDLE_SECONDS = 2.0
+_SETTINGS = ("auto", "prepare_seconds", "confirm_seconds")
 DEFAULT_PREPARE_SECONDS = 900.0  # from prepared to flip: several hosts may still be preparing
 
 Emit = Callable[[dict[str, Any]], None]
@@ -410,10 +415,9 @@ class Service:
             peer.close()
             return
         if command == "plan":
-            request = Request.from_dict(message.get("request") or {})
             # Counting what would be lost takes its time, and meanwhile somebody may want to abort.
             self.planning = [each for each in self.planning if each.is_alive()]
-            self.planning.append(threading.Thread(target=self._plan, args=(peer, request), daemon=True))
+            self.planning.append(threading.Thread(target=self._plan, args=(peer, message), daemon=True))
             self.planning[-1].start()
             return
         if command == "begin":
@@ -445,8 +449,10 @@ class Service:
             )
         self._start(peer, command)
 
-    def _plan(self, peer: _Peer, request: Request) -> None:
+    def _plan(self, peer: _Peer, message: dict[str, Any]) -> None:
         try:
+            request = Request.from_dict(message.get("request") or {})
+            self._take_over(peer, message, request, dry=True)
             peer.send(plan(self.engine, request))
             peer.close()
         except BackstayError as refused:
@@ -466,18 +472,45 @@ class Service:
             if self.engine.layout.journal.exists():
                 peer.send({"event": "say", "line": recover(self.engine)["message"]})
             request = Request.from_dict(message.get("request") or {})
+            self._take_over(peer, message, request, dry=False)
             if self.engine.is_live(request):
                 self.lock.release()
                 peer.send(nothing_to_do(self.engine))
                 peer.close()
                 return
-            self.settings = message
+            self.settings = {name: message[name] for name in _SETTINGS if name in message}
             self.abort.clear()
             self.engine.start_prober(self.conductor.begin(request))
         except BaseException:
             self.lock.release()
             raise
         self._start(peer, "prepare")
+
+    def _take_over(self, peer: _Peer, message: dict[str, Any], request: Request, *, dry: bool) -> None:
+        """Take over what the message carries beside the request; with `dry` it is only judged. Raises BackstayError."""
+        layout = self.engine.layout
+        declaration, proofs = message.get("declaration"), message.get("proofs")
+        if declaration:
+            from ._declare import declare
+
+            if declaration["application"].get("name") != layout.name:
+                raise InputError(f"What was declared with this release is not {layout.name}: run it again.")
+            declared, planned = declare(declaration, check_mode=dry)
+            told = {"changed": planned.changed, "diff": declared.diff(planned), "lines": list(declared.remarks)}
+            peer.send({"event": "declared", **told})
+        if proofs and request.payload:
+            from ._attestation import place
+
+            place(
+                layout,
+                proofs,
+                application=layout.name,
+                version=request.version or "",
+                payload=request.payload,
+                storage=self.engine.storage,
+                runner=self.engine.runner,
+                dry=dry,
+            )
 
     def _start(self, peer: _Peer | None, command: str) -> None:
         self.state = "working"

@@ -8,7 +8,7 @@ from pathlib import Path
 from ._errors import InputError
 
 VERSION = "0.1.0"
-PROTOCOL = 3
+PROTOCOL = 4
 ROOM = Path("usr/lib/backstay")  # below it lie the library's versions on a host
 
 _PROTOCOL = re.compile(rb"^PROTOCOL = (\d+)$", re.MULTILINE)

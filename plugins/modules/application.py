@@ -92,7 +92,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._declare import Declaration
+from ansible_collections.backstay.ops.plugins.module_utils._declare import declare
 from ansible_collections.backstay.ops.plugins.module_utils._host import Host
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 from ansible_collections.backstay.ops.plugins.module_utils._version import check_protocol
@@ -100,39 +100,26 @@ from ansible_collections.backstay.ops.plugins.module_utils._version import check
 APPLY = "the live release runs with another configuration; playbooks/release.yml applies this one"
 
 
-def declare(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
-    """Plan, apply unless only asked what would happen, and say what changed. Raises BackstayError."""
-    check_protocol()
-    declaration = Declaration(
-        options["application"],
-        options["secrets"],
-        allowed_signers=options["allowed_signers"],
-        backup_secrets=options["backup_secrets"],
-        adopt=options["adopt"] == "keep",
-    )
-    planned = declaration.plan()
-    changed_secrets = declaration.secrets_changed(planned)
-    host = Host(declaration.layout)
-    if check_mode and set(planned.files) - {declaration.layout.allowed_signers, declaration.layout.backup_secrets}:
+def bring(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Declare, and say how what is live differs from it. Raises BackstayError."""
+    if not check_mode:  # site.yml asks what is to be done before it brings the command to this version
+        check_protocol()
+    declaration, planned = declare(options, check_mode=check_mode)
+    layout, changed_secrets = declaration.layout, declaration.secrets_changed(planned)
+    host = Host(layout)
+    if check_mode and set(planned.files) - {layout.allowed_signers, layout.backup_secrets}:
         # What is declared on the host is the old; so compare what would be declared.
         live = host.live()
         differs = declaration.differs_from_live(live) or (live is not None and bool(changed_secrets))
     else:
-        if planned.changed and not check_mode:
-            declaration.apply(planned)
         differs = host.configuration_changed()
-    name = declaration.layout.name
-    lines = [f"{name}: {APPLY}"] if differs else []
-    if declaration.unused_secrets:
-        unused = ", ".join(declaration.unused_secrets)
-        lines.append(f"{name}: backstay_secrets holds {unused}, which environment.secret does not name: nobody gets it")
     return {
         "changed": planned.changed,
         "to_do": planned.changed,
         "configuration_changed": differs,
         "secrets_changed": list(changed_secrets),
         "diff": declaration.diff(planned),
-        "backstay_lines": lines,
+        "backstay_lines": [*([f"{layout.name}: {APPLY}"] if differs else []), *declaration.remarks],
     }
 
 
@@ -147,7 +134,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    conclude(module, lambda: declare(module.params, check_mode=module.check_mode))
+    conclude(module, lambda: bring(module.params, check_mode=module.check_mode))
 
 
 if __name__ == "__main__":

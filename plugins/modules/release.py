@@ -40,6 +40,27 @@ options:
       - SHA-256 of the payload, which lies on the host in C(/var/lib/backstay/<application>/artifacts/<sha256>.tar).
       - Without it the live payload is released again with the configuration that is declared now.
     type: str
+  src:
+    description:
+      - The payload on the controller. It is sent first, to hosts that do not have it as O(payload) says. For the states
+        V(prepared) and V(live).
+    type: str
+  declaration:
+    description:
+      - The application as the inventory describes it, as the lookup P(backstay.ops.application#lookup) returns it. It
+        is declared on the host first, as M(backstay.ops.application) does. For the states V(prepared) and V(live).
+      - Without it the release goes by what was declared there before.
+    type: dict
+  secrets:
+    description: With O(declaration), its secrets, as in M(backstay.ops.application).
+    type: dict
+    default: {}
+  backup_secrets:
+    description: With O(declaration), what its repositories are opened with, as in M(backstay.ops.application).
+    type: dict
+  allowed_signers:
+    description: With O(declaration), who may vouch for payloads, as in M(backstay.ops.application).
+    type: str
   proofs:
     description:
       - What vouches for the payload, as RV(backstay.ops.payload#lookup:_raw) returns it, text by name - the attestation
@@ -172,26 +193,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.backstay.ops.plugins.module_utils._attestation import place
-from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 from ansible_collections.backstay.ops.plugins.module_utils._release_client import ask
-from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
 _REQUEST = ("version", "payload", "again", "keep_warm", "strategy", "override_freeze", "by", "why")
-
-
-def _place(options: dict[str, Any], *, dry: bool) -> None:
-    """Put what vouches for the payload beside it. Raises BackstayError where nobody whom the host knows does."""
-    place(
-        Layout(options["application"]),
-        options["proofs"],
-        application=options["application"],
-        version=options["version"],
-        payload=options["payload"],
-        storage=Storage(),
-        dry=dry,
-    )
 
 
 def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
@@ -199,8 +204,12 @@ def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     request = {"operation": "release", **{name: options[name] for name in _REQUEST}}
     request.update({name: options[name] for name in ("run", "override_promotion", "override_backup") if options[name]})
     deadlines = {name: options[name] for name in ("prepare_seconds", "confirm_seconds") if options[name]}
-    if options["proofs"] and options["payload"] and options["state"] in ("prepared", "live"):
-        _place(options, dry=check_mode)
+    carried = {}
+    if options["declaration"]:
+        told = {name: options[name] for name in ("secrets", "backup_secrets", "allowed_signers")}
+        carried["declaration"] = {"application": options["declaration"], **told}
+    if options["proofs"]:
+        carried["proofs"] = options["proofs"]
     return ask(
         options["application"],
         options["state"],
@@ -208,6 +217,7 @@ def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         deadlines,
         check_mode=check_mode,
         transaction=options["transaction"],
+        carried=carried,
     )
 
 
@@ -223,7 +233,12 @@ def main() -> None:
             },
             "version": {"type": "str"},
             "payload": {"type": "str"},
+            "src": {"type": "str"},
             "proofs": {"type": "dict"},
+            "declaration": {"type": "dict"},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "backup_secrets": {"type": "dict", "no_log": True},
+            "allowed_signers": {"type": "str"},
             "override_promotion": {"type": "str", "default": ""},
             "override_backup": {"type": "str", "default": ""},
             "again": {"type": "bool", "default": False},

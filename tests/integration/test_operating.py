@@ -346,3 +346,11 @@ def test_a_secret_is_seen_nowhere(standing: Scene) -> None:
         f"{unprivileged} grep -rlsF -f - --exclude-dir=proc {readable} || :",
     ):
         assert found_on_the_host(standing, secret, searched) == "", f"found by: {searched}"
+
+
+def test_who_is_not_root_is_told_so_in_one_sentence(standing: Scene) -> None:
+    unprivileged = "setpriv --reuid=nobody --regid=nogroup --clear-groups"
+    for verb in ("status", "rollback", "backups", "health"):
+        told = standing.lab.ssh("app1", f"{unprivileged} backstay {verb} 2>&1 || :").stdout
+        assert "run it with sudo" in told, told
+        assert "Traceback" not in told, told

@@ -138,25 +138,26 @@ def test_a_host_killed_in_the_middle_of_a_release_comes_back_on_one_whole_releas
 
 
 @pytest.mark.parametrize("protocol", [PROTOCOL - 1, PROTOCOL + 1], ids=["older", "newer"])
-def test_an_older_or_newer_backstay_on_the_host_is_refused_before_anything_is_declared(
+def test_an_older_or_newer_backstay_on_the_host_is_refused_before_anything_is_declared_and_site_mends_it(
     standing: Scene, protocol: int
 ) -> None:
     version = "/usr/lib/backstay/current/backstay/_version.py"
     declared = f"/etc/backstay/{APPLICATION}/application.json"
     before = standing.lab.ssh("app1", f"sha256sum {declared} {STATE}/ledger.jsonl").stdout
-    standing.lab.ssh("app1", f"sed -i.kept 's/^PROTOCOL = .*/PROTOCOL = {protocol}/' {version}")
+    compiled = "python3 -m compileall -q -f --invalidation-mode unchecked-hash"
+    standing.lab.ssh("app1", f"sed -i 's/^PROTOCOL = .*/PROTOCOL = {protocol}/' {version} && {compiled} {version}")
     try:
         standing.declare(environment={"values": {"PORTAL_BANNER": "of another time"}})
         refused = standing.release(check=False)
         told = " ".join(refused.output.split())
         assert not refused.ok
-        assert f"speaks protocol {protocol} and this collection {PROTOCOL}" in told, refused.output
+        assert f"The backstay on this host speaks protocol {protocol} and the caller {PROTOCOL}" in told, refused.output
         assert "site.yml" in told, refused.output
         assert standing.lab.ssh("app1", f"sha256sum {declared} {STATE}/ledger.jsonl").stdout == before
         assert standing.get("/").status == 200
     finally:
-        standing.lab.ssh("app1", f"mv {version}.kept {version}")
         standing.declare()
+        standing.play("site")
     standing.release(again=True, why="of one protocol again")
     standing.settled()
 

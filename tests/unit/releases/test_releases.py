@@ -91,6 +91,12 @@ def test_retention_counts_good_releases_and_spares_live_and_warm():
     assert prunable(history, ids[-1], keep=5, needed=frozenset({ids[0]})) == tuple(ids[1:3])
 
 
+def test_of_withdrawn_releases_no_more_stay_than_of_good_ones():
+    first, *ids = [release_id(n, f"1.{n}.0") for n in range(1, 9)]
+    history = _history(*_good(first), *(event for each in ids for event in (*_good(each), ("withdrawn", each))))
+    assert prunable(history, first, keep=5) == tuple(ids[:2])
+
+
 def test_by_default_five_good_releases_stay():
     keep = ReleasePolicy().keep
     ids = [release_id(n, f"1.{n}.0") for n in range(1, 8)]

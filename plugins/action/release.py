@@ -1,0 +1,52 @@
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The controller's half of the module release: send the payload, but only to a host that does not have it."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes without types
+    """What Ansible asks for."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        options = dict(self._task.args)
+        source, payload = options.get("src"), options.get("payload")
+        begins = options.get("state", "live") in ("prepared", "live")
+        if source and payload and begins and not self._task.check_mode:
+            self._send(str(source), str(Layout(str(options.get("application"))).payload(str(payload))), str(payload))
+        return {**result, **self._execute_module("backstay.ops.release", options, task_vars=task_vars)}
+
+    def _send(self, source: str, target: str, digest: str) -> None:
+        """Have the payload at `target`, whole, or as it was before. Whether it is whole is asked by its digest, so that
+        one that was damaged there is sent again."""
+        there, partial = shlex.quote(target), shlex.quote(f"{target}.partial")
+        if self._command(f"echo {shlex.quote(digest)} {there} | sha256sum --check --status")["rc"] == 0:
+            return
+        directory = self._make_tmp_path()
+        try:
+            sent = shlex.quote(self._transfer_file(source, self._connection._shell.join_path(directory, "payload.tar")))
+            placed = self._command(
+                f"install --owner=root --group=root --mode=0600 {sent} {partial} && mv {partial} {there}"
+            )
+        finally:
+            self._remove_tmp_path(directory)
+        if placed["rc"] != 0:
+            self._command(f"rm --force {partial}")
+            raise AnsibleActionFail(
+                f"The payload could not be stored as {target} ({placed['stderr'].strip()}): make room there, or run "
+                "playbooks/site.yml if the application was never declared on this host, then run this again."
+            )
+
+    def _command(self, command: str) -> dict[str, Any]:
+        done: dict[str, Any] = self._low_level_execute_command(command)
+        return done
