@@ -28,8 +28,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     as_json = False
     try:
-        if given[:1] == ["rollback"] and "--plan" not in given:
-            _wake(given)
         options = _serving(given) or _parser().parse_args(given)
         as_json = getattr(options, "json", False)
         return int(options.verb(options))
@@ -61,16 +59,6 @@ def _failed(failed: BackstayError, *, as_json: bool) -> int:
 def _serving(given: Sequence[str]) -> Any:
     """The arguments with which systemd starts the service, read without the parser: somebody waits."""
     return SimpleNamespace(verb=_serve, application=given[2]) if given[:2] == SERVE and len(given) == 3 else None
-
-
-def _wake(given: Sequence[str]) -> None:
-    """Have systemd start the service of the application that seems to be meant, while the arguments are still read."""
-    known = applications()
-    named = [name for name in known if name in given] or (known if len(known) == 1 else ())
-    if len(named) == 1:
-        from ._client import wake
-
-        wake(Layout(named[0]))
 
 
 def _say(text: str, stream: TextIO | None = None) -> None:

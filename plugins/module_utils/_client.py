@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 from collections.abc import Callable, Iterator
@@ -24,15 +23,6 @@ def _lines(connection: socket.socket) -> Iterator[bytes]:
         buffer += data
         *whole, buffer = buffer.split(b"\n")
         yield from whole
-
-
-def wake(layout: Layout) -> None:
-    """Have systemd start the service, for a call that comes in a moment. Whatever is wrong, that call says."""
-    with (
-        contextlib.suppress(OSError),
-        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection,
-    ):
-        connection.connect(str(layout.control_socket))
 
 
 def call(
