@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +35,22 @@ def _trusted(value: Any) -> Any:
     return [_trusted(item) for item in value] if isinstance(value, list) else value
 
 
+@contextmanager
+def _imports(finders: list[Any], hooks: list[Any]) -> Iterator[None]:
+    """Python's own way to import is put back afterwards: Ansible's knows nothing of what other tests have imported."""
+    before = list(sys.meta_path), list(sys.path_hooks)
+    sys.meta_path[:], sys.path_hooks[:] = finders, hooks
+    try:
+        yield
+    finally:
+        sys.meta_path[:], sys.path_hooks[:] = before
+
+
 @pytest.fixture(scope="session")
 def render() -> Render:
-    init_plugin_loader([str(ROOT / ".ansible" / "collections")])
+    with _imports(list(sys.meta_path), list(sys.path_hooks)):
+        init_plugin_loader([str(ROOT / ".ansible" / "collections")])
+        ansibles = list(sys.meta_path), list(sys.path_hooks)
 
     def rendered(role: str, template: str, **variables: Any) -> str:
         directory = ROOT / "roles" / role / "templates"
@@ -45,6 +60,7 @@ def render() -> Render:
         defined["ansible_search_path"] = [str(directory.parent)]
         templar = Templar(loader=loader, variables=defined)
         templar.environment.loader.searchpath = [str(directory)]
-        return str(templar.template(trust_as_template((directory / template).read_text())))
+        with _imports(*ansibles):
+            return str(templar.template(trust_as_template((directory / template).read_text())))
 
     return rendered
