@@ -42,11 +42,11 @@ class House:
             raise GateRefused(self.refuses)
         return {"event": "result", "ok": True, "message": "planned"}
 
-    def ask(self, command: str) -> socket.socket:
+    def ask(self, command: str, **more: Any) -> socket.socket:
         peer = socket.socket(socket.AF_UNIX)
         peer.settimeout(20)
         peer.connect(str(self.path))
-        message = {"protocol": PROTOCOL, "command": command, "request": {"operation": "restore"}}
+        message = {"protocol": PROTOCOL, "command": command, "request": {"operation": "restore"}, **more}
         peer.sendall(json.dumps(message).encode() + b"\n")
         return peer
 
@@ -78,3 +78,14 @@ def test_a_plan_that_is_refused_is_answered_with_the_reason(house: House) -> Non
     house.counted.set()
     told = _answer(house.ask("plan"))
     assert (told["ok"], told["message"], told["exit_code"]) == (False, "There is no room.", 3)
+
+
+@pytest.mark.parametrize("command", ["plan", "begin"])
+def test_what_is_declared_with_a_release_must_be_of_the_application_that_is_released(
+    house: House, command: str
+) -> None:
+    house.counted.set()
+    told = _answer(house.ask(command, declaration={"application": {"name": "chat"}}))
+    assert not told["ok"]
+    assert told["message"] == "What was declared with this release is not portal: run it again."
+    assert _answer(house.ask("status"))["state"] == "idle", "it holds nothing"
