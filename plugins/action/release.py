@@ -30,7 +30,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         """Have the payload at `target`, whole, or as it was before. Whether it is whole is asked by its digest, so that
         one that was damaged there is sent again."""
         there, partial = shlex.quote(target), shlex.quote(f"{target}.partial")
-        if self._command(f"echo {shlex.quote(digest)} {there} | sha256sum --check --status")["rc"] == 0:
+        if self._command(f"printf '%s  %s' {shlex.quote(digest)} {there} | sha256sum --check --status")["rc"] == 0:
             return
         directory = self._make_tmp_path()
         try:
