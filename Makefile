@@ -28,14 +28,14 @@ demo: hosts  ## Boot two real hosts, release the example under load, roll back; 
 demo-down:  ## Remove what `make demo` made, and nothing else
 	@python3 lab/demo.py down
 
-test: hosts-tests  ## The whole suite: lint, unit, models, sanity, molecule, integration, visitors; stops at the first failure
-	@$(STAGES) lint unit models sanity molecule integration visitors
+test: hosts-tests  ## The whole suite: lint, unit, models, molecule, integration, visitors and sanity; stops at the first failure
+	@$(STAGES) lint unit models molecule integration visitors
 
 test-unit: setup  ## The inner loop: tests that need no host
 	@$(STAGES) unit
 
 test-full: hosts-tests  ## The whole suite, what takes long, and the matrix: the other Debian, the other ansible-core
-	@$(STAGES) lint unit models sanity molecule bookworm matrix integration visitors long
+	@$(STAGES) lint unit models molecule bookworm matrix integration visitors long
 
 chaos: hosts-tests  ## Everything that can die, at every step, under load; every power cut; every lie of a backup (under an hour)
 	@BACKSTAY_ALL=1 $(STAGES) lies chaos
