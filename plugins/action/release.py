@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
+from ansible_collections.backstay.ops.plugins.module_utils._artifact import check_whole
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 
 
@@ -28,7 +31,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
 
     def _send(self, source: str, target: str, digest: str) -> None:
         """Have the payload at `target`, whole, or as it was before. Whether it is whole is asked by its digest, so that
-        one that was damaged there is sent again."""
+        one that was damaged there is sent again; one that is damaged here is no payload, whatever the host has."""
+        try:
+            check_whole(Path(source), digest, remedy="build it again with playbooks/build.yml")
+        except (BackstayError, OSError) as broken:
+            raise AnsibleActionFail(str(broken)) from broken
         there, partial = shlex.quote(target), shlex.quote(f"{target}.partial")
         if self._command(f"printf '%s  %s' {shlex.quote(digest)} {there} | sha256sum --check --status")["rc"] == 0:
             return

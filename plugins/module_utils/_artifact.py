@@ -300,6 +300,18 @@ def read_manifest(payload: Path) -> Manifest:
     raise BackstayError(f"{origin} does not begin with {MANIFEST}: build it again with playbooks/build.yml.")
 
 
+def check_whole(payload: Path, sha256: str, *, remedy: str = "send it again") -> None:
+    """Raises BackstayError where the content of a payload has another digest than this one."""
+    actual = sha256_of(payload)
+    if actual != sha256:
+        size_bytes = payload.stat().st_size
+        damage = "is cut short" if _cut_short(payload) else "is damaged"
+        raise BackstayError(
+            f"The payload {payload.name} {damage}: its digest is {actual[:16]}… ({size_bytes} bytes) "
+            f"and {sha256[:16]}… was expected: {remedy}."
+        )
+
+
 def verify(payload: Path, *, sha256: str, application: str, system: str, python: str, architecture: str) -> Manifest:
     """Whether this is the payload that was asked for, whole, and built for this host.
 
@@ -307,14 +319,7 @@ def verify(payload: Path, *, sha256: str, application: str, system: str, python:
     """
     if not payload.exists():
         raise InputError(f"There is no payload {payload}: build it, or send it first.")
-    actual = sha256_of(payload)
-    if actual != sha256:
-        size_bytes = payload.stat().st_size
-        damage = "is cut short" if _cut_short(payload) else "is damaged"
-        raise BackstayError(
-            f"The payload {payload.name} {damage}: its digest is {actual[:16]}… ({size_bytes} bytes) "
-            f"and {sha256[:16]}… was expected: send it again."
-        )
+    check_whole(payload, sha256)
     manifest = read_manifest(payload)
     if manifest.application != application:
         raise BackstayError(
