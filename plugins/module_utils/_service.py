@@ -495,7 +495,12 @@ class Service:
 
             if declaration["application"].get("name") != layout.name:
                 raise InputError(f"What was declared with this release is not {layout.name}: run it again.")
-            declared, planned = declare(declaration, check_mode=dry)
+            try:
+                declared, planned = declare(declaration, check_mode=dry)
+            except OSError as refused:  # whoever asked must have an answer; declaring can be done again
+                raise BackstayError(
+                    f"{layout.name} could not be declared ({refused}): run playbooks/site.yml, then release again."
+                ) from refused
             told = {"changed": planned.changed, "diff": declared.diff(planned), "lines": list(declared.remarks)}
             peer.send({"event": "declared", **told})
         if proofs and request.payload:
