@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 
 from . import _generations as generations
 from ._host import Host
@@ -10,6 +12,9 @@ from ._releases import prunable, withdrawn_by
 from ._steps import RESTORES, ROLLBACKS
 from ._systemd import is_release_unit
 from ._transaction import Transaction
+
+# A payload is copied within one directory tree of the host: seconds, on a slow disk minutes.
+PLACING_SECONDS = 3600
 
 
 class Housekeeping(Host):
@@ -90,6 +95,11 @@ class Housekeeping(Host):
         for path in (each for kind in ("*.tar", "*.json", "*.sig") for each in self.layout.artifacts.glob(kind)):
             if path.name.partition(".")[0] not in payloads:
                 self.storage.remove(path)
+        for path in self.layout.artifacts.glob("*.tar.partial"):
+            # What a host that died left of a payload being placed; another controller may be placing one just now.
+            with contextlib.suppress(FileNotFoundError):  # placed meanwhile
+                if time.time() - path.stat().st_mtime > PLACING_SECONDS:
+                    self.storage.remove(path)
         assets = {name for path in kept for name in self._hashed(path / "static")}
         for path in list(self.layout.static.rglob("*")):
             if path.is_file() and str(path.relative_to(self.layout.static)) not in assets:

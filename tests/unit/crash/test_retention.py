@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,13 @@ def test_a_clock_ten_minutes_back_does_not_make_the_newest_restore_point_the_old
     life.release("1.2.0", "maintenance")
     points = [path.name for path in life.layout.restore_points.iterdir()]
     assert [name[:13] for name in points] == ["20261121T1200"], "the one just made is the one that is kept"
+
+
+def test_what_a_dead_host_left_of_a_payload_goes_and_one_that_is_being_placed_stays(life: Life) -> None:
+    life.release("1.0.0")
+    left, placing = (life.layout.artifacts / f"{letter * 64}.tar.partial" for letter in "ab")
+    for path in (left, placing):
+        path.write_bytes(b"half of it")
+    os.utime(left, (time.time() - 7200, time.time() - 7200))
+    life.release("1.1.0")
+    assert [path.name for path in life.layout.artifacts.glob("*.partial")] == [placing.name]
