@@ -153,7 +153,14 @@ class LossyStorage(Storage):
 
     def _compare(self, path: Path, node: Node) -> None:
         here = {entry.name: entry for entry in os.scandir(path)}
-        for name in [name for name in node.entries if name not in here]:
+        gone = {name: node.entries[name] for name in node.entries if name not in here}
+        for name, entry in here.items():
+            if name not in node.entries and not entry.is_symlink() and entry.is_file():
+                old = next((old for old, lost in gone.items() if lost.signature == _signature(entry.stat())), None)
+                if old is not None:  # what of its content is on the disk stays there under the new name
+                    self._noted("renamed to", Path(entry.path))
+                    self._change((node, name, gone.pop(old)), (node, old, None))
+        for name in gone:
             self._noted("removed", path / name)
             self._change((node, name, None))
         for name, entry in here.items():

@@ -336,3 +336,22 @@ def test_a_directory_and_what_was_written_into_it_stay_when_they_were_promised(s
     for promises, tree in sweep.run(PLACE, work):
         if promises:
             assert tree.get("opt/deep/er/file") == b"kept\n", f"the file is gone with its directory: {sorted(tree)}"
+
+
+def test_what_is_synced_before_it_gets_its_name_is_whole_under_that_name(sweep: Sweep) -> None:
+    """Also where neither was done by a primitive of the storage, as for a release's static files."""
+
+    def work(storage: Storage, root: Path, promised: Callable[[], None]) -> None:
+        beside = root / "opt" / ".asset.new"
+        beside.write_bytes(b"every byte of it\n")
+        storage.sync_tree(root / "opt")
+        beside.rename(root / "opt" / "asset")
+        storage.sync_tree(root / "opt")
+        promised()
+
+    seen = set()
+    for promises, tree in sweep.run(PLACE, work):
+        seen.add(tree.get("opt/asset"))
+        if promises:
+            assert tree["opt/asset"] == b"every byte of it\n"
+    assert seen == {None, b"every byte of it\n"}, "it is there whole, or not there"
