@@ -151,16 +151,20 @@ class LossyStorage(Storage):
         if crash and len(self.outside) > seen:
             self._point("written past the storage")
 
+    def _lost(self, path: Path, node: Node, here: dict[str, os.DirEntry[str]]) -> list[str]:
+        """The names that are gone from a directory. A file that is there under another one was renamed: what of its
+        content is on the disk stays there."""
+        gone = {node.entries[name].signature or name: name for name in node.entries if name not in here}
+        for name, entry in here.items():
+            old = gone.get(_signature(entry.stat(follow_symlinks=False))) if name not in node.entries else None
+            if old is not None:
+                self._noted("renamed to", Path(entry.path))
+                self._change((node, name, node.entries[old]), (node, old, None))
+        return [name for name in gone.values() if name in node.entries]
+
     def _compare(self, path: Path, node: Node) -> None:
         here = {entry.name: entry for entry in os.scandir(path)}
-        gone = {name: node.entries[name] for name in node.entries if name not in here}
-        for name, entry in here.items():
-            if name not in node.entries and not entry.is_symlink() and entry.is_file():
-                old = next((old for old, lost in gone.items() if lost.signature == _signature(entry.stat())), None)
-                if old is not None:  # what of its content is on the disk stays there under the new name
-                    self._noted("renamed to", Path(entry.path))
-                    self._change((node, name, gone.pop(old)), (node, old, None))
-        for name in gone:
+        for name in self._lost(path, node, here):
             self._noted("removed", path / name)
             self._change((node, name, None))
         for name, entry in here.items():
