@@ -160,7 +160,7 @@ class LossyStorage(Storage):
             if old is not None:
                 self._noted("renamed to", Path(entry.path))
                 self._change((node, name, node.entries[old]), (node, old, None))
-        return [name for name in gone.values() if name in node.entries]
+        return [name for name in node.entries if name not in here]
 
     def _compare(self, path: Path, node: Node) -> None:
         here = {entry.name: entry for entry in os.scandir(path)}
