@@ -19,7 +19,7 @@ from .sweep import sweep
 @pytest.fixture(scope="module")
 def stage() -> Iterator[Scene]:
     """A host with 1.0.0 and 1.1.0 released, and all its audits."""
-    scene = Scene("chaos", lambda line: print(line, flush=True))
+    scene = Scene("strikes", lambda line: print(line, flush=True))
     scene.remove()
     scene.prepare(("app1", "build1"))
     scene.play("site")
