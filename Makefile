@@ -37,7 +37,7 @@ test-unit: setup  ## The inner loop: tests that need no host
 test-full: hosts-tests  ## The whole suite, what takes long, and the matrix: the other Debian, the other ansible-core
 	@$(STAGES) lint unit models molecule bookworm matrix integration visitors long
 
-chaos: hosts-tests  ## Everything that can die, at every step, under load; every power cut; every lie of a backup (under an hour)
+chaos: hosts-tests  ## A death at every step of every kind of run, under load; power cuts; every lie of a backup (under 40 minutes)
 	@BACKSTAY_ALL=1 $(STAGES) lies chaos
 
 lint: setup  ## ruff, mypy, yamllint, ansible-lint, antsibull-docs and the contracts

@@ -134,7 +134,11 @@ STAGES: dict[str, tuple[Step, ...]] = {
         Step("pytest, under visitors", (*INTEGRATION, *VISITED), loud=True),
     ),
     "lies": (
-        Step("pytest, power cuts and lies", (*PYTEST, "-q", "-s", "tests/unit/crash", "tests/unit/proof"), loud=True),
+        Step(
+            "pytest, power cuts and lies",
+            (*PYTEST, "-q", "-n", "2", "--dist", "worksteal", "tests/unit/crash", "tests/unit/proof"),
+            loud=True,
+        ),
     ),
     # Each in a lab of its own; what a strike found is said as it goes.
     "chaos": (

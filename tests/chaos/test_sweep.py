@@ -13,7 +13,7 @@ import pytest
 from backstay_lab.scene import Scene
 from strikes import BEFORE, CHANGING, ORDINARY, carry_out, every_strike
 
-from .sweep import sweep
+from .sweep import ROUNDS, of_round, sweep
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +38,12 @@ def test_whatever_dies_wherever_one_whole_release_answers_and_recovery_heals(sta
         lambda strike: carry_out(stage, strike),
         lambda: stage.backstay("recover", "audit-portal", check=False),
     )
+
+
+def test_in_all_rounds_together_everything_is_struck_and_in_each_every_step() -> None:
+    everything = every_strike()
+    rounds = [of_round(everything, number + 1) for number in range(ROUNDS)]
+    assert sorted(map(str, everything)) == sorted(str(strike) for each in rounds for strike in each)
+    for each in rounds:
+        assert {(strike.kind, strike.step) for strike in each} == {(strike.kind, strike.step) for strike in everything}
+        assert {strike.moment for strike in each} == {"begin", "work"}
