@@ -398,10 +398,10 @@ def doomed(layout: Layout, keep: int, *, needed: frozenset[str] = frozenset()) -
 
 def remove(layout: Layout, storage: Storage, name: str) -> None:
     """Remove a generation, whole or unfinished, with what an earlier removal that was cut short has left."""
+    tidy(layout, storage)  # before the removals: they sync the directory, and with it that this is gone
     if live(layout) != name:
         storage.remove_tree(layout.generation(name))
     storage.remove_tree(partial(layout, name))
-    tidy(layout, storage)
 
 
 def tidy(layout: Layout, storage: Storage) -> None:

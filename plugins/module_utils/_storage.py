@@ -187,7 +187,7 @@ class Storage:
         """Remove a directory with all that is in it, following no link; one that is not there is fine, and stays away.
 
         It is renamed first, and the rename is on the disk before anything in it goes, so that a removal that is cut
-        short never leaves half a tree under the real name. What it leaves beside it, `tidy` removes.
+        short never leaves half a tree under the real name. What it leaves beside it then, `tidy` removes.
         """
         doomed = self._beside(path)
         try:
@@ -197,6 +197,7 @@ class Storage:
                 self._sync_directory(path.parent)
             if os.path.lexists(doomed):
                 shutil.rmtree(doomed)
+                self._sync_directory(path.parent)  # or a power cut brings back what nobody looks for any more
         except OSError as refused:
             raise _refusal("remove", path, refused) from refused
 
