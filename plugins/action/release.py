@@ -37,7 +37,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         except (BackstayError, OSError) as broken:
             raise AnsibleActionFail(str(broken)) from broken
         there, partial = shlex.quote(target), shlex.quote(f"{target}.partial")
-        if self._command(f"printf '%s  %s' {shlex.quote(digest)} {there} | sha256sum --check --status")["rc"] == 0:
+        whole = f"printf '%s  %s' {shlex.quote(digest)} {there} | sha256sum --check --status"
+        # As one that was sent now: the host removes those of no release, and this has none yet.
+        if self._command(f"{whole} && touch {there}")["rc"] == 0:
             return
         directory = self._make_tmp_path()
         try:

@@ -13,8 +13,9 @@ from ._steps import RESTORES, ROLLBACKS
 from ._systemd import is_release_unit
 from ._transaction import Transaction
 
-# A payload is copied within one directory tree of the host: seconds, on a slow disk minutes.
-PLACING_SECONDS = 3600
+# What lies in the directory of payloads; `.partial` is one that is being placed, or what a host that died left of it.
+PAYLOADS = ("*.tar", "*.tar.partial", "*.json", "*.sig")
+SENT_SECONDS = 3600.0  # from when a payload was sent until its release begins, at most
 
 
 class Housekeeping(Host):
@@ -92,14 +93,12 @@ class Housekeeping(Host):
                 self.storage.remove_tree(path)
         history = self.history()
         payloads = {str(r.data.get("payload")) for r in history.ordered() if self.layout.release(r.id).exists()}
-        for path in (each for kind in ("*.tar", "*.json", "*.sig") for each in self.layout.artifacts.glob(kind)):
-            if path.name.partition(".")[0] not in payloads:
-                self.storage.remove(path)
-        for path in self.layout.artifacts.glob("*.tar.partial"):
-            # What a host that died left of a payload being placed; another controller may be placing one just now.
-            with contextlib.suppress(FileNotFoundError):  # placed meanwhile
-                if time.time() - path.stat().st_mtime > PLACING_SECONDS:
-                    self.storage.remove(path)
+        for path in (each for kind in PAYLOADS for each in self.layout.artifacts.glob(kind)):
+            # A release that comes next sends its payload before it asks for the lock that is held here.
+            if path.suffix == ".partial" or path.name.partition(".")[0] not in payloads:
+                with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
+                    if time.time() - path.stat().st_mtime > SENT_SECONDS:
+                        self.storage.remove(path)
         assets = {name for path in kept for name in self._hashed(path / "static")}
         for path in list(self.layout.static.rglob("*")):
             if path.is_file() and str(path.relative_to(self.layout.static)) not in assets:

@@ -370,8 +370,6 @@ def prepare(scene: Scene, strike: Strike, host: str = "app1") -> Written:
     if strike.operation in RESTORES:
         return _restorable(scene, strike, host)
     status = scene.settled(host)
-    if strike.kind in ("release", "maintenance"):
-        _offer(scene, ORDINARY if strike.kind == "release" else CHANGING, host)
     if strike.operation in CLOSED:
         if status["live"]["version"] == CHANGING and strike.operation == "maintenance":
             scene.backstay("rollback", "--json", "--reverse", APPLICATION, host=host)
@@ -386,11 +384,13 @@ def prepare(scene: Scene, strike: Strike, host: str = "app1") -> Written:
     while strike.operation != "reversal" and status["rollback_target"] is None:
         scene.backstay("release", "--json", "--again", APPLICATION, host=host)
         status = scene.settled(host)
+    if strike.kind in ("release", "maintenance"):
+        _offer(scene, ORDINARY if strike.kind == "release" else CHANGING, host)
     return Written()
 
 
 def _offer(scene: Scene, version: str, host: str) -> None:
-    """Lay a payload where a release finds it; those that no release refers to are removed with old releases."""
+    """Lay a payload where a release finds it; one that no release refers to may go with old releases."""
     for source, name in scene.payload_files(version):
         scene.lab.copy(host, source, f"{STATE}/artifacts/{name}")
 

@@ -92,11 +92,16 @@ def test_a_clock_ten_minutes_back_does_not_make_the_newest_restore_point_the_old
     assert [name[:13] for name in points] == ["20261121T1200"], "the one just made is the one that is kept"
 
 
-def test_what_a_dead_host_left_of_a_payload_goes_and_one_that_is_being_placed_stays(life: Life) -> None:
+def test_a_payload_that_was_sent_for_the_release_that_comes_next_stays_and_what_nobody_came_for_goes(
+    life: Life,
+) -> None:
     life.release("1.0.0")
-    left, placing = (life.layout.artifacts / f"{letter * 64}.tar.partial" for letter in "ab")
-    for path in (left, placing):
-        path.write_bytes(b"half of it")
-    os.utime(left, (time.time() - 7200, time.time() - 7200))
+    forgotten, coming = "a" * 64, "b" * 64
+    for letters in (forgotten, coming):
+        for ending in ("tar", "tar.partial", "attestation.json", "attestation.json.sig"):
+            (life.layout.artifacts / f"{letters}.{ending}").write_bytes(b"of no release")
+    for path in life.layout.artifacts.glob(f"{forgotten}.*"):
+        os.utime(path, (time.time() - 7200, time.time() - 7200))
     life.release("1.1.0")
-    assert [path.name for path in life.layout.artifacts.glob("*.partial")] == [placing.name]
+    assert len(list(life.layout.artifacts.glob(f"{coming}.*"))) == 4
+    assert not list(life.layout.artifacts.glob(f"{forgotten}.*"))
