@@ -4,6 +4,8 @@ touched; what was live already, and the way back, ask nobody."""
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +150,9 @@ def test_an_override_lets_it_in_is_recorded_and_overrides_nothing_else(standing:
 def test_what_vouched_for_a_payload_goes_with_it(standing: Standing) -> None:
     orphan = "ef" * 32
     for name in ("tar", "attestation.json", "attestation.json.sig", "proven-staging.json", "proven-staging.json.sig"):
-        standing.layout.proof(orphan, name).write_bytes(b"of a payload that no release refers to")
+        path = standing.layout.proof(orphan, name)
+        path.write_bytes(b"of a payload that no release refers to")
+        os.utime(path, (time.time() - 7200, time.time() - 7200))  # of one sent now, a release may come
     kept = {path for path in standing.layout.artifacts.iterdir() if not path.name.startswith(orphan)}
     standing.engine._sweep()
     assert set(standing.layout.artifacts.iterdir()) == kept
