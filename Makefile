@@ -37,7 +37,7 @@ test-unit: setup  ## The inner loop: tests that need no host
 test-full: hosts-tests  ## The whole suite, what takes long, every lie of a backup, and the matrix: the other Debian and ansible-core
 	@$(STAGES) lint unit models molecule bookworm matrix integration visitors long lies
 
-chaos: hosts-tests  ## Deaths at the steps of every kind of run, under load (a round of eight), and a power cut at every write (under 40 minutes)
+chaos: hosts-tests  ## A power cut at every write, and deaths at the steps of every kind of run: a round of ten (under 40 minutes)
 	@$(STAGES) cuts chaos
 
 lint: setup  ## ruff, mypy, yamllint, ansible-lint, antsibull-docs and the contracts

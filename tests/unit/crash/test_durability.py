@@ -23,7 +23,7 @@ from .lossy_storage import LossyStorage, Tree, lay
 
 Work = Callable[[Storage, Path, Callable[[], None]], None]
 Tell = Callable[[str, object], None]
-ALL = os.environ.get("BACKSTAY_ALL") == "1"
+ALL = os.environ.get("BACKSTAY_ALL") in ("1", "states")
 
 
 def visible(tree: Tree) -> Tree:

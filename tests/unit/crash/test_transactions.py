@@ -11,7 +11,7 @@ in its log, the new one with those of the point and none of another's log; what 
 next restore works.
 
 By default a seeded sample runs, in which no step of any operation is missing. BACKSTAY_ALL=1 (`make chaos`) boots what
-each crash point may leave at least once, in some ten minutes; BACKSTAY_ALL=states every distinct state, in hours.
+each crash point may leave at least once, in minutes; BACKSTAY_ALL=states every distinct state, in hours.
 """
 
 from __future__ import annotations
