@@ -1,7 +1,7 @@
 """What both sweeps share: strike after strike, each told at once, all counted, and an end that is bounded.
 
-All strikes together take hours on two cores, so they come in rounds: in each, every kind of run is struck at some of its
-steps, and in ROUNDS of them every death at every step. Which it is, the day says; BACKSTAY_ROUND names one.
+All strikes together take hours on two cores, so they come in rounds: in each, every kind of run is struck at some of
+its steps, and in ROUNDS of them every death at every step. Which it is, the day says; BACKSTAY_ROUND names one.
 """
 
 from __future__ import annotations
