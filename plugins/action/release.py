@@ -1,5 +1,6 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The controller's half of the module release: send the payload, but only to a host that does not have it."""
+"""The controller's half of the module release: send the payload, but only to a host that does not have it; ask for a
+phase that brings nothing along without a module."""
 
 from __future__ import annotations
 
@@ -13,6 +14,9 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.backstay.ops.plugins.module_utils._artifact import check_whole
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._release_client import begins
+from ansible_collections.backstay.ops.plugins.modules.release import ARGUMENTS
+from ansible_collections.backstay.ops.plugins.plugin_utils.phase import reach
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes without types
@@ -22,12 +26,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         result: dict[str, Any] = super().run(tmp, task_vars)
-        options = dict(self._task.args)
-        source, payload = options.get("src"), options.get("payload")
-        begins = options.get("state", "live") in ("prepared", "live")
-        if source and payload and begins and not self._task.check_mode:
-            self._send(str(source), str(Layout(str(options.get("application"))).payload(str(payload))), str(payload))
-        return {**result, **self._execute_module("backstay.ops.release", options, task_vars=task_vars)}
+        _valid, options = self.validate_argument_spec(ARGUMENTS)
+        if not begins(options["state"]):
+            return {**result, **reach(self, "backstay.ops.release", options, {}, task_vars)}
+        source, payload = options["src"], options["payload"]
+        if source and payload and not self._task.check_mode:
+            self._send(source, str(Layout(options["application"]).payload(payload)), payload)
+        return {**result, **self._execute_module("backstay.ops.release", dict(self._task.args), task_vars=task_vars)}
 
     def _send(self, source: str, target: str, digest: str) -> None:
         """Have the payload at `target`, whole, or as it was before. Whether it is whole is asked by its digest, so that

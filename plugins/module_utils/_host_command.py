@@ -43,9 +43,12 @@ import os
 import sys
 gc.set_threshold(20_000)
 sys.path.insert(0, os.path.realpath("/usr/lib/backstay/current"))
-from backstay._wake import wake
-wake(sys.argv[1:])
-from backstay._cli import main
+if sys.argv[1:2] == ["phase"]:
+    from backstay._release_client import main
+else:
+    from backstay._wake import wake
+    wake(sys.argv[1:])
+    from backstay._cli import main
 sys.exit(main())
 """
 

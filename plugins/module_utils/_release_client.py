@@ -1,7 +1,13 @@
-"""What the modules `release` and `rollback` share: a state becomes a command, an answer becomes a module's result."""
+"""What the modules `release` and `rollback` share: a state becomes a command, an answer becomes a module's result.
+
+The verb `phase` of the host's command is the same by another door (`main`): a phase that brings nothing along needs no
+module, which costs several times as much; with many hosts that is how long they differ from each other.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +25,36 @@ _COMMANDS = {
     "confirmed": "confirm",
     "aborted": "abort",
 }
+PHASE_COMMAND = "/usr/bin/backstay phase"
+_KNOWN = "backstay phase 1"  # said before anything is asked: a command that is missing or older never says it
+
+
+def begins(state: str) -> bool:
+    """Whether a state is reached by beginning a transaction, which may bring an application and a payload along."""
+    return _COMMANDS[state] == "begin"
+
+
+def main() -> int:
+    """The verb `phase`: what `ask` takes as JSON on standard input; its result as `phase_result` reads it."""
+    asked = json.load(sys.stdin)
+    sys.stdout.write(f"{_KNOWN}\n")
+    sys.stdout.flush()
+    sys.stdout.write(json.dumps(ask(**asked)) + "\n")
+    return 0
+
+
+def phase_result(said: str, complaint: str) -> dict[str, Any] | None:
+    """The module's result from what the verb `phase` said on standard output and error; None where nothing was asked,
+    because the host has no such command."""
+    _before, known, answer = said.replace("\r", "").partition(f"{_KNOWN}\n")
+    if not known:
+        return None
+    try:
+        return dict(json.loads(answer))
+    except (ValueError, TypeError):
+        last = [line.strip() for line in complaint.splitlines() if line.strip()][-1:] or ["it said nothing"]
+        sentence = f"The command backstay ended before it answered ({last[0]}): see `backstay status` on the host."
+        return failure(BackstayError(sentence))
 
 
 def ask(
@@ -50,11 +86,11 @@ def ask(
         if transaction == "":
             return {"changed": False, "backstay_lines": [], "msg": f"{application}: nothing was prepared."}
         if check_mode:
-            if _COMMANDS[state] != "begin":
+            if not begins(state):
                 return {"changed": True, "backstay_lines": [], "msg": f"{application}: would be {state}."}
             answer = call(layout, "plan", on_event=follow, request=dict(request), **(carried or {}))
             said.extend([str(answer["message"]), *(str(line) for line in answer["lines"])])
-        elif _COMMANDS[state] == "begin":
+        elif begins(state):
             answer = call(
                 layout,
                 "begin",

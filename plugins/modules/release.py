@@ -196,6 +196,34 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 from ansible_collections.backstay.ops.plugins.module_utils._release_client import ask
 
+ARGUMENTS: dict[str, Any] = {
+    "application": {"type": "str", "required": True},
+    "state": {
+        "type": "str",
+        "choices": ["prepared", "closed", "flipped", "watched", "confirmed", "live", "aborted"],
+        "default": "live",
+    },
+    "version": {"type": "str"},
+    "payload": {"type": "str"},
+    "src": {"type": "str"},
+    "proofs": {"type": "dict"},
+    "declaration": {"type": "dict"},
+    "secrets": {"type": "dict", "default": {}, "no_log": True},
+    "backup_secrets": {"type": "dict", "no_log": True},
+    "allowed_signers": {"type": "str"},
+    "override_promotion": {"type": "str", "default": ""},
+    "override_backup": {"type": "str", "default": ""},
+    "again": {"type": "bool", "default": False},
+    "keep_warm": {"type": "bool", "default": True},
+    "strategy": {"type": "str", "choices": ["live", "maintenance"], "default": "live"},
+    "override_freeze": {"type": "str", "default": ""},
+    "transaction": {"type": "str"},
+    "run": {"type": "str"},
+    "by": {"type": "str", "default": ""},
+    "why": {"type": "str", "default": ""},
+    "prepare_seconds": {"type": "float", "default": 900},
+    "confirm_seconds": {"type": "float"},
+}
 _REQUEST = ("version", "payload", "again", "keep_warm", "strategy", "override_freeze", "by", "why")
 
 
@@ -224,34 +252,7 @@ def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
 def main() -> None:
     """Translate the options into one command of the service."""
     module = AnsibleModule(
-        argument_spec={
-            "application": {"type": "str", "required": True},
-            "state": {
-                "type": "str",
-                "choices": ["prepared", "closed", "flipped", "watched", "confirmed", "live", "aborted"],
-                "default": "live",
-            },
-            "version": {"type": "str"},
-            "payload": {"type": "str"},
-            "src": {"type": "str"},
-            "proofs": {"type": "dict"},
-            "declaration": {"type": "dict"},
-            "secrets": {"type": "dict", "default": {}, "no_log": True},
-            "backup_secrets": {"type": "dict", "no_log": True},
-            "allowed_signers": {"type": "str"},
-            "override_promotion": {"type": "str", "default": ""},
-            "override_backup": {"type": "str", "default": ""},
-            "again": {"type": "bool", "default": False},
-            "keep_warm": {"type": "bool", "default": True},
-            "strategy": {"type": "str", "choices": ["live", "maintenance"], "default": "live"},
-            "override_freeze": {"type": "str", "default": ""},
-            "transaction": {"type": "str"},
-            "run": {"type": "str"},
-            "by": {"type": "str", "default": ""},
-            "why": {"type": "str", "default": ""},
-            "prepare_seconds": {"type": "float", "default": 900},
-            "confirm_seconds": {"type": "float"},
-        },
+        argument_spec=ARGUMENTS,
         required_by={"payload": ("version",)},
         supports_check_mode=True,
     )

@@ -121,20 +121,36 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.backstay.ops.plugins.module_utils._module import conclude
 from ansible_collections.backstay.ops.plugins.module_utils._release_client import ask
 
+ARGUMENTS: dict[str, Any] = {
+    "application": {"type": "str", "required": True},
+    "to": {"type": "str"},
+    "reverse": {"type": "bool", "default": False},
+    "force": {"type": "bool", "default": False},
+    "state": {
+        "type": "str",
+        "choices": ["prepared", "closed", "flipped", "confirmed", "live", "aborted"],
+        "default": "live",
+    },
+    "transaction": {"type": "str"},
+    "run": {"type": "str"},
+    "by": {"type": "str", "default": ""},
+    "why": {"type": "str", "default": ""},
+}
+
+
+def request(options: dict[str, Any]) -> dict[str, Any]:
+    """What the service is asked for, from the module's options."""
+    wanted = {name: options[name] for name in ("reverse", "force", "by", "why")}
+    asked = {"operation": "rollback", "target": options["to"], **wanted}
+    return {**asked, "run": options["run"]} if options["run"] else asked
+
 
 def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Have the service bring the application to the state asked for."""
-    request = {
-        "operation": "rollback",
-        "target": options["to"],
-        **{name: options[name] for name in ("reverse", "force", "by", "why")},
-    }
-    if options["run"]:
-        request["run"] = options["run"]
     return ask(
         options["application"],
         options["state"],
-        request,
+        request(options),
         {},
         check_mode=check_mode,
         transaction=options["transaction"],
@@ -144,21 +160,7 @@ def reach(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
 def main() -> None:
     """Translate the options into one command of the service."""
     module = AnsibleModule(
-        argument_spec={
-            "application": {"type": "str", "required": True},
-            "to": {"type": "str"},
-            "reverse": {"type": "bool", "default": False},
-            "force": {"type": "bool", "default": False},
-            "state": {
-                "type": "str",
-                "choices": ["prepared", "closed", "flipped", "confirmed", "live", "aborted"],
-                "default": "live",
-            },
-            "transaction": {"type": "str"},
-            "run": {"type": "str"},
-            "by": {"type": "str", "default": ""},
-            "why": {"type": "str", "default": ""},
-        },
+        argument_spec=ARGUMENTS,
         supports_check_mode=True,
     )
     conclude(module, lambda: reach(module.params, check_mode=module.check_mode))

@@ -26,7 +26,6 @@ class PostgresqlBench:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.against = Against(bench)
 
     def run(self) -> None:
         portal = Portal("benchpg", self.bench.say)
@@ -39,6 +38,7 @@ class PostgresqlBench:
             portal.remove()
 
     def _measure(self, host: OnHost) -> None:
+        against = Against(self.bench, host)
         prepare = "install -d -o postgres -g postgres /srv/bench"
         host.time("sh", "-c", f"{prepare} && head -c 24 /dev/urandom | base64 > {PASSWORD}")
         host.time(*RESTIC, "init")
@@ -50,21 +50,21 @@ class PostgresqlBench:
             first = round_ % 2 == 0
             self.bench.say(f"round {round_ + 1} of {self.bench.rounds}: a gigabyte of rows in PostgreSQL")
             host.run("load", str(GIGABYTE), str(round_))
-            self.against.both(
+            against.both(
                 "backup of 1 GB of PostgreSQL",
                 lambda: host.time("backstay", "backup", APPLICATION)["seconds"],
                 lambda: host.time("sh", "-ec", f"{dump}; exec {store}")["seconds"],
                 first=first,
                 most=1.3,
             )
-            self.against.both(
+            against.both(
                 "proof L4 of PostgreSQL",
                 lambda: host.time("backstay", "verify", "--level", "L4", APPLICATION)["seconds"],
                 lambda: self._plain(host, f"{fetch}; {load}"),
                 first=first,
                 most=2.0,
             )
-            self.against.both(
+            against.both(
                 "restore of PostgreSQL, proof and switch included",
                 lambda: host.time("backstay", "restore", APPLICATION, "--point", "latest", "--why", "bench")["seconds"],
                 lambda: self._plain(host, f"{fetch}; {load}"),
