@@ -11,11 +11,13 @@ A repository that fails leaves the others done. Whatever ends this early leaves 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -114,8 +116,11 @@ class Collector(Protocol):
     def databases(self, stage: Path) -> Mapping[str, DatabaseFacts]:
         """What is in the copies."""
 
-    def media(self, stage: Path, known: Mapping[str, MediaFile]) -> Mapping[str, MediaFile]:
-        """The digests of the linked media; of what `known` has with the same size and time they need not be made."""
+    def media(
+        self, stage: Path, known: Mapping[str, MediaFile], stop: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, MediaFile]:
+        """The digests of the linked media; of what `known` has with the same size and time they need not be made. Once
+        `stop` says so, those that are there."""
 
     def answers(self, stage: Path) -> tuple[tuple[CanaryAnswer, ...], Mapping[str, str | None]]:
         """The canaries' answers, and the time of the newest row of each database, from the copies."""
@@ -315,6 +320,7 @@ class _Run:
     def make(self, known: Manifest | None, previous: Point | None) -> tuple[bytes, dict[str, Copy]]:
         """Everything up to the seals: the manifest, and the copies by repository."""
         say = self.source.say
+        digests = dict(known.media) if known else {}
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="open") as pool:
             opening = pool.submit(self.prepare_repositories)  # trying a password takes half a second, on purpose
             self.storage.make_directory(self.stage, mode=0o700)
@@ -322,7 +328,8 @@ class _Run:
                 (self.stage / part).mkdir(mode=0o700)
             say("freeze: media are linked, databases copied")
             self.notes += self.collector.freeze(self.stage, first=True)
-            self.collector.copy(self.stage)
+            with self.hashing_meanwhile(digests):
+                self.collector.copy(self.stage)
             self.notes += [note for note in self.collector.freeze(self.stage, first=False) if note not in self.notes]
             opening.result()
         self.settle()
@@ -330,7 +337,7 @@ class _Run:
         artifacts = self.link_artifacts()
         ended = self.source.now()
         say("store and hash")
-        data, databases, media, answers = self.store_and_hash(known)
+        data, databases, media, answers = self.store_and_hash(digests)
         manifest = Manifest(
             run=self.run,
             application=self.layout.name,
@@ -449,8 +456,22 @@ class _Run:
                     )
         return found
 
+    @contextlib.contextmanager
+    def hashing_meanwhile(self, digests: dict[str, MediaFile]) -> Iterator[None]:
+        """While a database is copied, a core has nothing to do: it makes digests of the media till then. Those of files
+        that nobody writes to any more are added to `digests`; whatever changes later has another size or time."""
+        copied = threading.Event()
+        old = (time.time() - YOUNG_SECONDS) * 1e9
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="early") as pool:
+            early = pool.submit(self.collector.media, self.stage, dict(digests), copied.is_set)
+            try:
+                yield
+            finally:
+                copied.set()
+        digests |= {path: file for path, file in early.result().items() if file.mtime_ns < old}
+
     def store_and_hash(
-        self, known: Manifest | None
+        self, earlier: dict[str, MediaFile]
     ) -> tuple[
         dict[str, Snapshot],
         Mapping[str, DatabaseFacts],
@@ -458,8 +479,7 @@ class _Run:
         tuple[tuple[CanaryAnswer, ...], Mapping[str, str | None]],
     ]:
         """Store to each repository while digests are made. A file that was changed in place meanwhile is copied, so
-        that nobody can change it any more, and everything is stored once more."""
-        earlier = dict(known.media) if known else {}
+        that nobody can change it any more, and everything is stored once more. `earlier` are digests from before."""
         with ThreadPoolExecutor(max_workers=2, thread_name_prefix="hash") as pool:
             databases = pool.submit(self.collector.databases, self.stage)
             data: dict[str, Snapshot] = {}
@@ -575,12 +595,12 @@ class _Run:
                             staged / (target + ending), path.with_name(path.name + ending).read_bytes(), mode=0o600
                         )
                 names = tuple(name + ending for name in files for ending in ("", SIGNATURE))
-                sealed = repository.store(staged, names, (f"run={self.run}", "part=manifest"))
+                sealed = repository.store_counted(staged, names, (f"run={self.run}", "part=manifest"))
             except BackstayError as failed:
                 self._lose(name, failed.message)
                 continue
             found[name] = Copy(
-                name, self.identities[name], snapshot.id, snapshot.tree, sealed.id, stored_at=self.source.now()
+                name, self.identities[name], snapshot.id, snapshot.tree, sealed, stored_at=self.source.now()
             )
             location = repository.settings.location
             self.chain.append("stored", self.run, **stored_data(found[name]), location=location)

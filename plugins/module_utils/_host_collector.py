@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,8 +76,10 @@ class HostCollector:
                 found[database.name] = self._told[database.name].facts
         return found
 
-    def media(self, stage: Path, known: Mapping[str, MediaFile]) -> Mapping[str, MediaFile]:
-        return _media.hash_tree(stage / MEDIA, known=known)
+    def media(
+        self, stage: Path, known: Mapping[str, MediaFile], stop: Callable[[], bool] = lambda: False
+    ) -> Mapping[str, MediaFile]:
+        return _media.hash_tree(stage / MEDIA, known=known, stop=stop)
 
     def answers(self, stage: Path) -> tuple[tuple[CanaryAnswer, ...], Mapping[str, str | None]]:
         policy = self.source.policy

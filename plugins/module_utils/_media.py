@@ -223,12 +223,13 @@ def hash_tree(
     known: Mapping[str, MediaFile] | None = None,
     *,
     workers: int = WORKERS,
+    stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> dict[str, MediaFile]:
     """Size and SHA-256 of every regular file below a directory, by path, in an order that depends on the paths alone.
 
-    A file that has the size and the time of change that `known` says keeps the digest that it says. Raises
-    BackstayError when one cannot be read.
+    A file that has the size and the time of change that `known` says keeps the digest that it says. Once `stop` says
+    so, only what was found till then returns. Raises BackstayError when one cannot be read.
     """
     say(f"Hashing the files below {directory}.")
     known = known or {}
@@ -241,7 +242,9 @@ def hash_tree(
     try:
         with ThreadPoolExecutor(workers) as pool:
             for batch in _batches(root):
-                waiting.append(pool.submit(_hash_batch, root, batch, known))
+                if stop():
+                    break
+                waiting.append(pool.submit(_hash_batch, root, batch, known, stop))
                 if len(waiting) > workers * 4:
                     found.update(waiting.pop(0).result())
             for future in waiting:
@@ -287,9 +290,13 @@ def _files(directory: int, path: str, depth: int) -> Iterator[str]:
                 os.close(below)
 
 
-def _hash_batch(root: int, paths: list[str], known: Mapping[str, MediaFile]) -> list[tuple[str, MediaFile]]:
+def _hash_batch(
+    root: int, paths: list[str], known: Mapping[str, MediaFile], stop: Callable[[], bool]
+) -> list[tuple[str, MediaFile]]:
     found = []
     for path in paths:
+        if stop():
+            break
         file = _hash(root, path, known.get(path))
         if file is not None:
             found.append((path, file))

@@ -33,6 +33,7 @@ from ._storage import Storage
 
 FORMAT = 1  # of backup.json
 TAG = "backstay"
+ID_LETTERS = 64
 REACH_SECONDS = 10.0
 CACHE_BYTES = 64 << 20  # with less room on its disk the cache is left alone: on a full one restic tries for minutes
 ASK_SECONDS = 120.0  # restic tries for a quarter of an hour to read one small file; nobody waits that long
@@ -206,17 +207,8 @@ class Repository:
         again where time and size are the same. Raises RepositoryError (incomplete) where anything is missing.
         """
         expected = _files(directory, paths)
-        command = ["backup", "--json", "--host", self.application, "--ignore-ctime"]
-        for tag in (TAG, f"application={self.application}", *tags):
-            command += ["--tag", tag]
-        if parent is not None:
-            command += ["--parent", parent]
-        done = self._restic([*command, "--", *paths], cwd=directory)
-        summary = _last_message(done.stdout, "summary")
-        identifier = str(summary.get("snapshot_id", ""))
-        if not identifier:
-            raise self._error("failed", "restic ended without naming a snapshot", lines=done.last_lines())
-        snapshot, listing = self._listed(identifier)
+        summary = self._stored(directory, paths, tags, parent)
+        snapshot, listing = self._listed(str(summary["snapshot_id"]))
         seen = {node.path.lstrip("/"): node.size_bytes for node in listing if node.kind == "file"}
         wrong = [path for path, size in expected.items() if seen.get(path) != size]
         if wrong:
@@ -230,6 +222,35 @@ class Repository:
                 lines=lines,
             )
         return replace(snapshot, added_bytes=int(summary.get("data_added_packed", summary.get("data_added", 0))))
+
+    def store_counted(self, directory: Path, paths: Sequence[str], tags: Sequence[str]) -> str:
+        """Store a few files as one snapshot, and return its id. restic's own count of files and bytes must be that of
+        what is there: that saves a listing. Raises RepositoryError (incomplete) where it is not."""
+        expected = _files(directory, paths)
+        summary = self._stored(directory, paths, tags, None)
+        told = (int(summary.get("total_files_processed", -1)), int(summary.get("total_bytes_processed", -1)))
+        there = (len(expected), sum(expected.values()))
+        if told != there:
+            raise self._error(
+                "incomplete",
+                f"{told[0]} files of {told[1]} bytes are stored and {there[0]} of {there[1]} were there, so the "
+                "snapshot does not count: run the backup again",
+            )
+        identifier = str(summary["snapshot_id"])
+        return identifier if len(identifier) == ID_LETTERS else self._listed(identifier)[0].id  # older ones cut it off
+
+    def _stored(self, directory: Path, paths: Sequence[str], tags: Sequence[str], parent: str | None) -> dict[str, Any]:
+        """What restic says at the end of a backup."""
+        command = ["backup", "--json", "--host", self.application, "--ignore-ctime"]
+        for tag in (TAG, f"application={self.application}", *tags):
+            command += ["--tag", tag]
+        if parent is not None:
+            command += ["--parent", parent]
+        done = self._restic([*command, "--", *paths], cwd=directory)
+        summary = _last_message(done.stdout, "summary")
+        if not summary.get("snapshot_id"):
+            raise self._error("failed", "restic ended without naming a snapshot", lines=done.last_lines())
+        return summary
 
     # getting back
 

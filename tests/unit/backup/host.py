@@ -56,7 +56,8 @@ def application(home: Path, **backup: Any) -> Application:
 
 
 class Collector(HostCollector):
-    """The host's, as whoever runs the tests; `during` happens after the media are linked, `late` after the copy."""
+    """The host's, as whoever runs the tests; `during` happens after the media are linked, `copied` after the
+    databases are, `late` when the media were linked once more."""
 
     def __init__(self, source: Source, **hooks: Callable[[Path], None]) -> None:
         super().__init__(source, account=None)
@@ -67,7 +68,17 @@ class Collector(HostCollector):
         self._happen("during" if first else "late", stage)
         return found
 
-    def media(self, stage: Path, known: Mapping[str, MediaFile]) -> Mapping[str, MediaFile]:
+    def copy(self, stage: Path) -> None:
+        super().copy(stage)
+        self._happen("copied", stage)
+
+    def media(
+        self, stage: Path, known: Mapping[str, MediaFile], stop: Callable[[], bool] | None = None
+    ) -> Mapping[str, MediaFile]:
+        """`hashing` is what happens while everything is stored, `early` while the database is copied."""
+        if stop is not None:
+            self._happen("early", stage)
+            return super().media(stage, known, stop)
         self._happen("hashing", stage)
         return super().media(stage, known)
 

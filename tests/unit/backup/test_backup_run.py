@@ -136,6 +136,29 @@ def test_a_file_changed_in_place_while_it_is_stored_is_as_its_digest_says(one, t
     assert digest((out / "media" / "two.jpg").read_bytes()) == one.manifest(outcome.point.run).media["two.jpg"].sha256
 
 
+def test_a_digest_made_while_the_database_is_copied_is_of_what_is_stored(one, tmp_path):
+    """Two files are replaced after they were looked at: one old, and one of a moment ago in the very same tick."""
+    _age(one)
+    (one.media / "young.jpg").write_bytes(b"AAAA")
+
+    def meanwhile(stage: Path) -> None:
+        """The first look is over, and so is the copy."""
+        told = (one.media / "young.jpg").stat()
+        with (one.media / "young.jpg").open("r+b") as file:
+            file.write(b"BBBB")
+        os.utime(one.media / "young.jpg", ns=(told.st_atime_ns, told.st_mtime_ns))
+        (one.media / "next.jpg").write_bytes(b"another photograph")
+        (one.media / "next.jpg").rename(one.media / "two.jpg")
+
+    outcome = one.run(copied=meanwhile)
+    assert (outcome.exit_code, outcome.problems) == (0, ())
+    out = _restored(one, "disk", outcome.point.run, tmp_path / "out")
+    media = one.manifest(outcome.point.run).media
+    for path, content in (("young.jpg", b"BBBB"), ("two.jpg", b"another photograph")):
+        assert (out / "media" / path).read_bytes() == content
+        assert media[path].sha256 == digest(content)
+
+
 def test_a_file_that_grows_while_it_is_stored_loses_no_repository(one):
     _age(one)
     grown: list[int] = []

@@ -205,6 +205,25 @@ def test_a_snapshot_that_lacks_a_file_does_not_count(tmp_path, stage):
     assert _kind(caught) == "incomplete"
 
 
+def test_a_few_files_are_stored_by_restics_own_count(tmp_path, stage):
+    disk = made(tmp_path)
+    identifier = disk.store_counted(stage, ("media",), TAGS)
+    assert [snapshot.id for snapshot in disk.snapshots()] == [identifier]
+    assert disk.read(identifier, "/media/b.txt") == (stage / "media" / "b.txt").read_bytes()
+
+
+def test_a_few_files_of_which_one_is_cut_off_meanwhile_do_not_count(tmp_path, stage):
+    def cutting(arguments: Sequence[str], **given: Any) -> Completed:
+        if "backup" in arguments:
+            (stage / "media" / "b.txt").write_bytes(b"")
+        return run(arguments, **given)
+
+    disk = made(tmp_path, runner=cutting)
+    with pytest.raises(RepositoryError, match="does not count") as caught:
+        disk.store_counted(stage, ("media",), TAGS)
+    assert _kind(caught) == "incomplete"
+
+
 def test_a_second_store_reads_only_what_changed(tmp_path, stage, disk):
     first = disk.store(stage, ("databases", "media"), TAGS)
     os.link(stage / "media" / "b.txt", tmp_path / "kept")  # the next run links anew: another time of change
