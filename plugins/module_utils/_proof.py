@@ -21,6 +21,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -351,13 +352,16 @@ class _Proving:
             self._refute(2, self.unreadable[0])
         self.repository.check(read_data=False)
         names = [name + ending for name in (MANIFEST, SEAL) for ending in ("", SIGNATURE)]
-        found = self.repository.read_all(self.snapshots["manifest"].id, names)
+        with ThreadPoolExecutor(max_workers=1) as pool:  # each command tries the password for half a second, on purpose
+            asked = pool.submit(self.repository.identity)
+            found = self.repository.read_all(self.snapshots["manifest"].id, names)
+        identity = asked.result() or ""
         self._signed(found, MANIFEST, MANIFEST_NAMESPACE)
         self._signed(found, SEAL, SEAL_NAMESPACE)
         self.manifest_bytes = found[MANIFEST]
         self.manifest_sha256 = digest(self.manifest_bytes)
         self.manifest = from_bytes(self.manifest_bytes, origin=f"the manifest of {self.run_id}")
-        seal = self._sealed(found[SEAL])
+        seal = self._sealed(found[SEAL], identity)
         self._chained(seal.get("previous", self.manifest.previous))
 
     def _signed(self, found: Mapping[str, bytes], name: str, namespace: str) -> None:
@@ -388,7 +392,7 @@ class _Proving:
                     )
                 self._refute(2, said)
 
-    def _sealed(self, content: bytes) -> dict[str, Any]:
+    def _sealed(self, content: bytes, identity: str) -> dict[str, Any]:
         what = f"The seal of {self.run_id} in {self.repository.name}"
         try:
             seal: dict[str, Any] = json.loads(content)
@@ -405,7 +409,7 @@ class _Proving:
         facts = (
             ("run", "the run", str(self.run_id)),
             ("manifest", "the manifest", self.manifest_sha256),
-            ("repository", "the repository", self.repository.identity() or ""),
+            ("repository", "the repository", identity),
             ("snapshot", "the data snapshot", data.id),
             ("tree", "the data's tree", data.tree),
         )
