@@ -386,7 +386,14 @@ class Declaration:
         except KeyError:
             group = ["--user-group"]
         account = ["--system", *group, "--home-dir", NO_HOME, "--no-create-home", "--shell", NO_SHELLS[0]]
-        self._run(["useradd", *account, "--comment", f"backstay {name}", name])
+        try:
+            self._run(["useradd", *account, "--comment", f"backstay {name}", name])
+        except BackstayError as refused:  # the service of a transaction, for one, may not write to /etc
+            raise BackstayError(
+                f"The user {name}, as whom the application runs, is missing on this host and could not be made here: "
+                "run playbooks/site.yml, which makes it, then run this again.",
+                lines=(refused.message, *refused.lines),
+            ) from refused
 
     # telling
 

@@ -242,6 +242,21 @@ def test_units_are_asked_for_once_and_understood(tmp_path: Path) -> None:
     assert len(systemd.ran) == 1
 
 
+def test_where_the_user_cannot_be_made_the_sentence_says_what_makes_it(tmp_path: Path) -> None:
+    """As in the service of a transaction, which may not write to /etc."""
+
+    def refusing(arguments: Sequence[str], **_: object) -> Completed:
+        if arguments[0] == "useradd":
+            raise BackstayError("useradd failed (exit code 1).", lines=("cannot lock /etc/passwd",))
+        return Completed(tuple(arguments), 0, "", "")
+
+    ours = declaration(tmp_path, runner=refusing)
+    planned = replace(ours.plan(), directories=(), enable=(), start=())
+    with pytest.raises(BackstayError, match=r"The user .* missing on this host .*playbooks/site\.yml") as refused:
+        ours.apply(planned)
+    assert refused.value.lines == ("useradd failed (exit code 1).", "cannot lock /etc/passwd")
+
+
 def test_planning_touches_nothing(tmp_path: Path) -> None:
     assert declaration(tmp_path).plan().changed
     assert list(tmp_path.iterdir()) == []
