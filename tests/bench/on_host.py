@@ -50,6 +50,7 @@ def fill(size_bytes: int, seed: int) -> dict[str, float]:
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     shutil.rmtree(MEDIA, ignore_errors=True)
+    MEDIA.mkdir()
     for number in range(size_bytes // PHOTOGRAPH_BYTES):
         photograph = MEDIA / f"{number % 32:02}" / f"{number}.jpg"
         photograph.parent.mkdir(parents=True, exist_ok=True)
