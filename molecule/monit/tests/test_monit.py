@@ -56,8 +56,8 @@ def live(host: Host) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh(host: Host) -> Iterator[None]:
-    """Each test may restart three times again, and leaves nothing that hangs. The look of this minute, which may have seen
-    what hung in the test before, is over before its traces are removed."""
+    """Each test may restart three times again, and leaves nothing that hangs. The timer's look may have seen what hung
+    in the test before: it ends before its traces are removed."""
     does(host, "systemctl stop backstay-observe.service")
     does(host, f"rm -f {INBOX}/* {HOUSE}/healed.json {HOUSE}/incidents.json {HOUSE}/outbox/* {SAMPLES}/*")
     yield
