@@ -391,7 +391,7 @@ class Declaration:
         except BackstayError as refused:  # the service of a transaction, for one, may not write to /etc
             raise BackstayError(
                 f"The user {name}, as whom the application runs, is missing on this host and could not be made here: "
-                "run playbooks/site.yml, which makes it, then run this again.",
+                "run playbooks/site.yml, which makes it; where that says the same, see what useradd says.",
                 lines=(refused.message, *refused.lines),
             ) from refused
 

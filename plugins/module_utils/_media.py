@@ -297,13 +297,13 @@ def _hash_batch(
     for path in paths:
         if stop():
             break
-        file = _hash(root, path, known.get(path))
+        file = _hash(root, path, known.get(path), stop)
         if file is not None:
             found.append((path, file))
     return found
 
 
-def _hash(root: int, path: str, known: MediaFile | None) -> MediaFile | None:
+def _hash(root: int, path: str, known: MediaFile | None, stop: Callable[[], bool]) -> MediaFile | None:
     try:
         descriptor = _open_below(root, path)
     except OSError as refused:
@@ -319,6 +319,8 @@ def _hash(root: int, path: str, known: MediaFile | None) -> MediaFile | None:
         digest = hashlib.sha256()
         size = 0
         while block := file.read(_BLOCK_BYTES):
+            if stop():
+                return None
             digest.update(block)
             size += len(block)
         # The time is that of before: what changed while it was read is another file to the next run.

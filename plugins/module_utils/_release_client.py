@@ -15,6 +15,7 @@ from ._client import call
 from ._errors import BackstayError
 from ._layout import Layout
 from ._module import failure
+from ._version import PROTOCOL
 
 _COMMANDS = {
     "prepared": "begin",
@@ -35,12 +36,21 @@ def begins(state: str) -> bool:
 
 
 def main() -> int:
-    """The verb `phase`: what `ask` takes as JSON on standard input; its result as `phase_result` reads it."""
+    """The verb `phase`: what `ask` takes as JSON on standard input; its result as `phase_result` reads it.
+
+    For whoever speaks another protocol nothing is asked: the module then says what to do."""
     asked = json.load(sys.stdin)
+    if asked.pop("protocol", None) != PROTOCOL:
+        return 2
     sys.stdout.write(f"{_KNOWN}\n")
     sys.stdout.flush()
     sys.stdout.write(json.dumps(ask(**asked)) + "\n")
     return 0
+
+
+def phase_input(asked: Mapping[str, Any]) -> bytes:
+    """What the verb `phase` reads: what `ask` takes, without anything that is carried along."""
+    return json.dumps({"protocol": PROTOCOL, **asked}).encode()
 
 
 def phase_result(said: str, complaint: str) -> dict[str, Any] | None:

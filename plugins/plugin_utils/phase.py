@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.backstay.ops.plugins.module_utils._release_client import PHASE_COMMAND, phase_result
+from ansible_collections.backstay.ops.plugins.module_utils._release_client import (
+    PHASE_COMMAND,
+    phase_input,
+    phase_result,
+)
 
 
 def reach(
@@ -27,7 +30,7 @@ def reach(
         "transaction": options["transaction"],
     }
     # On standard input, as a module comes: so there is no terminal, which would mix the answer with complaints.
-    done = action._low_level_execute_command(PHASE_COMMAND, in_data=json.dumps(asked).encode())
+    done = action._low_level_execute_command(PHASE_COMMAND, in_data=phase_input(asked))
     answered = phase_result(done["stdout"], done["stderr"])
     if answered is not None:
         return answered

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
+import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -114,6 +115,30 @@ def test_check_mode_says_so_to_the_command(installed: Any) -> None:
     assert installed.asked == []
 
 
-def test_the_launcher_loads_no_more_for_it_than_it_takes() -> None:
-    assert 'sys.argv[1:2] == ["phase"]:\n    from backstay._release_client import main' in LAUNCHER_TEXT
-    assert json.dumps(client.PHASE_COMMAND).endswith(' phase"')
+def test_whoever_speaks_another_protocol_is_answered_by_the_module(
+    installed: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def later(content: bytes) -> Any:
+        monkeypatch.setattr(client, "PROTOCOL", client.PROTOCOL + 1)
+        return installed.run(content)
+
+    host = Host(later)
+    assert host.reach()["msg"] == "by the module"
+    assert installed.asked == []
+
+
+def test_the_launcher_has_the_verb_and_answers_in_a_sentence(tmp_path: Path) -> None:
+    """As it is installed, below a directory of the test's own."""
+    (tmp_path / "backstay").symlink_to(Path(client.__file__).parent)
+    launcher = LAUNCHER_TEXT.replace("/usr/lib/backstay/current", str(tmp_path))
+    asked = {"application": "nowhere", "state": "live", "request": {}, "deadlines": {}, "check_mode": False}
+    done = subprocess.run(
+        [sys.executable, "-ISB", "-c", launcher, "phase"],
+        input=client.phase_input(asked),
+        capture_output=True,
+        check=True,
+    )
+    result = client.phase_result(done.stdout.decode(), done.stderr.decode())
+    assert result is not None
+    assert result["failed"]
+    assert "does not listen at /run/backstay/nowhere.sock: run playbooks/site.yml" in result["msg"]
