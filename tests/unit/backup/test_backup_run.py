@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _backup
+from ansible_collections.backstay.ops.plugins.module_utils import _backup, _media
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import is_whole
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, Busy, GateRefused, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._expiry import retain
@@ -157,6 +157,21 @@ def test_a_digest_made_while_the_database_is_copied_is_of_what_is_stored(one, tm
     for path, content in (("young.jpg", b"BBBB"), ("two.jpg", b"another photograph")):
         assert (out / "media" / path).read_bytes() == content
         assert media[path].sha256 == digest(content)
+
+
+def test_what_was_looked_at_while_the_database_was_copied_is_not_read_again(one, monkeypatch):
+    _age(one)
+    (one.media / "young.jpg").write_bytes(b"a moment ago")
+    known: list[set[str]] = []
+    hash_tree = _media.hash_tree
+
+    def noting(directory: Path, **given: Any) -> Any:
+        known.append(set(given["known"]))
+        return hash_tree(directory, **given)
+
+    monkeypatch.setattr(_media, "hash_tree", noting)
+    assert one.run(copied=lambda stage: time.sleep(0.3)).exit_code == 0
+    assert known == [set(), {"a/one.jpg", "two.jpg", "Käse.jpg"}]
 
 
 def test_a_file_that_grows_while_it_is_stored_loses_no_repository(one):
