@@ -15,6 +15,10 @@ from pathlib import Path
 
 from ._errors import Busy
 
+# Who looks at a host by hand waits so long for the look that a timer began: each takes less than twenty seconds, also
+# where nothing answers, and it must be over before the next minute's.
+LOOK_SECONDS = 25.0
+
 
 class Lock:
     """One lock. Who holds it may say `what` it is doing, for those who are kept waiting."""

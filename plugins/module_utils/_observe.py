@@ -26,7 +26,7 @@ from ._house import House
 from ._incidents import Incident, Told, raise_, settle, tell
 from ._incidents import opened as open_incidents
 from ._ledger import Ledger
-from ._lock import Lock
+from ._lock import LOOK_SECONDS, holding
 from ._log_cursor import Place, Since
 from ._mounts import mount, mount_points
 from ._notify import Message, Outcome, Secrets, deliver, destinations, post_json, secrets_of, send
@@ -208,12 +208,10 @@ class Observer:
         self._notes: list[str] = []
 
     def run(self) -> Outline:
-        """Take a sample, judge, tell. Raises Busy where another observer is at it, BackstayError for a full disk."""
+        """Take a sample, judge, tell; after the timer's look, where that is at work. Raises Busy where it takes too
+        long, BackstayError for a full disk."""
         self.storage.make_directory(self.house.samples, mode=0o700)
-        lock = Lock(self.house.observer_lock)
-        if not lock.take(what="a sample of the host"):
-            raise BackstayError("Another `backstay observe` is at work: this one is not needed.", exit_code=4)
-        try:
+        with holding(self.house.observer_lock, "look at the host", wait_seconds=LOOK_SECONDS):
             try:
                 return self._observe()
             except BackstayError as refused:
@@ -223,8 +221,6 @@ class Observer:
                 self._notes.append(refused.message)
                 self.storage.remove(self.house.reserve)
                 return self._observe()
-        finally:
-            lock.release()
 
     def _observe(self) -> Outline:
         now = self._now()

@@ -20,7 +20,7 @@ from ._errors import BackstayError, InputError
 from ._house import ProbeHouse
 from ._http import Answer, Target, request
 from ._incidents import Incident, Told, history, opened, raise_, settle, tell
-from ._lock import holding
+from ._lock import LOOK_SECONDS, holding
 from ._notify import Outcome, Secrets, deliver, destinations, send
 from ._observe import incident_message
 from ._outside import (
@@ -175,10 +175,11 @@ class Probe:
         return parse(content, str(self.house.targets))
 
     def round(self) -> Round:
-        """Ask, count, tell. Raises Busy where another round is at work, BackstayError for a full disk."""
+        """Ask, count, tell; after the timer's round, where that is at work. Raises Busy where it takes too long,
+        BackstayError for a full disk."""
         declared = self.declared()
         self.storage.make_directory(self.house.state, mode=0o700)
-        with holding(self.house.observer_lock, "round of the probe"):
+        with holding(self.house.observer_lock, "round of the probe", wait_seconds=LOOK_SECONDS):
             return self._round(declared)
 
     def _round(self, declared: Declared) -> Round:

@@ -91,7 +91,7 @@ def test_a_dead_host_is_noticed_by_another_and_told_once(watched: Scene, tmp_pat
     assert any("is not there for visitors" in event["sentence"] for event in row["events"]), row["events"]
 
     # Rounds by hand from here on.
-    watched.lab.exec(PROBE, "systemctl", "stop", "backstay-probe.timer")
+    watched.lab.exec(PROBE, "systemctl", "stop", "backstay-probe.timer", "backstay-probe.service")
     watched.lab.start("app1")
     becomes(lambda: asked(watched)["targets"][0]["state"] == "up", 90, "the host is back")
     asked(watched)

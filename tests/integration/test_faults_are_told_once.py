@@ -67,7 +67,7 @@ def test_what_serves_and_dies_is_started_again_and_told_once(standing: Scene) ->
     """On the host that all tests share, from which no mail leaves: a message waits, and is looked for there."""
     live = standing.live()
     units = ("nginx.service", f"{APPLICATION}-{live}-web.service")
-    does(standing, "systemctl stop backstay-observe.timer; backstay observe")
+    does(standing, "systemctl stop backstay-observe.timer backstay-observe.service; backstay observe")
     try:
         before = {unit: pid(standing, unit) for unit in units}
         for unit in units:
@@ -201,7 +201,9 @@ def prepared(stage: Scene, given: dict[str, Any]) -> Watched:
     stage.manage("seed", "--audits", "1000")
     does(stage, f"backstay backup {APPLICATION} && backstay verify --level L4 {APPLICATION}")
     does(
-        stage, "systemctl stop backstay-observe.timer backstay-page.timer; apt-get install -q -y libfaketime >/dev/null"
+        stage,
+        "systemctl stop backstay-observe.timer backstay-page.timer backstay-observe.service; "
+        "apt-get install -q -y libfaketime >/dev/null",
     )
     does(stage, f"mkdir -p {ROOM} {FEW} && mount -t tmpfs -o size=10m,nr_inodes=100 few {FEW}")
     for source in (CHECKOUT / "molecule" / "mail" / "tests" / "relay.py", Path(__file__).with_name("chat.py")):
@@ -640,7 +642,7 @@ def test_twenty_releases_and_rollbacks_under_load_are_no_incident(host: Watched)
                 stage.settled()
             result = load.stop()
     finally:
-        host.does("systemctl stop backstay-observe.timer")
+        host.does("systemctl stop backstay-observe.timer backstay-observe.service")
     assert result.failed == 0, result.failures
     host.does("backstay observe || true")
     assert (host.told(), host.open()) == ([], open_before)

@@ -31,7 +31,7 @@ def mirror(host: Host) -> Iterator[Host]:
     told = json.loads(host.file(FILE).content_string)
     itself = {"application": "harbour", "host": "mirror", "address": "127.0.0.1", "domain": "harbour.lab.test"}
     told["targets"] = [{**told["targets"][0], **itself}]
-    host.run(f"systemctl stop backstay-probe.timer; mv {FILE} {FILE}.kept")
+    host.run(f"systemctl stop backstay-probe.timer backstay-probe.service; mv {FILE} {FILE}.kept")
     host.run(f"umask 077; echo %s > {FILE}", json.dumps(told))
     yield host
     host.run(f"mv {FILE}.kept {FILE}; rm -f {FLAG}; systemctl start backstay-probe.timer")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,22 @@ from ansible_collections.backstay.ops.plugins.module_utils import (
     _cli,
     _cli_watch,
     _house,
+    _observe,
     _outside,
     _probe,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._cells import uptime
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, Busy, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._house import House, ProbeHouse
 from ansible_collections.backstay.ops.plugins.module_utils._http import Answer, Target
 from ansible_collections.backstay.ops.plugins.module_utils._incidents import acknowledge, opened, raise_
+from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._outside import Record, Seen, Watched, minutes, noted
 from ansible_collections.backstay.ops.plugins.module_utils._probe import Probe
 from ansible_collections.backstay.ops.plugins.module_utils._prober import USER_AGENT
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 
-from .world import START, Disk, Webhook, _subject, incident
+from .world import START, Disk, Webhook, World, _subject, incident
 
 CHAT = "https://chat.example.org/hook/very-secret-path"
 UP, DOWN = Seen("up", seconds=0.02, answered=True), Seen("down", "no answer from portal.example.org:443 within 4 s")
@@ -579,6 +582,32 @@ def test_a_file_that_is_no_json_shows_none_of_it(tmp_path: Path) -> None:
         post.probe.round()
     assert "very-secret" not in refused.value.message
     assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("who", ["probe", "observer"])
+def test_who_asks_by_hand_waits_for_the_timers_look(tmp_path: Path, who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing answers, a round takes a quarter of each minute: nobody is sent away for that at 3 a.m."""
+    look: Callable[[], object]
+    house: House
+    if who == "probe":
+        post = Post(tmp_path)
+        house, module, look = post.house, _probe, lambda: post.rounds(UP)
+    else:
+        world = World(tmp_path)
+        house, module, look = world.house, _observe, world.observe
+    house.observer_lock.parent.mkdir(parents=True, exist_ok=True)
+    timers = Lock(house.observer_lock)
+    assert timers.take(what="the timer's look")
+    ends = threading.Timer(0.2, timers.release)
+    ends.start()
+    assert look() is not None
+    ends.join()
+
+    monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
+    assert timers.take(what="the timer's look")
+    with pytest.raises(Busy, match="while this is under way: the timer's look"):
+        look()
+    timers.release()
 
 
 def test_a_host_that_watches_nobody_says_how_it_would(tmp_path: Path) -> None:
