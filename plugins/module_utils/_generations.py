@@ -17,8 +17,9 @@ import pwd
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ _NAME = re.compile(r"\d{4,}")
 _OURS = re.compile(r"\d{4,}|\.\d{4,}\.partial")
 _CHUNK = 64 << 20
 _DEEPEST = 100
+_UNFOLLOWED = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def live(layout: Layout) -> str:
@@ -168,6 +170,44 @@ def carry(source: Path, target: Path, parts: tuple[str, ...], *, leave: tuple[Pu
     return done
 
 
+@dataclass(frozen=True)
+class Loan:
+    """A file of a generation that may serve where one is restored: its path there, the path below the target, and what
+    it must be, as (size in bytes, time of change in nanoseconds); None takes it as it is."""
+
+    path: str
+    to: str
+    facts: tuple[int, int] | None = None
+
+    @property
+    def folders(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return PurePosixPath(self.path).parts[:-1], PurePosixPath(self.to).parts[:-1]
+
+
+def lend(source: Path, target: Path, loans: Iterable[Loan]) -> Carried:
+    """Copy those files of a generation to where a restore will write the same ones, as far as they are as they must be.
+    Called while the application runs. It promises nothing of their content: whoever restores over them looks at it.
+
+    No symbolic link is followed. What is gone, is another, or cannot be read from its disk is left out.
+    """
+    done = Carried()
+    carrier = _Carrier((), f".{os.urandom(8).hex()}.lent")
+    with _opened(source) as before, _opened(target) as after:
+        for (from_there, to), each in groupby(sorted(loans, key=lambda loan: loan.folders), lambda loan: loan.folders):
+            with contextlib.ExitStack() as stack:
+                here, there = before, after
+                try:
+                    for folder in from_there:
+                        here = stack.enter_context(_opened(folder, here))
+                except OSError:
+                    continue
+                for folder in to:
+                    there = stack.enter_context(carrier.made(there, folder))
+                for loan in each:
+                    done += carrier.loan(here, there, loan)
+    return done
+
+
 def discard(target: Path, part: str) -> None:
     """Remove one path of a generation, if it is there; no link is followed."""
     carrier = _Carrier((), "")
@@ -229,7 +269,7 @@ class _Carrier:
                 with _opened(name, here) as inner, self.made(there, name) as target:
                     return self._directory(inner, target, path)
             if kind == "file":
-                opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+                opened = os.open(name, _UNFOLLOWED, dir_fd=here)
                 try:
                     return self._file(opened, there, name, path)
                 finally:
@@ -288,6 +328,23 @@ class _Carrier:
                 os.unlink(self.fresh, dir_fd=there)
             raise
         return Carried(1, seen.st_size)
+
+    def loan(self, here: int, there: int, loan: Loan) -> Carried:
+        path = PurePosixPath(loan.to)
+        try:
+            opened = os.open(PurePosixPath(loan.path).name, _UNFOLLOWED, dir_fd=here)
+        except OSError:
+            return Carried()
+        try:
+            seen = os.fstat(opened)
+            if stat.S_ISREG(seen.st_mode) and loan.facts in (None, (seen.st_size, seen.st_mtime_ns)):
+                return self._file(opened, there, path.name, path)
+        except OSError as unreadable:
+            if unreadable.errno != errno.EIO:  # a bad disk may be why somebody restores
+                raise
+        finally:
+            os.close(opened)
+        return Carried()
 
     @contextlib.contextmanager
     def made(self, there: int, name: str) -> Iterator[int]:

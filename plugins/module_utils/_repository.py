@@ -255,7 +255,8 @@ class Repository:
     # getting back
 
     def restore(self, snapshot: str, target: Path, include: Sequence[str] = _NONE) -> None:
-        """Restore a snapshot, or the paths of it in `include` (from / on), into the directory `target`.
+        """Restore a snapshot, or the paths of it in `include` (from / on), into the directory `target`. What lies there
+        under the same names becomes as it is in the snapshot.
 
         Only what was restored without any error returns. Whether it equals the manifest is the caller's to ask.
         """
@@ -263,6 +264,12 @@ class Repository:
         for path in include:
             command += ["--include", re.sub(r"([\\*?\[])", r"\\\1", path if path.startswith("/") else f"/{path}")]
         self._restic(command)
+
+    def fetches_what_differs(self) -> bool:
+        """Whether restic compares what lies at a file's place with the snapshot, and fetches only the rest of it: since
+        0.17. An earlier one fetches everything."""
+        version = re.match(r"restic (\d+)\.(\d+)", self.runner(["restic", "version"], check=False).stdout)
+        return version is not None and (int(version[1]), int(version[2])) >= (0, 17)
 
     def read_all(self, snapshot: str, paths: Sequence[str]) -> dict[str, bytes]:
         """The content of files of a snapshot, in one command. Raises RepositoryError where one is missing."""

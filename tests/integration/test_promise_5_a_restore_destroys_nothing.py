@@ -94,6 +94,39 @@ def test_only_the_media_asked_for_come_back_and_everything_else_stays(at_1_1: Sc
     assert shell(at_1_1, f"test -e {media}/{folder}/{lost} || echo gone") == "gone"
 
 
+def test_what_is_here_unharmed_is_not_fetched_again_and_what_is_harmed_is(at_1_1: Scene) -> None:
+    """A hundred gigabytes of photographs need not come from a bucket because one was lost."""
+    media, packs = f"{HOME}/data/media", f"/srv/backup/{APPLICATION}/data"
+    size = 20_000_000
+    shell(at_1_1, f"runuser -u {APPLICATION} -- sh -c 'head -c {size} /dev/urandom > {media}/large.bin'")
+    lost, harmed = shell(at_1_1, f"find {media}/ -type f -size -1M | sort | head -2").splitlines()
+    all_of_them = f"cd {media}/ && find . -type f | sort | xargs sha256sum"
+    digests = shell(at_1_1, all_of_them)
+    at_1_1.backstay("backup", "--json", APPLICATION)
+    since = written(at_1_1)
+    rot = "printf x | dd bs=1 seek=200 conv=notrunc status=none"
+    shell(at_1_1, f"rm {lost}; touch -r {harmed} /root/time; {rot} of={harmed}; touch -r /root/time {harmed}")
+    assert shell(at_1_1, f"sha256sum {harmed}").split()[0] not in digests
+
+    def read() -> int:
+        """Bytes of those of the packs that were read after the marker was made."""
+        seen = shell(at_1_1, f"find {packs} -type f ! -newer /root/mark -anewer /root/mark -printf '%s\\n'")
+        return sum(map(int, seen.split()))
+
+    def unread() -> None:
+        shell(at_1_1, f"touch /root/mark; sleep 1.1; find {packs} -type f -exec touch -a -d '3 days ago' {{}} +")
+
+    unread()
+    shell(at_1_1, f"cat {packs}/*/* > /dev/null")
+    assert read() > size, "this file system does not tell what is read"
+    unread()
+    restored(at_1_1)
+    assert shell(at_1_1, all_of_them) == digests
+    assert there(at_1_1, since) == 0
+    assert 0 < read() < size, "the large file was fetched although it is here"
+    shell(at_1_1, f"rm {media}/large.bin")
+
+
 def test_data_older_than_the_live_code_are_migrated_before_anybody_sees_them(at_1_0: Scene) -> None:
     """The point was made by 1.0.0; 1.1.0 adds columns."""
     before = written(at_1_0)
@@ -128,7 +161,9 @@ def test_a_point_that_cannot_be_read_back_is_refused_and_nothing_changes(at_1_1:
     generation = shell(at_1_1, f"readlink {HOME}/data")
     disk = f"/srv/backup/{APPLICATION}"
     flip = "printf x | dd of=$pack bs=1 seek=100 conv=notrunc status=none"
+    media = f"{HOME}/data/media"
     shell(at_1_1, f"cp -a {disk} /root/disk && for pack in {disk}/data/*/*; do {flip}; done")
+    shell(at_1_1, f"cp -a {media} /root/media && find {media}/ -type f -delete")  # what is here would not be fetched
     try:
         told = at_1_1.backstay("restore", "--json", APPLICATION, check=False)
         assert not told["ok"]
@@ -136,6 +171,7 @@ def test_a_point_that_cannot_be_read_back_is_refused_and_nothing_changes(at_1_1:
         assert at_1_1.get("/").status == 200
     finally:
         shell(at_1_1, f"rm -rf {disk} && mv /root/disk {disk}")
+        shell(at_1_1, f"cp -a /root/media/. {media}/ && rm -r /root/media")
     assert "partial" not in shell(at_1_1, f"ls -A {HOME}/data.d"), "what was fetched was left behind"
 
 

@@ -84,6 +84,37 @@ def _round(found: Repository, stage: Path, tmp_path: Path) -> None:
     assert not list(found.private.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("said", "differs"),
+    [
+        ("restic 0.14.0 compiled with go1.19.8 on linux/amd64\n", False),
+        ("restic 0.16.5 compiled with go1.21.6 on linux/amd64\n", False),
+        ("restic 0.17.0 compiled with go1.22.5 on linux/amd64\n", True),
+        ("restic 0.18.0-dev (compiled manually) compiled with go1.24.4 on linux/amd64\n", True),
+        ("restic 1.2 compiled with go1.30\n", True),
+        ("", False),
+    ],
+)
+def test_which_restic_fetches_only_what_differs(tmp_path, said, differs):
+    found = replace(repository(tmp_path), runner=lambda arguments, **_given: Completed(tuple(arguments), 0, said, ""))
+    assert found.fetches_what_differs() is differs
+
+
+def test_what_lies_there_becomes_as_it_is_in_the_snapshot(tmp_path, stage):
+    """Also where it has the same size and time: nothing is taken for granted."""
+    disk = repository(tmp_path)
+    disk.initialize()
+    snapshot = disk.store(stage, ("databases", "media"), TAGS)
+    out = tmp_path / "out"
+    shutil.copytree(stage, out)
+    photo = out / "media/a/photo.jpg"
+    seen, content = photo.stat(), photo.read_bytes()
+    photo.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(photo, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    disk.restore(snapshot.id, out, ("/databases", "/media"))
+    assert {name: (out / name).read_bytes() for name in FILES} == FILES
+
+
 def test_a_directory_is_a_repository(tmp_path, stage):
     _round(repository(tmp_path), stage, tmp_path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -215,6 +216,90 @@ def test_a_file_system_without_copy_file_range_is_copied_to_all_the_same(
 
 
 # a restore of some media
+
+
+# lending what is here to a restore
+
+
+def lend(place: SimpleNamespace, *paths: str, **facts: tuple[int, int]) -> generations.Carried:
+    loans = [
+        *(generations.Loan(path, f"media/{path.partition('/')[2]}") for path in paths),
+        *(generations.Loan(f"uploads/{name}", f"media/{name}", seen) for name, seen in facts.items()),
+    ]
+    done = generations.lend(place.source, place.target, loans)
+    assert found(place.outside) == {"shadow": "secret"}, "something outside was touched"
+    assert "secret" not in found(place.target).values(), "something outside was brought in"
+    return done
+
+
+def test_what_is_lent_is_a_copy_of_those_files_that_are_as_they_must_be(place: SimpleNamespace) -> None:
+    lay(place.source, uploads__same="same", uploads__longer="longer", uploads__touched="other", uploads__new="new")
+    seen = {name: (place.source / "uploads" / name).stat() for name in ("same", "longer", "touched")}
+    wanted = {name: (each.st_size, each.st_mtime_ns) for name, each in seen.items()}
+    wanted["longer"] = (5, wanted["longer"][1])
+    os.utime(place.source / "uploads/touched", ns=(0, 1))
+    assert lend(place, **wanted, gone=(4, 1)) == generations.Carried(1, 4)
+    assert found(place.target) == {"media/same": "same"}
+    assert (place.target / "media/same").stat().st_mtime_ns == wanted["same"][1]
+    (place.target / "media/same").write_text("two, and longer")
+    assert (place.source / "uploads/same").read_text() == "same"
+
+
+def test_a_file_is_lent_under_another_name_and_from_several_directories(place: SimpleNamespace) -> None:
+    lay(place.source, db__portal="rows", uploads__b__x="x", uploads__a__y="y", uploads__b__z="z")
+    done = generations.lend(
+        place.source,
+        place.target,
+        [
+            generations.Loan("uploads/b/x", "media/b/x"),
+            generations.Loan("db/portal", "databases/default.sqlite3"),
+            generations.Loan("uploads/a/y", "media/a/y"),
+            generations.Loan("uploads/b/z", "media/b/z"),
+        ],
+    )
+    assert done.files == 4
+    assert found(place.target) == {
+        "databases/default.sqlite3": "rows",
+        "media/a/y": "y",
+        "media/b/x": "x",
+        "media/b/z": "z",
+    }
+
+
+def test_nothing_is_lent_through_a_link_nor_from_a_pipe(place: SimpleNamespace) -> None:
+    lay(place.source, uploads__real="real")
+    (place.source / "uploads/shadow").symlink_to(place.outside / "shadow")
+    (place.source / "folder").symlink_to(place.outside)
+    (place.source / "uploads/folder").mkdir()
+    os.mkfifo(place.source / "uploads/pipe")
+    paths = ("uploads/real", "uploads/shadow", "folder/shadow", "uploads/folder", "uploads/pipe")
+    assert lend(place, *paths) == generations.Carried(1, 4)
+    assert found(place.target) == {"media/real": "real"}
+
+
+def test_a_disk_that_cannot_be_read_lends_what_it_can_and_a_full_one_is_told(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(place.source, uploads__bad="bad", uploads__good="good")
+    copy = generations._copy
+
+    def refuses(number: int) -> None:
+        def copied(opened: int, written: int) -> None:
+            if os.fstat(opened).st_size == len("bad"):
+                raise OSError(number, os.strerror(number))
+            copy(opened, written)
+
+        monkeypatch.setattr(generations, "_copy", copied)
+
+    refuses(errno.EIO)
+    assert lend(place, "uploads/bad", "uploads/good") == generations.Carried(1, 4)
+    assert found(place.target) == {"media/good": "good"}, "and no half file is left"
+    refuses(errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        lend(place, "uploads/bad")
+
+
+# carrying, beside what is restored
 
 
 def test_a_restored_path_stays_as_the_point_has_it_and_the_rest_is_as_it_was(place: SimpleNamespace) -> None:
