@@ -22,7 +22,7 @@ from ._releases import (
     sequence_of,
     way_back,
 )
-from ._room import Room
+from ._room import Room, disk_refusal
 from ._steps import CLOSED
 from ._transaction import Request, Transaction
 
@@ -44,10 +44,13 @@ class Admission(Host):
         identifier = stamp.replace("-", "").replace(":", "").replace(".", "").rstrip("Z") + f"-{os.getpid()}"
         if request.operation == "rollback":
             target = self._target(request, history, live)
+            operation = self._way_back(request, history, str(live), target)
+            if operation in CLOSED:
+                self._check_disks(operation, self.application(), 0)
             return Transaction(
                 identifier,
                 self.layout.name,
-                self._way_back(request, history, str(live), target),
+                operation,
                 target.id,
                 live,
                 target.version,
@@ -101,12 +104,18 @@ class Admission(Host):
     def way_back(self, request: Request, history: History) -> WayBack:
         """What a rollback needs. Raises InputError where there is nothing to go back to."""
         live = self.live()
-        return way_back(history, live, self._target(request, history, live).id, now=self.now())
+        return self._way_to(history, live, self._target(request, history, live))
+
+    def _way_to(self, history: History, live: str | None, target: Release) -> WayBack:
+        from . import _restore_point
+
+        there = [point.id for point in _restore_point.points(self.layout, self.storage)]
+        return way_back(history, live, target.id, now=self.now(), points=there)
 
     def _way_back(self, request: Request, history: History, live: str, target: Release) -> str:
         """Which operation leads back to a release. Raises GateRefused where it cannot live with migrations made since,
         unless it was asked to reverse them, or to go all the same."""
-        way = way_back(history, live, target.id, now=self.now())
+        way = self._way_to(history, live, target)
         if way.kind == "code" or request.force:
             return "rollback"
         if way.kind == "reverse" and request.reverse:
@@ -224,15 +233,10 @@ class Admission(Host):
             # A virtualenv unpacks to about four times its wheels, bytecode included.
             size += 4 * payload.stat().st_size
             inodes += 12000
-        if transaction.operation in CLOSED:
-            from . import _restore_point
-
-            size += _restore_point.size_needed(self.layout, application)
+        self._check_disks(transaction.operation, application, 2 * size)
         disk = os.statvfs(self.layout.home)
         policy = application.releases
         room = Room(
-            disk_needed=2 * size + policy.free_bytes,
-            disk_free=disk.f_bavail * disk.f_frsize,
             inodes_needed=2 * inodes + policy.free_inodes,
             # A file system without a fixed number of inodes reports none at all.
             inodes_free=disk.f_favail if disk.f_files else 1 << 62,
@@ -244,6 +248,19 @@ class Admission(Host):
             freed = self._memory_of_unit(self.web_unit(warm))
             room = Room(**{**asdict(room), "memory_available": room.memory_available + freed})
         refusal = room.refusal(warm=warm if transaction.request.keep_warm else None)
+        if refusal:
+            raise GateRefused(refusal)
+
+    def _check_disks(self, operation: str, application: Application, size: int) -> None:
+        """`size` bytes below the home; and where the data change behind a closed door, room for the copy of them, and
+        for bringing that back: what was begun must be able to be undone. Raises GateRefused."""
+        data = 0
+        if operation in CLOSED:
+            from . import _restore_point
+
+            data = _restore_point.size_needed(self.layout, application)
+        needs = ((self.layout.home, size + data), (self.layout.state, data))
+        refusal = disk_refusal(needs, spare=application.releases.free_bytes)
         if refusal:
             raise GateRefused(refusal)
 

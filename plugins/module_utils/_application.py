@@ -302,7 +302,7 @@ class MigrationPolicy:
     lock_seconds: Annotated[float, seconds(0.1, 3600)] = 5.0
     statement_seconds: Annotated[float, seconds(1, 86400)] = 300.0
     seconds: Annotated[float, seconds(1, 86400)] = 1800.0
-    rebuild_seconds: Annotated[float, seconds(0, 3600)] = 10.0
+    rebuild_seconds: Annotated[float, seconds(0, 3600)] = 3.0  # visitors wait five seconds, at most
 
 
 @dataclass(frozen=True)

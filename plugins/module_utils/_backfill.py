@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._host import Host
 
 MORE = 75
+REOPENS = ("withdrawn", "restored", "returned")
 BATCH_SECONDS = 600.0
 _POLITE = ("--property=Nice=10", "--property=CPUWeight=20", "--property=IOWeight=20")
 
@@ -33,9 +34,20 @@ def state(layout: Layout, storage: Storage, name: str) -> dict[str, Any]:
     return {"batches": 0} if content is None else dict(json.loads(content))
 
 
-def missing(layout: Layout, storage: Storage, declared: Mapping[str, Any]) -> list[str]:
+def missing(engine: Host, declared: Mapping[str, Any]) -> list[str]:
     """Those that are declared and not done."""
-    return [name for name in declared if not state(layout, storage, name).get("done_at")]
+    reopened = _reopened_at(engine) if declared else ""
+    return [name for name in declared if not _done(state(engine.layout, engine.storage, name), reopened)]
+
+
+def _reopened_at(engine: Host) -> str:
+    """When rows were last written by an older release, or came back as they were: what was done before that may have
+    to be done again. "" where that never was."""
+    return max((entry.time for entry in engine.ledger.read() if entry.event in REOPENS), default="")
+
+
+def _done(mine: Mapping[str, Any], reopened: str) -> bool:
+    return str(mine.get("done_at") or "") > reopened
 
 
 def unit(layout: Layout, name: str) -> str:
@@ -72,7 +84,7 @@ def run(engine: Host, name: str, *, say: Callable[[str], None], sleep: Callable[
             raise InputError(f"{live or 'Nothing'} is live and has no backfill {name!r}; it has: {known}.")
         declared = application.backfills[name]
         mine = state(layout, storage, name)
-        if mine.get("done_at"):
+        if _done(mine, _reopened_at(engine)):
             return int(mine["batches"])
         python = str(layout.release(live) / "venv" / "bin" / "python")
         words = [python if index == 0 and word == "python" else word for index, word in enumerate(declared.command)]

@@ -120,7 +120,7 @@ class HttpCheck:
             found = first_file(Path(self.file_below))
             if found is None:
                 return Seen(f"there is no file below {self.file_below} yet", skipped=True)
-            path = path.rstrip("/") + "/" + _quoted(found)
+            path = path.rstrip("/") + "/" + quoted(found)
         release = _release_of_link(self.release_link) if self.release_link else self.release_id
         answer = adapters.request(
             self.target,
@@ -468,7 +468,8 @@ def first_file(directory: Path, *, looked_at: int = 2000) -> str | None:
     return first
 
 
-def _quoted(path: str) -> str:
+def quoted(path: str) -> str:
+    """A path of the disk as a path of a URL."""
     safe = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/"
     return "".join(chr(byte) if byte in safe else f"%{byte:02X}" for byte in os.fsencode(path))
 

@@ -296,17 +296,19 @@ def closing_summary(
     why: str,
     since: str,
     verdict: str,
+    left: bool = False,
     probes: Mapping[str, Any] | None = None,
     restarts: Mapping[str, int] | None = None,
     fresh: Sequence[ErrorKind] = (),
     known: int = 0,
 ) -> str:
-    """What who released reads when the 24 hours are over: at most 20 lines.
+    """What who released reads when the 24 hours are over: at most 20 lines. `left`: another release replaced it before.
 
     `verdict` is what the watch said, `fresh` the kinds of error that the previous release did not have, `known` how
     many other kinds there were, `probes` the numbers of the prober, `restarts` by unit.
     """
-    lines = [f"{application} {release}: 24 hours after its release by {by or 'somebody'} ({since[:19].rstrip('Z')}Z)"]
+    over = "replaced, after its release" if left else "24 hours after its release"
+    lines = [f"{application} {release}: {over} by {by or 'somebody'} ({since[:19].rstrip('Z')}Z)"]
     if why:
         lines.append(f"  why       {' '.join(why.split())[:120]}")
     lines.append(f"  before    {previous or 'nothing'}")

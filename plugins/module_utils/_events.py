@@ -5,10 +5,12 @@ From the ledger and the catalogue, never from the process that did it: no releas
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from ._ledger import Entry
+
+NOTES = 20  # lines of the changelog, at most
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,10 @@ class Event:
     lines: tuple[str, ...]
 
 
-def of_ledger(name: str, entries: Iterable[Entry]) -> Iterator[Event]:
-    """From entries of the ledger, in their order."""
+def of_ledger(
+    name: str, entries: Iterable[Entry], *, notes: Callable[[str], str] = lambda release: ""
+) -> Iterator[Event]:
+    """From entries of the ledger, in their order. `notes` gives the changelog's entry of a release."""
     withdrawn: dict[str, list[str]] = {}
     restored: set[str] = set()
     for entry in entries:
@@ -60,11 +64,18 @@ def of_ledger(name: str, entries: Iterable[Entry]) -> Iterator[Event]:
                 after = f" after {before}" if before else ""
                 subject = f"{name}: {release} is live"
                 way = (f"The way back: backstay rollback {name}",) if before else ()
-                yield Event(identifier, "release", entry.time, subject, (f"{release} is live{after}.", *who, *way))
+                new = tuple(line for line in notes(release).splitlines() if line.strip())[:NOTES]
+                lines = (f"{release} is live{after}.", *who, *new, *way)
+                yield Event(identifier, "release", entry.time, subject, lines)
         elif entry.event == "failed":
             reason = str(data.get("reason") or "no reason given")
             lines = (f"{release} did not become live: {reason}", f"See: backstay history {name}")
             yield Event(identifier, "release", entry.time, f"{name}: the release of {release} failed", lines)
+
+
+        elif entry.event == "reviewed":
+            subject, *rest = str(data.get("summary") or f"{release}: its day is over").splitlines()
+            yield Event(identifier, "release", entry.time, subject, (subject, *rest))
 
 
 def of_catalogue(name: str, entries: Iterable[Entry]) -> Iterator[Event]:

@@ -280,7 +280,7 @@ class Host:
                 target,
                 through=through,
                 release_id=release,
-                static_path=f"/static/{plain_asset(static)}" if static else None,
+                static_path=plain_asset(static) if static else None,
                 media_path=any_media(media) if media else None,
             )
         )
@@ -347,7 +347,7 @@ class Host:
         self.systemd.exchange(leaving, coming)
         return f"{len(leaving)} leave, {len(coming)} come"
 
-    def settle(self, *, keep_warm: bool = True) -> str:
+    def settle(self) -> str:
         """Start what must run and does not, drain and stop what runs and need not. Derived, so it can be cut short:
         whoever settles next does the rest."""
         live = self.live()
@@ -355,7 +355,7 @@ class Host:
             # From the link alone: a ledger that cannot be read must never keep the site down at boot.
             self._start_missing([self.web_unit(live), *self._units(live, web=False)])
         history = self.history()
-        running = must_run(history, live, keep_warm=keep_warm)
+        running = must_run(history, live)
         wanted = set()
         for release, web_only in ((running.live, False), (running.warm, True)):
             if release:
@@ -387,9 +387,13 @@ class Host:
             declared = self.application(live).backfills if live else {}
         except InputError:
             return
-        names = _backfill.missing(self.layout, self.storage, declared)
+        names = _backfill.missing(self, declared)
         if names:
             _backfill.start(self, names)
+
+    def probed(self) -> dict[str, Any] | None:
+        """What our own visitor saw of this release so far: requests, failed, longest gap, p99; None without one."""
+        return self.prober.summary().to_dict() if self.prober else None
 
     def drop_ballast(self) -> bool:
         """Give back the room that was put by for a full disk; False when there is none."""
@@ -427,17 +431,21 @@ def front_door(application: Application) -> Any:
 
 
 def plain_asset(names: list[str]) -> str:
-    """A style sheet where there is one: the asset whose absence a visitor sees first."""
-    return next((name for name in names if name.endswith(".css")), names[0])
+    """The URL path of a style sheet where there is one: the asset whose absence a visitor sees first."""
+    from ._checks import quoted
+
+    return "/static/" + quoted(next((name for name in names if name.endswith(".css")), names[0]))
 
 
 def any_media(directory: Path) -> str | None:
-    """The URL path of one uploaded file; None where there is none yet."""
+    """The URL path of one uploaded file, whatever it is called; None where there is none yet."""
+    from ._checks import quoted
+
     for root, folders, files in os.walk(directory):
         folders.sort()
         for name in sorted(files):
             if not name.startswith("."):
-                return "/media/" + str((Path(root) / name).relative_to(directory))
+                return "/media/" + quoted(str((Path(root) / name).relative_to(directory)))
     return None
 
 

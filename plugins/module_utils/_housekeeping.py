@@ -42,13 +42,14 @@ class Housekeeping(Host):
                 run=transaction.request.run,
                 transaction=transaction.id,
                 before=transaction.previous,
-                probes=self.prober.summary().to_dict() if self.prober else None,
+                probes=self.probed(),
             )
         return f"{transaction.candidate} is live"
 
     def do_settle(self, transaction: Transaction | None) -> str:
-        """Make what runs be what must run."""
-        return self.settle(keep_warm=transaction.request.keep_warm if transaction else True)
+        """Make what runs be what must run. Without `keep_warm` it was the release before the last that made room: the
+        one just left is warm now as ever."""
+        return self.settle()
 
     def prune_releases(self, transaction: Transaction) -> str:
         from . import _restore_point
@@ -59,11 +60,8 @@ class Housekeeping(Host):
         _restore_point.prune(self.layout, self.storage, application.releases.keep_restore_points, made)
         needed = frozenset(point.release for point in _restore_point.points(self.layout, self.storage))
         # A restore that brought its release along can be undone as long as both are here: the data and their release.
-        needed |= {
-            str(entry.data["restored"].get("left"))
-            for entry in self.ledger.read()
-            if entry.event == "restored" and self.layout.generation(entry.data["restored"]["before"]).is_dir()
-        }
+        changes = [entry.data["restored"] for entry in self.ledger.read() if entry.event in ("restored", "returned")]
+        needed |= {str(each.get("left")) for each in changes if self.layout.generation(each["before"]).is_dir()}
         doomed = prunable(history, self.live(), keep=application.releases.keep, needed=needed)
         for release in doomed:
             self._forget_files(release)

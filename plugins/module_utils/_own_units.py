@@ -151,7 +151,8 @@ StartLimitIntervalSec=0
 [Service]
 Type=oneshot
 ExecStart=/usr/bin/backstay recover %i --boot
-TimeoutStartSec=300
+# A large database may be on its way back, and everything that recovery calls has a limit of its own.
+TimeoutStartSec=infinity
 {TRANSACTION}
 [Install]
 WantedBy=multi-user.target

@@ -48,7 +48,9 @@ class Preparation(Host):
         """The id stays, marked failed: nothing that was tried is forgotten."""
         known = self.history().get(transaction.candidate)
         if known and known.state == "staged":
-            self.ledger.append("failed", transaction.candidate, reason=reason, transaction=transaction.id)
+            self.ledger.append(
+                "failed", transaction.candidate, reason=reason, transaction=transaction.id, probes=self.probed()
+            )
 
     def do_stage(self, transaction: Transaction) -> str:
         from ._artifact import unpack

@@ -12,7 +12,7 @@ A release is known by its id `<seq>-<version>` (`0007-1.1.0`). What became of it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -161,8 +161,11 @@ def schema_ahead(history: History, left: Iterable[str], target: str) -> list[str
     return [name for name in sorted(ahead) if name not in known]
 
 
-def way_back(history: History, live: str | None, target: str, *, now: str | None = None) -> WayBack:
+def way_back(
+    history: History, live: str | None, target: str, *, now: str | None = None, points: Collection[str] = ()
+) -> WayBack:
     """What going from `live` back to `target` needs, by the verdicts recorded when the migrations were applied.
+    `points` are the ids of the restore points that are still on the host.
 
     A release of before verdicts were recorded counts as code only, as it did then.
     """
@@ -173,8 +176,10 @@ def way_back(history: History, live: str | None, target: str, *, now: str | None
             recorded.setdefault(each.name, each)
     ahead = schema_ahead(history, left, target)
     order = [*(name for name in recorded if name in ahead), *(name for name in ahead if name not in recorded)]
-    kept = [str(history.releases[release].data.get("restore_point_at") or "") for release in left]
-    return rollback_verdict(order, recorded, restore_point=min(filter(None, kept), default=None), now=now)
+    # Only the oldest has the data as the target knew them: a later one was taken when the schema had moved on.
+    made = [history.releases[release].data for release in left if history.releases[release].data.get("restore_point")]
+    at, point = min(((str(each["restore_point_at"]), str(each["restore_point"])) for each in made), default=("", ""))
+    return rollback_verdict(order, recorded, restore_point=at if point in points else None, now=now)
 
 
 @dataclass(frozen=True)
@@ -185,9 +190,9 @@ class Running:
     warm: str | None
 
 
-def must_run(history: History, live: str | None, *, keep_warm: bool = True) -> Running:
+def must_run(history: History, live: str | None) -> Running:
     """Derived from the link and the ledger, at the end of each transaction and at boot alike; never remembered."""
-    target = rollback_target(history, live) if keep_warm else None
+    target = rollback_target(history, live)
     # One that cannot live with the present schema would only fail: it is started when that is taken back.
     fits = target is not None and way_back(history, live, target.id).kind == "code"
     return Running(live, target.id if target and fits else None)

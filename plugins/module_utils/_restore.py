@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._backup_settings import BackupPolicy
     from ._catalogue import Copy, Point
     from ._layout import Layout
+    from ._ledger import Entry
     from ._manifest import Manifest
     from ._postgresql import Server
     from ._repository import Repository
@@ -39,6 +40,7 @@ DATABASES, MEDIA, MANIFEST = "databases", "media", "manifest.json"
 _LOG, _INDEX = ("", "-wal", "-journal"), "-shm"
 _RETENTION_SECONDS = 3600.0
 _BACK_SECONDS = 60.0
+CHANGES = ("restored", "returned")  # of the data, in the ledger
 _AFTER_EVERY_CLOCK = dt.datetime(9000, 1, 1, tzinfo=dt.UTC)
 
 
@@ -80,8 +82,9 @@ class Restore(Host):
         )
 
     def _undoing(self, live: str, present: str) -> tuple[Restoring, str]:
-        """What an undo does, and the release that is live after it."""
-        last = next((entry for entry in reversed(self.ledger.read()) if entry.event == "restored"), None)
+        """What an undo does, and the release that is live after it. An undo can be undone like a restore: what was
+        written between the two is not lost."""
+        last = last_change(self.ledger.read())
         if last is None or last.data["restored"]["generation"] != present:
             raise InputError(f"There is no restore of {self.layout.name} to undo: the live data were not restored.")
         before = str(last.data["restored"]["before"])
@@ -487,7 +490,7 @@ class Restore(Host):
     def confirm_restore(self, transaction: Transaction) -> str:
         """Write down which data are live, and which lie beside them."""
         restoring = _restoring_of(transaction)
-        last = next((entry for entry in reversed(self.ledger.read()) if entry.event in ("restored", "returned")), None)
+        last = last_change(self.ledger.read())
         if last is None or last.data["restored"]["transaction"] != transaction.id:
             self.ledger.append(
                 "returned" if restoring.undo else "restored",
@@ -664,6 +667,11 @@ def _restoring_of(transaction: Transaction) -> Restoring:
     if transaction.restore is None:
         raise BackstayError(f"The transaction {transaction.id} restores nothing: run `backstay recover`.")
     return transaction.restore
+
+
+def last_change(entries: Sequence[Entry]) -> Entry | None:
+    """The restore, or the undoing of one, that made the live data what they are; None where there was none."""
+    return next((entry for entry in reversed(entries) if entry.event in CHANGES), None)
 
 
 def _policy(application: Application) -> BackupPolicy:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import _generations as generations
 from ._catalogue import Point, points
 from ._errors import BackstayError
-from ._restore import aside, media_paths, part_of, restored_databases
+from ._restore import aside, last_change, media_paths, part_of, restored_databases
 from ._room import mib
 from ._steps import PHASES, TITLES, steps_of
 from ._transaction import Request, Restoring, Transaction
@@ -278,8 +278,9 @@ def _restore(engine: Engine, transaction: Transaction, restoring: Restoring, res
 
 def _undo(engine: Engine, restoring: Restoring, result: dict[str, Any]) -> dict[str, Any]:
     application = engine.application()
-    last = next(entry for entry in reversed(engine.ledger.read()) if entry.event == "restored")
-    since = f"{last.time[:16].replace('T', ' ')}Z"
+    last = last_change(engine.ledger.read())
+    since = f"{last.time[:16].replace('T', ' ')}Z" if last else ""
+    point = last.data["restored"].get("point") if last else ""
     rows = {}
     deadline = engine.clock() + COUNT_SECONDS
     for database in restored_databases(restoring, application):
@@ -294,12 +295,12 @@ def _undo(engine: Engine, restoring: Restoring, result: dict[str, Any]) -> dict[
         )
         files = files_lost(here.items(), old, (PurePosixPath(),))
     result["message"] = (
-        f"{engine.layout.name}: would go back to the data of {restoring.generation}, from before the restore of "
-        f"{last.data['restored'].get('point')} at {since}."
+        f"{engine.layout.name}: would go back to the data of {restoring.generation}, from before the "
+        f"{f'restore of {point}' if point else 'last undo'} at {since}."
     )
     result["lines"] = [
         *lost_lines(rows, files, since),
-        f"what is here stays as it is in {restoring.before}",
+        f"what is here stays as it is in {restoring.before}: `backstay restore --undo` again goes back to it",
         "visitors see the maintenance page meanwhile; nothing is fetched",
     ]
     result |= {"lost": _lost_dict(rows, files), "migrations": [], "seconds_expected": None}

@@ -125,7 +125,10 @@ def restore(
     environment: Mapping[str, str],
     runner: Runner,
 ) -> None:
-    """Bring every database back to a restore point. Can be repeated: each database changes in one atomic step."""
+    """Bring every database back to a restore point. Can be repeated: each database changes in one atomic step.
+
+    Raises BackstayError for a restore point that is not whole, and when the disk refuses.
+    """
     directory = layout.restore_points / identifier
     content = storage.read(directory / "manifest.json")
     if content is None:
@@ -133,7 +136,14 @@ def restore(
     for database in application.databases:
         source = directory / json.loads(content)["files"][database.name]
         if database.engine == "sqlite":
-            _put_back_sqlite(storage, source, layout.data / str(database.path))
+            target = layout.data / str(database.path)
+            try:
+                _put_back_sqlite(storage, source, target)
+            except OSError as refused:
+                raise BackstayError(
+                    f"The database {target} could not be brought back from {directory} "
+                    f"({refused.strerror or refused}): free some space, then run `backstay recover {layout.name}`."
+                ) from refused
         else:
             # All of the restore point or nothing changed, in one transaction of the server.
             server = _server(application, database, environment, runner)
@@ -204,7 +214,11 @@ def _put_back_sqlite(storage: Storage, source: Path, target: Path) -> None:
     """Replace a database whole. The old log goes first: laid over another file it would undo the restore."""
     kept = target.stat() if target.exists() else target.parent.stat()
     fresh = target.with_name(f".{target.name}.restored")
-    shutil.copyfile(source, fresh)
+    try:
+        shutil.copyfile(source, fresh)
+    except OSError:
+        fresh.unlink(missing_ok=True)  # what freed nothing must not fill the disk for the next try
+        raise
     os.chown(fresh, kept.st_uid, kept.st_gid)
     fresh.chmod(0o640 if not target.exists() else kept.st_mode & 0o777)
     descriptor = os.open(fresh, os.O_RDONLY)

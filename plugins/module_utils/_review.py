@@ -1,7 +1,8 @@
 """The 24 hours after a release, in which people watch it: what `status` tells of them, and the summary at their end.
 
-An hourly timer asks whether they are over. The summary goes into the ledger, once, and to who released: by mail where
-they gave an address and the host can send, and to the application's own commands (`hooks.on_review`).
+An hourly timer asks whether they are over; one that another release has replaced is summed up at once. The summary goes
+into the ledger, once, from where it is told like a release, and to who released: by mail where they gave an address and
+the host can send, and to the application's own commands (`hooks.on_review`).
 """
 
 from __future__ import annotations
@@ -74,14 +75,16 @@ def _errors(engine: Host, release: Release) -> tuple[tuple[ErrorKind, ...], int]
 
 
 def review(engine: Host, *, after_seconds: float = SECONDS) -> dict[str, Any]:
-    """Write the closing summary of the live release when its day is over and there is none yet. The caller holds the
-    lock. Returns `changed`, a message, and the summary."""
+    """Write the closing summary of the live release when its day is over and there is none yet; before that, of one
+    that went within its day. The caller holds the lock. Returns `changed`, a message, and the summary."""
     name = engine.layout.name
-    release = engine.history().get(engine.live())
-    if release is None or release.data.get("reviewed") == release.since:
+    live = engine.history().get(engine.live())
+    release = _left(engine, live) or live
+    left = release is not live
+    if release is None or (not left and release.data.get("reviewed") == release.since):
         told = "nothing is live" if release is None else f"{release.id} was reviewed"
         return {"changed": False, "message": f"{name}: {told}.", "summary": ""}
-    if over_at(release, after_seconds) > engine.now():
+    if not left and over_at(release, after_seconds) > engine.now():
         told = f"{release.id} is watched until {over_at(release, after_seconds)}"
         return {"changed": False, "message": f"{name}: {told}.", "summary": ""}
     data = release.data
@@ -92,7 +95,8 @@ def review(engine: Host, *, after_seconds: float = SECONDS) -> dict[str, Any]:
         data.get("before"),
         by=str(data.get("live_by", "")),
         why=str(data.get("live_why", "")),
-        since=release.since,
+        since=str(data.get("staged_at") or release.since) if left else release.since,
+        left=left,
         verdict="; ".join((data.get("watch") or {}).get("reasons", [])),
         probes=data.get("probes"),
         restarts=_restarts(engine, release.id),
@@ -102,6 +106,18 @@ def review(engine: Host, *, after_seconds: float = SECONDS) -> dict[str, Any]:
     told = deliver(engine, release, summary)
     engine.ledger.append("reviewed", release.id, reviewed=release.since, summary=summary, delivered=told)
     return {"changed": True, "message": f"{name}: the review of {release.id} went to {told}.", "summary": summary}
+
+
+def _left(engine: Host, live: Release | None) -> Release | None:
+    """The oldest of those that another release replaced, in the last two days, before anything was summed up."""
+    now = datetime.datetime.fromisoformat(engine.now())
+
+    def due(release: Release) -> bool:
+        age = (now - datetime.datetime.fromisoformat(release.since)).total_seconds()
+        here = release.proven and release.state in ("live", "withdrawn") and release != live
+        return here and bool(release.data.get("before")) and "reviewed" not in release.data and age < 2 * SECONDS
+
+    return next(filter(due, engine.history().ordered()), None)
 
 
 def _restarts(engine: Host, release: str) -> dict[str, int]:

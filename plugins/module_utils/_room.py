@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+
+def disk_refusal(needs: Sequence[tuple[Path, int]], *, spare: int) -> str | None:
+    """Why it does not fit on the disks, in one sentence with the remedy; None when it fits. `needs` are (place, bytes);
+    places on one disk share what is free there, of which `spare` bytes must stay."""
+    places: dict[int, list[tuple[Path, int]]] = defaultdict(list)
+    for place, size in needs:
+        if size:
+            places[place.stat().st_dev].append((place, size))
+    for on_it in places.values():
+        disk = os.statvfs(on_it[0][0])
+        needed, free = sum(size for _place, size in on_it) + spare, disk.f_bavail * disk.f_frsize
+        if free < needed:
+            return (
+                f"It needs {mib(needed)} of disk for {' and '.join(str(place) for place, _size in on_it)} and "
+                f"{mib(free)} are free: free some, or keep fewer releases (releases.keep) or restore points "
+                "(releases.keep_restore_points)."
+            )
+    return None
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a candidate needs and what there is; memory and disk in bytes."""
+    """What a candidate needs and what there is; memory in bytes."""
 
-    disk_needed: int
-    disk_free: int
     inodes_needed: int
     inodes_free: int
     memory_needed: int
@@ -18,11 +39,6 @@ class Room:
 
     def refusal(self, *, warm: str | None) -> str | None:
         """Why it does not fit, in one sentence with the remedy; None when it fits."""
-        if self.disk_free < self.disk_needed:
-            return (
-                f"The release needs {mib(self.disk_needed)} of disk and {mib(self.disk_free)} are free: "
-                "free some, or keep fewer releases (releases.keep)."
-            )
         if self.inodes_free < self.inodes_needed:
             return (
                 f"The release needs {self.inodes_needed} inodes and {self.inodes_free} are free: "

@@ -170,21 +170,19 @@ class Conductor:
                     exit_code=failed.exit_code,
                     lines=failed.lines,
                 )
-            if transaction is not None:
-                self._tell_failure(transaction, failed)
-        except BackstayError as worse:
+        except Exception as worse:  # noqa: BLE001 - also a bug: whoever waits must hear of it, and recovery begin
             return BackstayError(
-                f"{failed.message} Undoing it failed too: {worse.message} Run `backstay recover "
+                f"{failed.message} Undoing it failed too: {_sentence(worse)} Run `backstay recover "
                 f"{self.engine.layout.name}`.",
                 exit_code=failed.exit_code,
                 lines=failed.lines,
             )
         return failed
 
-    def _tell_failure(self, transaction: Transaction, failed: BackstayError) -> None:
+    def _tell_failure(self, transaction: Transaction, reason: str) -> None:
         """The hooks of a failure: what served before serves again when they run, and theirs changes nothing."""
         try:
-            self.engine.run_hooks(transaction, "on_failure", error=failed.message)
+            self.engine.run_hooks(transaction, "on_failure", error=reason)
         except BackstayError as worse:
             self.emit({"event": "say", "line": worse.message})
 
@@ -214,6 +212,8 @@ class Conductor:
         if found.direction == "back":
             engine.settle()
         self.end(found.direction)
+        if found.direction == "back":  # whoever undid it: a step that failed, a person, a deadline, or recovery
+            self._tell_failure(transaction, reason)
 
     def end(self, how: str) -> None:
         transaction = self._open()
@@ -545,7 +545,8 @@ class Service:
                 self._confirm()
                 return
             self._post(REACHED[command], conductor.result())
-        except BackstayError as failed:
+        except Exception as broken:  # noqa: BLE001 - a worker that dies silently would hold lock and door for ever
+            failed = broken if isinstance(broken, BackstayError) else BackstayError(_sentence(broken))
             conductor.transaction = None
             self._post(
                 "ended",
@@ -647,8 +648,8 @@ class Service:
         def work() -> None:
             try:
                 self.conductor.undo(f"nobody {what} it before its deadline")
-            except BackstayError as failed:
-                _log(failed.message)
+            except Exception as failed:  # noqa: BLE001 - recovery goes on where this ended
+                _log(_sentence(failed))
             self.conductor.transaction = None
             self._post("ended", {})
 
@@ -684,6 +685,11 @@ class Service:
             f"{seen.get('release')} "
             f"by {seen.get('by')} since {seen.get('began')} ({self.state}); {remedy}."
         )
+
+
+def _sentence(failed: Exception) -> str:
+    """What failed, also where it is a bug."""
+    return failed.message if isinstance(failed, BackstayError) else f"It broke ({type(failed).__name__}: {failed})."
 
 
 def _log(line: str) -> None:

@@ -78,6 +78,7 @@ OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+RELEASES = ("release", "maintenance")
 ROLLBACKS = ("rollback", "reversal")
 WAYS_BACK = (*ROLLBACKS, "undo")  # they must go through on a full disk: room is put by for them
 RESTORES = ("restore", "undo")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ._host import Host, front_door
-from ._steps import CLOSED, ROLLBACKS, steps_of
+from ._steps import CLOSED, RELEASES, ROLLBACKS, steps_of
 from ._transaction import Transaction
 
 
@@ -95,7 +95,7 @@ class Switch(Host):
 
     def start_prober(self, transaction: Transaction) -> None:
         """One visitor of our own through a release, from its first step to its last."""
-        if transaction.previous is None or not steps_of(transaction.operation, "watch"):
+        if transaction.previous is None or transaction.operation not in RELEASES:
             return
         from ._prober import Prober
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,8 +32,19 @@ def unharmed(scene: Scene, result: LoadResult) -> None:
     assert scene.missing_writes([write.token for write in result.writes]) == []
 
 
+@contextmanager
+def first_media_file(scene: Scene, name: str, *, owner: str = f"{APPLICATION}:www-data") -> Iterator[None]:
+    """A file that sorts before all others, so that the check of one media file through the front door asks for it."""
+    path = shlex.quote(f"/opt/{APPLICATION}/data/media/{name}")
+    scene.lab.ssh("app1", f"echo uploaded > {path} && chown {owner} {path} && chmod 0640 {path}")
+    try:
+        yield
+    finally:
+        scene.lab.ssh("app1", f"rm -f {path}")
+
+
 def test_release_rollback_and_release_again(at_1_0: Scene) -> None:
-    with visitors(at_1_0) as seen:
+    with first_media_file(at_1_0, "0 100% #1?.jpg"), visitors(at_1_0) as seen:
         first = at_1_0.live()
         at_1_0.release("1.1.0")
         second = at_1_0.live()
@@ -81,6 +93,20 @@ def test_a_broken_release_is_refused_and_nobody_notices(at_1_1: Scene, version: 
     assert after["warm_running"]
     assert after["last_failed"]["version"] == version
     assert after["last_failed"]["reason"]
+
+
+def test_what_only_the_front_door_shows_is_seen_after_the_switch_and_taken_back(at_1_1: Scene) -> None:
+    """The candidate is well on its own socket; a file that nginx may not read is found where visitors come in."""
+    before = at_1_1.status()
+    with first_media_file(at_1_1, "0.jpg", owner="root:root"), visitors(at_1_1) as seen:
+        refused = at_1_1.release(check=False, again=True)
+    after = at_1_1.status()
+    unharmed(at_1_1, seen.result)
+    assert refused.exit_code != 0
+    told = " ".join(refused.output.split())
+    assert "The front door does not answer well" in told, refused.output
+    assert "403" in told, refused.output
+    assert (after["live"], after["warm"]) == (before["live"], before["warm"])
 
 
 def test_a_renewed_certificate_is_served_without_a_reload_or_a_lost_request(at_1_1: Scene) -> None:

@@ -58,7 +58,11 @@ def test_a_restore_brings_the_point_back_and_its_undo_everything_written_since(a
     assert there(at_1_1, before) == len(before)
     assert there(at_1_1, after) == len(after), "the undo lost what was written before the restore"
     assert there(at_1_1, since) == 0
-    # What was written between the two is not gone either: its generation lies beside.
+    # What was written between the two is not gone either: its generation lies beside, and is one undo away.
+    restored(at_1_1, "--undo")
+    assert (there(at_1_1, after), there(at_1_1, since)) == (0, len(since))
+    restored(at_1_1, "--undo")
+    assert there(at_1_1, after) == len(after)
     assert shell(at_1_1, f"readlink {HOME}/data").rpartition("/")[2] != brought
     assert brought in shell(at_1_1, f"ls {HOME}/data.d").split()
     owners = set(shell(at_1_1, f"find {HOME}/data/ -type f -printf '%u:%m\\n'").splitlines())

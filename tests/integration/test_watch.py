@@ -158,6 +158,7 @@ def test_a_release_that_fails_after_the_switch_goes_back_by_itself_and_says_why(
     watched = ledger(faulty, "watched", failed["id"])[-1]["watch"]
     assert watched["outcome"] == "bad"
     assert watched["seconds"] < 60, "it waited to the end although the site was burning"
+    assert ledger(faulty, "failed", failed["id"])[-1]["probes"]["requests"] > 0
     assert faulty.get("/").release == before
 
 

@@ -7,8 +7,10 @@ cut is a new `Host` over what survived: nothing runs on it.
 
 from __future__ import annotations
 
+import datetime as dt
 import grp
 import hashlib
+import itertools
 import json
 import os
 import pwd
@@ -46,6 +48,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._transaction import R
 from .lossy_storage import LossyStorage
 
 NAME = "portal"
+START = dt.datetime(2026, 11, 21, 6)  # noqa: DTZ001 - UTC, which is written behind it
 FACTS = _artifact.HostFacts("debian-13", "3.13", "x86_64")
 MIGRATIONS = {"1.0.0": 1, "1.1.0": 2, "1.2.0": 3}  # how many of them each version knows
 LOCKS = {"1.0.0": b"django==5.1\n", "1.1.0": b"django==5.1\n", "1.2.0": b"django==5.2\n"}
@@ -188,6 +191,9 @@ def live_for_a_while(layout: Layout) -> None:
 class OnePoint:
     """A repository that lays the files of its only restore point where it is asked to."""
 
+    def fetches_what_differs(self) -> bool:
+        return False
+
     def restore(self, snapshot: str, target: Path, include: Sequence[str] = ()) -> None:
         whole = target.with_name("whole")
         (whole / "databases").mkdir(parents=True)
@@ -308,6 +314,8 @@ class CrashEngine(Engine):
     def _check_disk(self, *_unused: Any) -> None:
         """So is its disk."""
 
+    _check_disks = _check_disk
+
     def free_bytes(self) -> int:
         """A disk of the tests says itself what is free."""
         blocks = getattr(self.storage, "blocks", None)
@@ -344,12 +352,12 @@ class CrashEngine(Engine):
 def engine_on(layout: Layout, storage: Storage) -> tuple[CrashEngine, Host]:
     """An engine on a host on which nothing runs yet."""
     host = Host(layout, storage)
-    ticks = iter(range(1_000_000))
+    ticks = itertools.count()
     engine = CrashEngine(
         layout,
         storage,
         host,
-        now=lambda: f"2026-11-21T06:{next(ticks):09d}.000Z",
+        now=lambda: (START + dt.timedelta(milliseconds=next(ticks))).isoformat(timespec="milliseconds") + "Z",
         sleep=lambda seconds: None,
         clock=lambda: 0.0,
     )

@@ -105,3 +105,22 @@ def test_a_payload_that_was_sent_for_the_release_that_comes_next_stays_and_what_
     life.release("1.1.0")
     assert len(list(life.layout.artifacts.glob(f"{coming}.*"))) == 4
     assert not list(life.layout.artifacts.glob(f"{forgotten}.*"))
+
+
+def test_without_the_warm_release_there_is_one_again_when_the_release_is_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Room was made by the release before the last; the one just left answers at once when it is gone back to."""
+    play(monkeypatch, tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(_runtime, "Storage", Quick)
+    layout, payloads = Layout(NAME, tmp_path / "host"), Payloads(tmp_path / "payloads")
+    declare(layout)
+    engine, host = engine_on(layout, Quick())
+    made = []
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        payload = payloads.send(version, layout)
+        request = Request("release", by="tests", version=version, payload=payload, keep_warm=version != "1.2.0")
+        made.append(conduct(engine, request).candidate)
+    web = {unit for unit in host.running if unit.endswith("-web.service")}
+    assert web == {engine.web_unit(release) for release in made[1:]}

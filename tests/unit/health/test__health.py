@@ -16,6 +16,7 @@ from ansible_collections.backstay.ops.plugins.module_utils import _application, 
 from ansible_collections.backstay.ops.plugins.module_utils._checks import HttpCheck
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._health import Adapters, Attempt, decide, run_until
+from ansible_collections.backstay.ops.plugins.module_utils._host import any_media, plain_asset
 from ansible_collections.backstay.ops.plugins.module_utils._http import Answer, Target
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 
@@ -316,3 +317,23 @@ def test_the_command_says_when_nothing_is_live(tmp_path: Path) -> None:
     assert (code, text) == (1, "portal: nothing of portal is live: release a version")
     code, text = _health.health_command(Layout("portal", tmp_path), APPLICATION, None, as_json=True)
     assert (code, json.loads(text)["ok"]) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("Building 7/lift.jpg", "/media/Building%207/lift.jpg"),
+        ("100% ok #3?.jpg", "/media/100%25%20ok%20%233%3F.jpg"),
+        ("Aufzüge/tür.jpg", "/media/Aufz%C3%BCge/t%C3%BCr.jpg"),
+        ("plain.jpg", "/media/plain.jpg"),
+    ],
+)
+def test_a_media_file_is_asked_for_whatever_it_is_called(tmp_path: Path, name: str, path: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    (tmp_path / ".hidden").touch()
+    found = any_media(tmp_path)
+    assert found == path
+    static = plain_asset([name, f"{name}.css"])
+    assert static == f"{path.replace('/media/', '/static/')}.css"
+    assert [check.path for check in checks("front_door", DOOR, static, found)][-2:] == [static, path]

@@ -106,3 +106,8 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, float]:
 @pytest.mark.parametrize("name", MOST)
 def test_no_service_is_more_exposed_than_it_must_be(judged: Mapping[str, float], name: str) -> None:
     assert judged[name] <= MOST[name]
+
+
+def test_nothing_cuts_off_a_recovery_that_brings_a_large_database_back() -> None:
+    """A dump may take an hour to load; recovery that is killed on the way begins anew at each boot, and never ends."""
+    assert "\nTimeoutStartSec=infinity\n" in _own_units.UNIT_TEXTS["backstay-recover@.service"]

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from ansible_collections.backstay.ops.plugins.module_utils._application import ReleasePolicy
 from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry
+from ansible_collections.backstay.ops.plugins.module_utils._migrations import MigrationVerdict, Verdict
 from ansible_collections.backstay.ops.plugins.module_utils._releases import (
     check_version,
     fold,
@@ -18,6 +19,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._releases import (
     prunable,
     release_id,
     rollback_target,
+    way_back,
     withdrawn_by,
 )
 
@@ -249,3 +251,29 @@ def test_folding_never_forgets_that_a_release_was_proven(events):
     history = _history(*[(event, ONE) for event in events])
     release = history.get(ONE)
     assert (release is not None and release.proven) == ("live" in events)
+
+
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [
+        (("p2", "p3"), "restore point t1, losing what was written since"),
+        (("p3",), "there is no restore point to go back to"),
+        ((), "there is no restore point to go back to"),
+    ],
+    ids=["it is there", "it was removed, and a later one knows another schema", "none"],
+)
+def test_only_a_restore_point_that_is_still_there_is_named_as_the_way_back(points, said):
+    gone = Verdict((MigrationVerdict("portal.0002", "breaking", "irreversible", ("it drops a column",)),)).to_dict()
+    entries = [
+        Entry(1, "t1", "staged", ONE, {"migrations_known": ["portal.0001"]}),
+        Entry(2, "t2", "live", ONE),
+        Entry(3, "t3", "staged", TWO, {"migrations_known": ["portal.0001", "portal.0002"], "verdict": gone}),
+        Entry(4, "t4", "kept", TWO, {"restore_point": "p2", "restore_point_at": "t1"}),
+        Entry(5, "t5", "live", TWO),
+        Entry(6, "t6", "staged", THREE, {"migrations_known": ["portal.0001", "portal.0002"]}),
+        Entry(7, "t7", "kept", THREE, {"restore_point": "p3", "restore_point_at": "t5"}),
+        Entry(8, "t8", "live", THREE),
+    ]
+    way = way_back(fold(entries), THREE, ONE, points=points)
+    assert way.kind == "irreversible"
+    assert said in way.sentence

@@ -311,6 +311,21 @@ def test_there_is_nothing_to_undo_where_the_live_data_were_not_restored(host: Re
         host.open_restore(Request("restore", undo=True))
 
 
+def test_an_undo_can_be_undone_so_that_nothing_written_in_between_is_out_of_reach(host: Restore) -> None:
+    host.layout.active.symlink_to(host.layout.socket("0001-1.0.0"))
+    host.ledger.append("live", "0001-1.0.0")
+    go(host)
+    host.confirm_restore(transaction())
+    for there, back in (("0001", "0002"), ("0002", "0001"), ("0001", "0002")):
+        opened = host.open_restore(Request("restore", undo=True))
+        assert opened.restore is not None
+        assert (opened.restore.generation, opened.restore.before) == (there, back)
+        generations.switch(host.layout, Quick(), there)
+        host.confirm_restore(replace(opened, id=f"t-to-{there}-{len(host.ledger.read())}"))
+        assert generations.known(host.layout) == ("0001", "0002")
+    assert [entry.event for entry in host.ledger.read()][1:] == ["restored", "returned", "returned", "returned"]
+
+
 def test_the_generation_that_an_undo_needs_is_kept_although_newer_ones_lie_beside(host: Restore) -> None:
     """After an undo a restore leaves older data behind than the one before it did."""
     backup = {"repositories": {"disk": {"location": "/srv/backup"}}, "keep_generations": 1}

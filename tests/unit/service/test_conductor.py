@@ -6,7 +6,10 @@ step of every operation is struck in each of its moments, also a second time whi
 
 from __future__ import annotations
 
+import errno
 import itertools
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +19,8 @@ import pytest
 from ansible_collections.backstay.ops.plugins.module_utils import _service
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
-from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, recover
+from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
+from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, Service, recover
 from ansible_collections.backstay.ops.plugins.module_utils._steps import (
     CLOSED,
     OPERATIONS,
@@ -39,7 +43,7 @@ class Engine:
         (directory / "journal.d").mkdir(exist_ok=True)
         clock = itertools.count()
         self.storage = Storage()
-        self.layout = SimpleNamespace(name="portal", journal=directory / "journal.jsonl")
+        self.layout = SimpleNamespace(name="portal", journal=directory / "journal.jsonl", lock=directory / "lock")
         self.journal = Journal(
             directory / "journal.jsonl", directory / "journal.d", self.storage, lambda: f"t{next(clock)}"
         )
@@ -49,6 +53,7 @@ class Engine:
         self.undone: list[str] = []
         self.fails: str | None = None
         self.dies_undoing: str | None = None
+        self.breaks_undoing: str | None = None
         self.settled = 0
         self.hooks: list[str] = []
         self.failing_hook: str | None = None
@@ -61,6 +66,9 @@ class Engine:
 
     def make_room(self) -> None:
         """There is plenty."""
+
+    def stop_prober(self) -> None:
+        """There is none."""
 
     def notes(self, release: str) -> str:
         return ""
@@ -76,7 +84,7 @@ class Engine:
     def live(self) -> str:
         return "0002-1.1.0" if "flip" in self.done else "0001-1.0.0"
 
-    def settle(self, **_: Any) -> str:
+    def settle(self) -> str:
         self.settled += 1
         return "nothing to settle"
 
@@ -98,6 +106,9 @@ class Engine:
         if step == self.dies_undoing:
             self.dies_undoing = None
             raise Died
+        if step == self.breaks_undoing:
+            self.breaks_undoing = None
+            raise OSError(errno.ENOSPC, "No space left on device")
         self.done.discard(step)
         self.undone.append(step)
 
@@ -215,6 +226,77 @@ def test_a_hook_that_fails_before_the_point_of_no_return_undoes_everything(tmp_p
     assert engine.done == set(), f"not undone: {engine.done}"
     assert engine.hooks[-1] == "on_failure"
     assert not engine.layout.journal.exists()
+
+
+@pytest.mark.parametrize("who", ["recovery", "a person or a deadline"])
+def test_the_hooks_of_a_failure_run_whoever_undoes_it(tmp_path: Path, strike: Any, who: str) -> None:
+    engine = Engine(tmp_path, "release")
+    conductor = Conductor(engine, lambda event: None)  # type: ignore[arg-type]  # a stand-in for the host
+    if who == "recovery":
+        strike(("flip", "work"))
+        with pytest.raises(Died):
+            conduct(engine)
+        recover(engine)  # type: ignore[arg-type]  # as above
+    else:
+        conductor.begin(Request(operation="release"))
+        conductor.phase("prepare")
+        conductor.undo("nobody flipped it before its deadline")
+    assert engine.hooks.count("on_failure") == 1
+    assert engine.done == set()
+
+
+def test_the_hooks_of_a_failure_do_not_run_for_what_is_finished(tmp_path: Path, strike: Any) -> None:
+    engine = Engine(tmp_path, "release")
+    strike((POINT_OF_NO_RETURN, "done"))
+    with pytest.raises(Died):
+        conduct(engine)
+    recover(engine)  # type: ignore[arg-type]  # a stand-in for the host
+    assert "on_failure" not in engine.hooks
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """The service over a maintenance release, whose worker the test drives."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        made = Service(Engine(tmp_path, "maintenance"), listener)  # type: ignore[arg-type]  # a stand-in for the host
+        assert made.lock.take()
+        made.conductor.begin(Request(operation="release"))
+        yield made
+        made.wake_read.close()
+        made.wake_write.close()
+
+
+@pytest.mark.parametrize("asked", ["by a failure", "by a person", "by a deadline"])
+def test_what_cannot_be_undone_now_holds_no_lock_and_is_left_to_recovery(service: Service, asked: str) -> None:
+    """A full disk while the old data are put back: the door is closed, so nobody may wait for a worker that is dead."""
+    engine: Any = service.engine
+    engine.breaks_undoing = "halt"
+    if asked == "by a failure":
+        engine.fails = "migrate"
+        service.settings = {"auto": True}
+        service._work("prepare")
+    else:
+        service.conductor.phase("prepare")
+        service.conductor.phase("close")
+        service.state = "closed"
+        if asked == "by a person":
+            service._work("abort")
+        else:
+            service._expire()
+            assert service.worker is not None
+            service.worker.join(20)
+    answer = service.inbox.queue[-1][1]
+    if asked != "by a deadline":
+        assert "No space left on device" in answer["message"]
+        assert ("migrate failed; mend it. Undoing it failed too" in answer["message"]) == (asked == "by a failure")
+    service._collect()
+    assert service.state == "idle"
+    assert engine.layout.journal.exists(), "what is unfinished is told by the journal"
+    other = Lock(engine.layout.lock)
+    assert other.take(), "the lock is free"
+    other.release()
+    assert recover(engine)["found"] == "back"
+    assert engine.done == set()
 
 
 def test_a_hook_that_fails_after_the_point_of_no_return_is_only_told(tmp_path: Path) -> None:
