@@ -160,6 +160,7 @@ MEANINGS = {
     "objectives.api_seconds": "Mean time of an answer of the API.",
     "objectives.users": "More addresses than this within a minute count as many users at once.",
     "objectives.backup_success": "Share of the backups of 30 days that must succeed.",
+    "objectives.recovery_seconds": "Within this a proven restore must be done; longer is yellow on the page.",
     "alerts.mail": "Who gets mail.",
     "alerts.chat": "The key in Vault (`backstay_secrets['<name>']`) of the webhook of a chat, as Slack has it.",
     "alerts.sender": "Whom mail comes from; without it, the host says.",

@@ -54,6 +54,7 @@ class Objectives:
     api_seconds: Annotated[float | None, optional(seconds(0.001, 600))] = None
     users: Annotated[int | None, optional(whole(1, 1 << 40))] = None
     backup_success: Annotated[float | None, optional(fraction)] = None
+    recovery_seconds: Annotated[float | None, optional(seconds(1, 86400))] = None
 
 
 @dataclass(frozen=True)

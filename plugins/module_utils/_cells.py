@@ -50,7 +50,8 @@ WITH_OUTSIDE = (*COLUMNS[:3], OUTSIDE, *COLUMNS[3:])
 TITLES: Mapping[str, str] = {name: title for name, title, _age, _book in WITH_OUTSIDE}
 RUNBOOKS: Mapping[str, str] = {name: book for name, _title, _age, book in WITH_OUTSIDE}
 MAX_AGES: Mapping[str, int] = {name: age for name, _title, age, _book in WITH_OUTSIDE}
-# What is asked again and again, so that one answer may be an accident: red is left after two good looks.
+# What is asked again and again, so that one answer may be an accident: red is left after two good looks in a row, of
+# which the observer's newest sample may be one (`well_at`): the page alone looks too seldom.
 PROBED = frozenset({"host", "health", "objective", "disk", "alerts"})
 # Whose silence is itself an alarm, once it lasts for twice what is allowed.
 VITAL = frozenset({"health", "backup", "alerts"})
@@ -277,7 +278,7 @@ def _health(at: _Look) -> Cell:
             "health", "red", web, most, source="systemd", why=why, command=f"backstay rollback {at.application}"
         )
     if at.facts.get("maintenance"):
-        return _maintenance(at, most)
+        return _maintenance(at)
     bad = [
         unit for unit, state in _mapping(at.facts.get("processes")).items() if state in ("failed", "gone", "inactive")
     ]
@@ -288,12 +289,12 @@ def _health(at: _Look) -> Cell:
     return _probed(at, most)
 
 
-def _maintenance(at: _Look, most: str) -> Cell:
+def _maintenance(at: _Look) -> Cell:
     since = at.look.get("maintenance_since")
     length = at.age(since) if since else 0.0
     over = length > at.limits.maintenance_seconds
-    end = f"meant to end within {spoken(at.limits.maintenance_seconds)}"
-    why = f"maintenance is on for {spoken(length)}, longer than meant" if over else f"maintenance is on, {end}"
+    most = f"to be looked at after {spoken(at.limits.maintenance_seconds)}"
+    why = f"maintenance is on{f' for {spoken(length)}' if since else ''}, no end was declared"
     command = f"backstay maintenance off {at.application}"
     return Cell("health", "yellow" if over else "blue", "maintenance", most, since, why=why, command=command)
 
@@ -348,13 +349,15 @@ def _objective(at: _Look) -> Cell:
     if p95 is not None and float(p95) > limits.response_seconds:
         look.append(f"95 of 100 requests take up to {spoken(float(p95))}")
     state: State = "red" if bad else "yellow" if look else "green"
+    # A budget that nobody reckoned lately makes nothing green, and hides nothing that is known to be wrong.
+    observed = seen.get("at") if bad or look else seen.get("budget_at") or seen.get("at")
     command = f"backstay logs {at.application}" if bad or look else ""
     return Cell(
         "objective",
         state,
         ", ".join(parts[1:]) if parts[0] != "0 requests" else "no visits",
         most,
-        observed_at=seen.get("at"),
+        observed_at=observed,
         source="nginx's log",
         why="; ".join(bad + look),
         command=command,
@@ -696,19 +699,21 @@ def _aged(cell: Cell, now: dt.datetime) -> Cell:
     return replace(cell, state="grey", was=cell.state, why=why)
 
 
-def _remembered(cell: Cell, memory: Facts, now: str) -> tuple[Cell, dict[str, Any]]:
+def _remembered(cell: Cell, at: _Look) -> tuple[Cell, dict[str, Any]]:
     """The cell with its `since`; red is left after two good looks where one may be an accident."""
-    before = _mapping(memory.get(cell.name))
+    before, now = _mapping(at.memory.get(cell.name)), at.now.isoformat(timespec="seconds")
     good = 0
     if before.get("state") == "red" and cell.name in PROBED and cell.state in ("green", "yellow"):
-        good = int(before.get("good") or 0) + 1
+        well_since = at.age(_mapping(at.look.get("well_at")).get(cell.name)) < at.age(before.get("at"))
+        good = int(before.get("good") or 0) + 1 + well_since
         if good < 2:
             cell = replace(cell, state="red", why=cell.why or "well again, once so far: it stays red until it is twice")
     same = before.get("state") == cell.state
     since = str(before.get("since") or now) if same else now
     if cell.since is None and before:
         cell = replace(cell, since=since)
-    return cell, {"state": cell.state, "since": cell.since or since, "good": good if cell.state == "red" else 0}
+    good = good if cell.state == "red" else 0
+    return cell, {"state": cell.state, "since": cell.since or since, "good": good, "at": now}
 
 
 def cells(facts: Facts, *, now: dt.datetime, limits: Limits | None = None, memory: Facts | None = None) -> list[Cell]:
@@ -732,7 +737,7 @@ def _cells_and_memory(
             max_age_seconds=MAX_AGES[cell.name],
             acknowledged=acknowledged.get(cell.name),
         )
-        cell, kept[cell.name] = _remembered(_aged(cell, now), memory, now.isoformat(timespec="seconds"))
+        cell, kept[cell.name] = _remembered(_aged(cell, now), at)
         found.append(cell)
     return found, kept
 
@@ -920,8 +925,9 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     return Verdict(state, EXIT_CODES[state], said, counts)
 
 
-def needs(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What somebody must do, the most urgent first, at most five; the same thing on several hosts is one of them."""
+def needs(rows: Sequence[Row], most: int | None = NEEDS) -> list[dict[str, Any]]:
+    """What somebody must do, the most urgent first, at most five; the same thing on several hosts is one of them.
+    With `most` None all of it."""
     grouped: dict[tuple[str, str, str], list[tuple[Row, Cell]]] = {}
     for found in rows:
         for cell in found.cells:
@@ -940,7 +946,7 @@ def needs(rows: Sequence[Row]) -> list[dict[str, Any]]:
         return (acknowledged, kind, _place(cell.name), due, -len(members))
 
     told = []
-    for members in sorted(grouped.values(), key=urgency)[:NEEDS]:
+    for members in sorted(grouped.values(), key=urgency)[:most]:
         first, cell = members[0]
         told.append(
             {

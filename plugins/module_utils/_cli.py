@@ -20,6 +20,8 @@ from ._version import PROTOCOL, VERSION
 if TYPE_CHECKING:
     import argparse
 
+    from ._look import Looker
+
 SERVE = ["transaction", "serve"]
 
 
@@ -323,8 +325,7 @@ def _page_of_the_host(options: argparse.Namespace) -> int:
     from ._look import Looker
     from ._page import page, text, write
 
-    if os.geteuid() != 0:
-        raise BackstayError("Only root may look into the applications of this host: run it with sudo.")
+    _root_alone()
     if options.page:
         write(House())
         return 0
@@ -334,6 +335,11 @@ def _page_of_the_host(options: argparse.Namespace) -> int:
     found = verdict(rows)
     _tell(options, {**found.to_dict(), "page": options.html}, text(rows))
     return found.exit_code
+
+
+def _root_alone() -> None:
+    if os.geteuid() != 0:
+        raise BackstayError("Only root may look into the applications of this host: run it with sudo.")
 
 
 def _status_of(options: argparse.Namespace) -> int:
@@ -346,7 +352,11 @@ def _status_of(options: argparse.Namespace) -> int:
     looker = Looker(House())
     watches = not options.application and ProbeHouse().targets.exists()
     worst, ends = "green", 0
-    for name in [options.application] if options.application or not (watches or names[1:]) else names:
+    asked = [options.application] if options.application or not (watches or names[1:]) else list(names)
+    if asked[1:] and not options.json:
+        worst, ends = _all_of_them(looker)
+        asked = []
+    for name in asked:
         options.application = name
         engine = _engine(options)
         found = looker.facts(engine)
@@ -361,6 +371,18 @@ def _status_of(options: argparse.Namespace) -> int:
         state = _outside(options)
         ends = ends if RANK[worst] >= RANK[state] else EXIT_CODES[state]
     return ends
+
+
+def _all_of_them(looker: Looker) -> tuple[str, int]:
+    """Several applications in one text that is read at one look; returns the worst colour, and its exit code."""
+    from ._cells import verdict
+    from ._page import text
+
+    _root_alone()
+    rows = looker.rows()
+    _say(text(rows))
+    found = verdict(rows)
+    return found.state, found.exit_code
 
 
 def _outside(options: argparse.Namespace) -> str:

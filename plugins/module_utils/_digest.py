@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ._cells import WORDS
 from ._events import Event
 
 USED_RATIO = 0.8
@@ -19,6 +20,15 @@ LOG_LINES = 400
 _BEGIN = re.compile(r"^ *-+ (.+?) Begin -+ *$", re.MULTILINE)
 _ROTATED = re.compile(r'^"([^"]+)" (\d+)-(\d+)-(\d+)-(\d+):(\d+):(\d+)$', re.MULTILINE)
 _ON_ITS_WAY_SECONDS = 120
+# Which section tells more of what a cell of the page says.
+_TOLD_BY: Mapping[str, str] = {
+    "backup": "BACKUPS OF {}",
+    "restore": "BACKUPS OF {}",
+    "jobs": "JOBS OF {}",
+    "disk": "DISK",
+    "updates": "UPDATES",
+    "host": "UNITS",
+}
 _NO_NEWS = frozenset({"Disk Space", "Fortune"})  # logwatch says these whatever happened
 
 
@@ -97,6 +107,20 @@ def jobs(name: str, facts: Sequence[Mapping[str, Any]]) -> Section:
             why = f" ({each['why']})" if each.get("why") else ""
             needs.append(f"{name}: the job {each['job']} is {each['state']}{why}: see `backstay jobs {name}`")
     return Section(f"JOBS OF {name}", tuple(lines) or ("none declared",), tuple(needs))
+
+
+def page(found: Sequence[Mapping[str, Any]], others: Sequence[Section]) -> Section:
+    """What the page says is not well, from its own needs. Somebody is asked for it once: where another section asks
+    already, it is only named here."""
+    asked = {section.title for section in others if section.needs or section.unread}
+    lines, needs = [], []
+    for each in found:
+        said = f"{each['where']}: {each['title'].lower()}: {each['why']}"
+        lines.append(f"{WORDS[each['state']]:<8} {said}")
+        more = _TOLD_BY.get(each["cell"], "")
+        if not asked.issuperset(more.format(name.partition("@")[0]) for name in each["rows"]):
+            needs.append(said + (f": `{each['command']}`" if each["command"] else ""))
+    return Section("THE PAGE", tuple(lines) or ("all is well",), tuple(needs))
 
 
 def disk(mounts: Sequence[tuple[str, float, float, int]]) -> Section:

@@ -62,6 +62,9 @@ class Gatherer:
         names = self.house.applications()
         sections = [section for name in names for section in self._application(name, hours)]
         sections += [self._guarded(*part) for part in self._parts()]
+        if names:
+            others = tuple(sections)
+            sections.insert(0, self._guarded("THE PAGE", lambda: self._page(others)))
         if day != "none":
             sections.append(_digest.logs(self.logs(day, detail)))
         secrets = secrets_of(self.house, self.storage, names)
@@ -72,6 +75,14 @@ class Gatherer:
             tuple(secrets.redact(line) for line in made.needs),
             tuple(secrets.redact(line) for line in made.problems),
         )
+
+    def _page(self, others: Sequence[Section]) -> Section:
+        """As the page's timer wrote it; where it does not, looked at now, which says that it does not."""
+        from ._cells import needs
+        from ._look import Looker
+
+        looker = Looker(self.house, storage=self.storage, runner=self.runner, now=self.now)
+        return _digest.page(needs(looker.written() or looker.rows(), most=None), others)
 
     def _parts(self) -> Iterator[tuple[str, Callable[[], Section]]]:
         yield "DISK", lambda: _digest.disk(list(self._mounts()))

@@ -8,7 +8,6 @@ hide the rest.
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime as dt
 import json
 import os
@@ -22,24 +21,32 @@ from typing import Any
 
 from . import _certificate, _updates
 from ._application import Application
-from ._cells import DAY, HOUR, MINUTE, Limits, Row, broken, row, web_state
+from ._cells import DAY, HOUR, MINUTE, PAGE_SECONDS, Limits, Row, age, broken, from_dict, row, web_state
 from ._charts import thinned
 from ._engine import Engine
 from ._errors import BackstayError
 from ._house import House
 from ._mounts import mount, mount_points
 from ._run import Runner, run
-from ._samples import PROBES, Sample, recent
+from ._samples import PROBES, Mount, Sample, recent
 from ._samples import series as samples_of
 from ._storage import Storage, canonical
 from ._thresholds import DIED_MINUTES
 
-FORMAT = 1
+FORMAT = 2  # of what is kept for the next look
 _TRENDS_SECONDS = 3600
+_RECENT_MINUTES = 75  # longer than trends are kept and a page takes to be written: so the two of them leave no gap
 _FEW_SAMPLES = 180  # on a young host they are cheap, and somebody waits for the first chart
 _DAYS = 30
 _EVENTS = 60
 _ENOUGH_REQUESTS, _ENOUGH_ERRORS = 20, 3
+# How many times too fast, over which two windows that must agree, and what it is then (the SRE workbook's).
+_BURNS = (
+    (14.4, HOUR, 5 * MINUTE, "page"),
+    (6.0, 6 * HOUR, 30 * MINUTE, "page"),
+    (3.0, DAY, 2 * HOUR, "ticket"),
+    (1.0, 3 * DAY, 6 * HOUR, "ticket"),
+)
 _FIRST = re.compile(rb"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 
 # Which cell shows what is open in the list of incidents.
@@ -104,8 +111,9 @@ def forecast(peaks: Sequence[tuple[float, float]], free_bytes: float) -> float |
 
 def burn(samples: Sequence[tuple[float, int, int]], now: float, objective: float) -> str | None:
     """How fast the budget burns, from (time, requests, errors): `page` at 14.4 times in an hour and still in the last
-    five minutes, or 6 times in six hours and the last half hour; `ticket` at 3 times in a day and the last two hours.
-    Both windows must agree; with too few requests nothing is said. Pure."""
+    five minutes, or 6 times in six hours and the last half hour; `ticket` at 3 times in a day and the last two hours,
+    or once in three days and the last six hours. Both windows must agree; with too few requests nothing is said. Pure.
+    """
 
     def rate(seconds: float) -> float:
         window = [each for each in samples if each[0] > now - seconds]
@@ -114,9 +122,7 @@ def burn(samples: Sequence[tuple[float, int, int]], now: float, objective: float
             return 0.0
         return errors / requests / max(1 - objective, 1e-9)
 
-    if (rate(HOUR) >= 14.4 and rate(5 * MINUTE) >= 14.4) or (rate(6 * HOUR) >= 6 and rate(30 * MINUTE) >= 6):
-        return "page"
-    return "ticket" if rate(DAY) >= 3 and rate(2 * HOUR) >= 3 else None
+    return next((what for times, *both, what in _BURNS if all(rate(window) >= times for window in both)), None)
 
 
 def month(entries: Sequence[Any], after: str) -> list[dict[str, Any]]:
@@ -212,6 +218,10 @@ class Looker:
                 self._kept = {}
         return self._kept
 
+    @property
+    def _trends(self) -> dict[str, Any]:
+        return dict(self.kept.get("trends") or {})
+
     # facts
 
     def facts(self, engine: Engine) -> dict[str, Any]:
@@ -239,6 +249,15 @@ class Looker:
                 found.append(broken(self.hostname, name, why, now=self.now))
         return found
 
+    def written(self) -> list[Row]:
+        """The rows of the page as its timer wrote it; none where there is no page that is to be believed."""
+        try:
+            told = json.loads(self.storage.read(self.house.state / "status.json") or b"")
+            fresh = 0 <= age(told["at"], self.now) <= PAGE_SECONDS
+            return [from_dict(each) for each in told["rows"]] if fresh else []
+        except (ValueError, KeyError, TypeError):
+            return []
+
     def engine(self, name: str) -> Engine:
         return Engine(self.house.layout(name), storage=self.storage, runner=self.runner)
 
@@ -251,14 +270,15 @@ class Looker:
 
     def look(self, engine: Engine, found: Mapping[str, Any]) -> dict[str, Any]:
         layout, name = engine.layout, engine.layout.name
-        trends = dict(dict(self.kept.get("trends") or {}).get("applications") or {}).get(name) or {}
-        samples = self._recent(name)
+        trends = dict(self._trends.get("applications") or {}).get(name) or {}
+        samples, most = self._recent(name), limits(self._application(engine))
         backup, series = self._backups(engine, found)
         told: dict[str, Any] = {
             **self.shared,
             "at": self.now.isoformat(timespec="seconds"),
             "hostname": self.hostname,
             "probe": self._probe(engine, found, samples),
+            "well_at": _well_at(name, samples, most),
             "traffic": self._traffic(engine, samples, trends),
             "certificate": self._certificate(engine),
             "backup": backup,
@@ -271,8 +291,9 @@ class Looker:
                 "errors": trends.get("errors") or [],
                 **series,
                 "limits": {
-                    "p95_seconds": limits(self._application(engine)).response_seconds,
-                    "error_ratio": limits(self._application(engine)).error_ratio,
+                    "p95_seconds": most.response_seconds,
+                    "error_ratio": most.error_ratio,
+                    "recovery_seconds": most.recovery_seconds,
                 },
             },
         }
@@ -328,7 +349,8 @@ class Looker:
         }
 
     def _mounts(self) -> dict[str, Any]:
-        trends = dict(dict(self.kept.get("trends") or {}).get("mounts") or {})
+        # How fast they grow is told by days; peaks that nobody adds to any more tell nothing of today.
+        grown: Mapping[str, Any] = self._trends.get("mounts") or {} if self._joined else {}
         found = []
         for place in mount_points(self._proc("self", "mountinfo")):
             seen = mount(place)
@@ -341,10 +363,15 @@ class Looker:
                     "inodes_ratio": seen.inodes,
                     "size_bytes": seen.size_bytes,
                     "free_bytes": seen.free_bytes,
-                    "full_seconds": trends.get(place),
+                    "full_seconds": forecast(_peaked(grown.get(place) or (), self.now, seen), seen.free_bytes),
                 }
             )
-        return {"mounts": found, "forecast": bool(trends.get("known"))}
+        return {"mounts": found, "forecast": any(len(days) > 1 for days in grown.values())}
+
+    @property
+    def _joined(self) -> bool:
+        """Whether what was kept reaches up to the samples that are read at each look."""
+        return age(self._trends.get("at"), self.now) < _RECENT_MINUTES * MINUTE
 
     def _exposure(self) -> dict[str, Any] | None:
         """The ports that answer to others, and which of them are declared. Role firewall declares them, and closes the
@@ -373,7 +400,7 @@ class Looker:
     def _recent(self, application: str | None) -> list[Sample]:
         """The samples of the last hours, as far as they are cheap to read."""
         if self._seen is None:
-            self._seen = recent(self.house, self.now, 75)
+            self._seen = recent(self.house, self.now, _RECENT_MINUTES)
         found = self._seen
         return [each for each in found if application is None or application in each.applications]
 
@@ -422,20 +449,33 @@ class Looker:
         for each in window:
             times = each.times if times is None else times + each.times
         requests, errors = sum(each.requests for each in window), sum(each.errors for each in window)
-        told = [
-            (each.time.timestamp(), each.applications[name].requests, each.applications[name].errors)
-            for each in samples
-        ]
-        objective = self._application(engine).objectives.uptime
         p95 = times.quantile(0.95) if times is not None and times.count >= _ENOUGH_REQUESTS else None
         return {
             "at": samples[-1].at,
+            # A budget of which some time is missing is as old as the figures from before that time.
+            "budget_at": samples[-1].at if self._joined or not trends else self._trends["at"],
             "requests": requests,
             "error_ratio": errors / requests if requests and errors >= _ENOUGH_ERRORS else 0.0,
             "p95_seconds": None if p95 is None else round(p95, 4),
+            **self._budget([_counts(each, name) for each in samples], trends, self._application(engine)),
+        }
+
+    def _budget(
+        self, minutes: Sequence[tuple[float, int, int]], trends: Mapping[str, Any], application: Application
+    ) -> dict[str, Any]:
+        """What is left of the budget and how fast it burns: from what was kept, and each minute since."""
+        objective, now = application.objectives.uptime, self.now.timestamp()
+        kept, until = trends.get("month") or (0, 0), age(self._trends.get("at"), self.now)
+        since = [each for each in minutes if now - each[0] < until]
+        requests, errors = (kept[place] + sum(each[place + 1] for each in since) for place in (0, 1))
+        left = None
+        if requests and trends:
+            left = 1 - errors / requests / max(1 - objective, 1e-9) if errors >= _ENOUGH_ERRORS else 1.0
+        before = [(at, asked, failed) for at, asked, failed in trends.get("counts") or () if at < minutes[0][0]]
+        return {
             "objective_ratio": objective,
-            "budget_left": trends.get("budget_left"),
-            "burn": burn(told, self.now.timestamp(), objective) or trends.get("burn"),
+            "budget_left": left,
+            "burn": burn([*before, *minutes], now, objective),
         }
 
     def _certificate(self, engine: Engine) -> dict[str, Any] | None:
@@ -571,32 +611,25 @@ class Looker:
     # what is kept for the next look
 
     def trends(self) -> dict[str, Any]:
-        """The month of each application, and the growth of each mount: dear, so once an hour."""
-        kept = dict(self.kept.get("trends") or {})
-        fresh = kept and (self.now - dt.datetime.fromisoformat(kept["at"])).total_seconds() < _TRENDS_SECONDS
-        if fresh and kept.get("samples", 0) >= _FEW_SAMPLES:
+        """The month of each application, and the growth of each mount: dear, so once an hour. What it comes to is
+        reckoned at each look, with what was seen since."""
+        kept = self._trends
+        if age(kept.get("at"), self.now) < _TRENDS_SECONDS and kept.get("samples", 0) >= _FEW_SAMPLES:
             return kept
         series = samples_of(self.house, None, _DAYS * 24, self.now)
-        names = self.house.applications()
-        found = {name: self._month_of(name, series) for name in names}
+        found = {name: self._month_of(name, series) for name in self.house.applications()}
         told = {"applications": found, "mounts": _growth(series), "samples": len(series)}
         return {"at": self.now.isoformat(), **told}
 
     def _month_of(self, name: str, series: Sequence[Sample]) -> dict[str, Any]:
-        mine = [(each.time.timestamp(), each.applications[name]) for each in series if name in each.applications]
-        requests, errors = sum(each.requests for _at, each in mine), sum(each.errors for _at, each in mine)
-        objective = 0.999
-        with contextlib.suppress(BackstayError):
-            objective = self._application(self.engine(name)).objectives.uptime
-        left = None
-        if requests:
-            left = 1 - errors / requests / max(1 - objective, 1e-9) if errors >= _ENOUGH_ERRORS else 1.0
-        told = [(at, each.requests, each.errors) for at, each in mine]
+        known = [each for each in series if name in each.applications]
+        mine = [(each.time.timestamp(), each.applications[name]) for each in known]
+        counts = [_counts(each, name) for each in known]
         return {
             "latency": thinned([(at, each.p95_seconds) for at, each in mine if each.p95_seconds is not None]),
             "errors": thinned([(at, each.errors / each.requests) for at, each in mine if each.requests]),
-            "budget_left": left,
-            "burn": burn(told, self.now.timestamp(), objective),
+            "month": [sum(each[place] for each in counts) for place in (1, 2)],
+            "counts": _summed([each for each in counts if each[0] > self.now.timestamp() - _BURNS[-1][1]]),
         }
 
     def write_page(self) -> Path:
@@ -630,6 +663,7 @@ def limits(application: Application) -> Limits:
         memory_ratio=objectives.memory,
         cpu_ratio=objectives.cpu,
         load_per_core=objectives.load_per_core,
+        recovery_seconds=objectives.recovery_seconds,
     )
 
 
@@ -644,19 +678,45 @@ def _unwell(name: str, samples: Sequence[Sample]) -> list[Sample]:
     return found
 
 
-def _growth(series: Sequence[Sample]) -> dict[str, Any]:
-    """For each mount in how many seconds it is full, from the peaks of the last fourteen days."""
-    peaks: dict[str, dict[dt.date, tuple[float, float]]] = {}
-    free: dict[str, float] = {}
-    newest = series[-1].time if series else None
+def _well_at(name: str, samples: Sequence[Sample], most: Limits) -> dict[str, str]:
+    """Of what the observer asks too: when it saw it last, where that was not red."""
+    if not samples:
+        return {}
+    newest, memory = samples[-1], samples[-1].host.memory
+    well = {
+        "health": newest.applications[name].healthy is True,
+        "host": memory is not None and memory <= most.used_ratio_red,
+    }
+    return {cell: newest.at for cell, is_well in well.items() if is_well}
+
+
+def _counts(each: Sample, name: str) -> tuple[float, int, int]:
+    """When, how many requests, how many errors."""
+    return each.time.timestamp(), each.applications[name].requests, each.applications[name].errors
+
+
+def _summed(counts: Sequence[tuple[float, int, int]]) -> list[tuple[float, int, int]]:
+    """A sum for each five minutes, at the time of its newest: so few that they are read at each look."""
+    found: dict[float, tuple[float, int, int]] = {}
+    for at, requests, errors in counts:
+        _at, asked, failed = found.get(at // 300, (0.0, 0, 0))
+        found[at // 300] = (at, asked + requests, failed + errors)
+    return list(found.values())
+
+
+def _growth(series: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
+    """The peaks of the last fourteen days of each mount: when, and how many bytes were used."""
+    peaks: dict[str, list[tuple[float, float]]] = {}
     for each in series:
-        if newest is None or (newest - each.time).days >= 14:
-            continue
-        for disk in each.host.mounts:
-            days, used = peaks.setdefault(disk.path, {}), float(disk.size_bytes - disk.free_bytes)
-            if used >= days.get(each.time.date(), (0.0, 0.0))[1]:
-                days[each.time.date()] = (each.time.timestamp(), used)
-            free[disk.path] = float(disk.free_bytes)
-    told: dict[str, Any] = {path: forecast(list(days.values()), free[path]) for path, days in peaks.items()}
-    told["known"] = any(len(days) > 1 for days in peaks.values())
-    return told
+        if (series[-1].time - each.time).days < 14:
+            for disk in each.host.mounts:
+                peaks[disk.path] = _peaked(peaks.get(disk.path) or (), each.time, disk)
+    return peaks
+
+
+def _peaked(peaks: Sequence[Sequence[float]], at: dt.datetime, disk: Mount) -> list[tuple[float, float]]:
+    """The peaks of its days with what is used of a mount now."""
+    days, now = [(when, used) for when, used in peaks], (at.timestamp(), float(disk.size_bytes - disk.free_bytes))
+    if days and days[-1][0] // DAY == now[0] // DAY:
+        return [*days[:-1], max(days[-1], now, key=lambda peak: (peak[1], peak[0]))]
+    return [*days, now]

@@ -103,6 +103,10 @@ _DISKS = (
     Opening("ProtectSystem", "no", "It watches each disk as it is mounted, also below /usr and /boot."),
     Opening("ProtectHome", "no", "It watches each disk as it is mounted, also /home."),
 )
+_FIREWALL = (
+    Opening("CapabilityBoundingSet", "CAP_NET_ADMIN", "It asks the kernel which ports the firewall lets others ask."),
+    Opening("RestrictAddressFamilies", "AF_NETLINK", "The kernel's firewall is asked over netlink."),
+)
 # The digest's unit is made by role logwatch, which knows to whom it goes; a test compares it with this.
 DIGEST = confined(
     *_MAIL,
@@ -401,7 +405,7 @@ TimeoutStartSec=240
 Nice=10
 CPUWeight=20
 IOSchedulingClass=idle
-{confined(_NETWORK, *_DISKS)}"""
+{confined(_NETWORK, *_DISKS, *_FIREWALL)}"""
 
 PAGE_TIMER = """\
 # Written by backstay.

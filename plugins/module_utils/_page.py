@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ._storage import Storage
 
 FORMAT = 1
-RUNBOOKS = "https://backstay.example/ops/docs/runbooks/"
+RUNBOOKS = ""  # nobody knows where they are read unless it is said: a link that leads nowhere is worse than none
 DAYS = 30
 REFRESH_SECONDS = 300
 _OPEN_ROWS = 3  # so few rows show their details at once
@@ -86,7 +86,8 @@ def _moment(stamp: Any, *, short: bool = False) -> str:
 
 
 def page(rows: Sequence[Row], *, now: dt.datetime, title: str = "", runbooks: str = RUNBOOKS) -> str:
-    """The whole file. `title` says whose hosts these are; `runbooks` is where runbooks are read."""
+    """The whole file. `title` says whose hosts these are; `runbooks` is what links to runbooks begin with: without it,
+    their files are named."""
     ordered = worst_first(rows)
     found = verdict(ordered)
     of = f" of {text_of(title)}" if title else ""
@@ -164,7 +165,9 @@ def _needs(rows: Sequence[Row], runbooks: str) -> str:
         command = f"<code>{text_of(each['command'])}</code>" if each["command"] else ""
         known = each["acknowledged"]
         quiet = f"Known to {text_of(known.get('by', ''))} until {text_of(known.get('until', ''))}. " if known else ""
-        link = f'<a href="{text_of(runbooks)}{text_of(each["runbook"])}">Runbook: {text_of(each["title"].lower())}</a>'
+        book = text_of(each["runbook"])
+        link = f'<a href="{text_of(runbooks)}{book}">Runbook: {text_of(each["title"].lower())}</a>'
+        link = link if runbooks else f"Runbook: docs/runbooks/{book}"
         place = places[each["rows"][0]]
         items.append(
             f'<li class="{state}"><div class="where">{_shape(state)}<span><span class="say">{WORDS[state]}</span> '

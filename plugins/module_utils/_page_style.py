@@ -37,7 +37,7 @@ padding:14px 16px;display:flex;flex-direction:column;gap:7px;min-width:0}
 .needs .where{display:flex;gap:8px;align-items:center;font-weight:600;overflow-wrap:anywhere}
 .needs .what{overflow-wrap:anywhere}
 .needs .far{color:var(--soft);font-size:13px;overflow-wrap:anywhere}
-.needs .foot{margin-top:auto;font-size:13px;color:var(--soft)}
+.needs .foot{margin-top:auto;font-size:13px;color:var(--soft);overflow-wrap:anywhere}
 code{font:12.5px/1.5 ui-monospace,"DejaVu Sans Mono",Menlo,monospace;background:var(--grey-t);border-radius:5px;
 padding:2px 7px;overflow-wrap:anywhere}
 .needs code{padding:6px 9px;display:block}

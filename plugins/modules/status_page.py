@@ -28,9 +28,9 @@ options:
     type: str
     default: ""
   runbooks:
-    description: Where runbooks are read; their links begin with it.
+    description: Where runbooks are read; their links begin with it. Without it, their files are named.
     type: str
-    default: https://backstay.example/ops/docs/runbooks/
+    default: ""
   fail_on:
     description: From which verdict on the task fails, once the page is written.
     type: str
@@ -88,7 +88,7 @@ def main() -> None:
             "asked": {"type": "str", "required": True},
             "directory": {"type": "path", "required": True},
             "title": {"type": "str", "default": ""},
-            "runbooks": {"type": "str", "default": "https://backstay.example/ops/docs/runbooks/"},
+            "runbooks": {"type": "str", "default": ""},
             "fail_on": {"type": "str", "choices": ["never", "yellow", "grey", "red"], "default": "never"},
         },
         supports_check_mode=True,

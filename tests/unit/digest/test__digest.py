@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import status_picture
 
-from ansible_collections.backstay.ops.plugins.module_utils import _digest
+from ansible_collections.backstay.ops.plugins.module_utils import _digest, _page
+from ansible_collections.backstay.ops.plugins.module_utils._cells import needs, row
 from ansible_collections.backstay.ops.plugins.module_utils._digest import Digest, Logs, Section, compose, logs
 from ansible_collections.backstay.ops.plugins.module_utils._digest_host import Gatherer, send
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
@@ -128,6 +131,30 @@ def test_jobs_disks_updates_and_backups_that_need_somebody_say_what_to_type() ->
     assert _digest.backups("portal", None).needs == ()
 
 
+def ill(name: str = "portal", **look: Any) -> dict[str, Any]:
+    found = status_picture.well(name, "app1")
+    return {**found, "look": {**found["look"], **look}}
+
+
+def test_what_the_page_says_is_not_well_needs_somebody_once() -> None:
+    full = [{"path": "/srv", "used_ratio": 0.86, "inodes_ratio": 0.1, "full_seconds": None}]
+    late = [{"job": "retention", "state": "late"}]
+    portal = row(ill(exposure={"open": [8080]}, mounts=full, jobs=late), now=status_picture.NOW, host="app1")
+    shop = row(ill("shop", jobs=late), now=status_picture.NOW, host="app1")
+    others = [Section("DISK", ("/srv: 86%",), ("/srv is 86% full",)), Section("JOBS OF portal", (), ("late",))]
+    section = _digest.page(needs([portal, shop], most=None), others)
+    assert section.lines == (
+        "look     portal@app1: disk: /srv is 86 % full",
+        "look     portal@app1 and 1 more: jobs: retention: is late",
+        "look     portal@app1: exposure: not declared: 8080",
+    )
+    assert section.needs == (
+        "portal@app1 and 1 more: jobs: retention: is late: `backstay job retention portal`",
+        "portal@app1: exposure: not declared: 8080: `ss -lntp`",
+    ), "of the disk another section asks already, of the shop's job none"
+    assert _digest.page([], others) == Section("THE PAGE", ("all is well",))
+
+
 def test_a_log_that_was_moved_away_and_is_still_written_to_is_named() -> None:
     lines = [f'"/var/log/portal/{log}" 2026-11-21-0:0:7' for log in ("app.log", "own.log")]
     status = "\n".join(["logrotate state -- version 2", *lines, ""])
@@ -222,6 +249,23 @@ def test_an_application_that_cannot_be_read_is_named_and_hides_no_other_part(hos
     made = host.digest()
     assert any("OF portal" in problem for problem in made.problems)
     assert "DISK" in made.text
+
+
+def test_yellow_on_the_page_goes_into_the_mail(host: Host) -> None:
+    (host.root / "etc/backstay/portal").mkdir(parents=True)
+    (host.root / "etc/backstay/portal/application.json").write_text("{")
+    now = dt.datetime.now(dt.UTC)
+    rows = [row(ill(exposure={"open": [22, 8080]}), now=status_picture.NOW, host="app1")]
+    host.house.state.mkdir(parents=True)
+    page = host.house.state / "status.json"
+    page.write_text(json.dumps(_page.document(rows, now - dt.timedelta(minutes=4))))
+    made = host.digest()
+    assert "portal@app1: exposure: not declared: 8080: `ss -lntp`" in made.needs
+    assert "look     portal@app1: exposure: not declared: 8080" in made.text
+    page.write_text(json.dumps(_page.document(rows, now - dt.timedelta(minutes=40))))
+    made = host.digest()
+    assert "8080" not in made.text, "nobody wrote that page since"
+    assert [need.partition(": ")[2][:8] for need in made.needs] == ["release:"], "so it is looked at now"
 
 
 def test_no_secret_is_mailed(host: Host) -> None:

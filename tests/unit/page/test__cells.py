@@ -89,6 +89,8 @@ TABLE: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("objective", "yellow", changed("traffic", burn="ticket"), {}),
     ("objective", "yellow", changed("traffic", error_ratio=0.02), {}),
     ("objective", "grey", {"traffic": None}, {}),
+    ("objective", "grey", changed("traffic", budget_at=ago(minutes=76)), {}),
+    ("objective", "red", changed("traffic", budget_at=ago(minutes=76), burn="page"), {}),
     ("objective", "green", changed("traffic", requests=0, p95_seconds=None), {}),
     ("certificate", "yellow", changed("certificate", not_before=ago(days=60), not_after=ago(days=-29)), {}),
     ("certificate", "red", changed("certificate", not_before=ago(days=84), not_after=ago(days=-6)), {}),
@@ -239,6 +241,25 @@ def test_red_is_left_after_two_good_looks() -> None:
     assert once.cells[2].since == NOW.isoformat(timespec="seconds")
     twice = row(facts(), now=NOW + dt.timedelta(minutes=1), memory=once.memory)
     assert twice.cells[2].state == "green"
+
+
+@pytest.mark.parametrize(
+    ("well_at", "state"),
+    [(None, "red"), (ago(minutes=1), "red"), ((NOW + dt.timedelta(seconds=50)).isoformat(), "green")],
+    ids=["nobody looked", "it was well before", "it was well since"],
+)
+def test_the_observers_newest_sample_is_a_good_look_too(well_at: str | None, state: str) -> None:
+    bad = row(facts(changed("probe", ok=False, failures=3, reason="503")), now=NOW)
+    look = {"well_at": {"health": well_at}} if well_at else {}
+    found = row(facts(look), now=NOW + dt.timedelta(seconds=55), memory=bad.memory)
+    assert found.cells[2].state == state
+
+
+def test_maintenance_says_since_when_and_that_nobody_said_until_when() -> None:
+    found = cell("health", {"maintenance_since": ago(minutes=25)}, maintenance=True)
+    assert (found.since, found.why) == (ago(minutes=25), "maintenance is on for 25 min, no end was declared")
+    assert found.threshold == "to be looked at after 4 h"
+    assert cell("health", maintenance=True).why == "maintenance is on, no end was declared"
 
 
 def test_what_is_written_down_leaves_red_at_once() -> None:

@@ -5,13 +5,23 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _application, _look, _samples, _status, _updates
-from ansible_collections.backstay.ops.plugins.module_utils._cells import Row
+from ansible_collections.backstay.ops.plugins.module_utils import (
+    _application,
+    _cells,
+    _checks,
+    _look,
+    _samples,
+    _status,
+    _updates,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._cells import Cell, Row
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry, Ledger
@@ -93,6 +103,9 @@ def minutes(count: int, requests: int, errors: int) -> list[tuple[float, int, in
         ([*minutes(6 * 60, 100, 1)], "page"),  # 10 times for six hours
         ([(at, 1000, 4) for at, _requests, _errors in minutes(1440, 0, 0)], "ticket"),  # 4 times for a day
         (minutes(10, 1, 1), None),  # too few to say anything
+        ([(at, 1000, 2) for at, _requests, _errors in minutes(3 * 1440, 0, 0)], "ticket"),  # twice for three days
+        ([(at, 1000, 2) for at, *_none in minutes(3 * 1440, 0, 0)[360:]], None),  # it is over
+        ([*minutes(1440, 1000, 2), *minutes(3 * 1440, 1000, 0)[1440:]], None),  # for a day only
     ],
 )
 def test_the_budget_burns_when_both_windows_agree(samples: list[tuple[float, int, int]], said: str | None) -> None:
@@ -354,29 +367,147 @@ def test_a_page_remembers_since_when(house: House) -> None:
     assert (told["verdict"]["exit_code"], told["rows"][0]["application"]) == (2, "portal")
 
 
-def observed(house: House, at: dt.datetime, used: int, errors: int = 0) -> None:
+def observed(house: House, at: dt.datetime, used: int, errors: int = 0, *, healthy: bool = True) -> None:
     """A minute in which a hundred visitors came."""
-    seen = ApplicationSample(requests=100, errors=errors, times=Times.of([0.2] * 100), p95_seconds=0.24, healthy=True)
+    seen = ApplicationSample(
+        requests=100, errors=errors, times=Times.of([0.2] * 100), p95_seconds=0.24, healthy=healthy
+    )
     house.samples.mkdir(parents=True, exist_ok=True)
     mount = Mount("/", 1000 << 20, (1000 - used) << 20, used / 1000, 0.1)
-    _samples.append(house, Storage(), Sample(at.isoformat(), 60.0, HostSample(mounts=(mount,)), {"portal": seen}))
+    host = HostSample(memory=0.4, mounts=(mount,))
+    _samples.append(house, Storage(), Sample(at.isoformat(), 60.0, host, {"portal": seen}))
+
+
+RUNNING = ("portal-0002-1.1.0-web.service", "portal-0001-1.0.0-web.service")
+
+
+def later(house: House, minutes: float) -> Looker:
+    """Somebody who looks some minutes after the page of NOW, and writes nothing."""
+    now = NOW + dt.timedelta(minutes=minutes)
+    return Looker(house, runner=Systemd(*RUNNING), now=now, sleep=lambda _seconds: None)
+
+
+def cell_of(found: Row, name: str) -> Cell:
+    return next(cell for cell in found.cells if cell.name == name)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """Whether release and front door answer well; a test changes it."""
+    well = {"ok": True}
+
+    def ask(check: Any, **_limit: float) -> SimpleNamespace:
+        return SimpleNamespace(name=check.name, ok=well["ok"], seconds=0.03, reason="503")
+
+    monkeypatch.setattr(_checks, "run_check", ask)
+    return well
+
+
+def test_after_a_recovery_one_good_sample_and_one_good_look_are_enough(house: House, answers: dict[str, bool]) -> None:
+    memory = house.root / "proc/meminfo"
+    answers["ok"], well = False, memory.read_text()
+    memory.write_text("MemTotal: 1000 kB\nMemAvailable: 20 kB\n")
+    observed(house, NOW - dt.timedelta(seconds=20), 500, healthy=False)
+    later(house, 0).write_page()
+    answers["ok"] = True
+    memory.write_text(well)
+    for minutes in (0.5, 0.6, 0.7):
+        health = cell_of(later(house, minutes).rows()[0], "health")
+        assert health.state == "red", "nobody but those who look now saw it well, and they are not remembered"
+        assert "it stays red until it is twice" in health.why
+    observed(house, NOW + dt.timedelta(minutes=1), 500)
+    told = colours(later(house, 1.2).rows()[0])
+    assert (told["health"], told["host"]) == ("green", "green")
+
+
+def test_an_unwell_sample_between_two_good_looks_keeps_it_red(house: House, answers: dict[str, bool]) -> None:
+    answers["ok"] = False
+    later(house, 0).write_page()
+    observed(house, NOW + dt.timedelta(minutes=1), 500)
+    observed(house, NOW + dt.timedelta(minutes=2), 500, healthy=False)
+    answers["ok"] = True
+    assert cell_of(later(house, 2.5).rows()[0], "health").state == "red"
 
 
 def test_charts_budget_and_forecast_come_from_what_was_observed(house: House) -> None:
     for days, used in ((3, 500), (2, 600), (1, 700)):
         observed(house, NOW - dt.timedelta(days=days), used)
     observed(house, NOW - dt.timedelta(minutes=1), 800, errors=4)
-    running = Systemd("portal-0002-1.1.0-web.service", "portal-0001-1.0.0-web.service")
-    looker = Looker(house, runner=running, now=NOW, sleep=lambda _seconds: None)
+    looker = later(house, 0)
     looker.write_page()
     told = looker.kept["trends"]
     assert [figure for _at, figure in told["applications"]["portal"]["latency"]] == [0.24] * 4
     assert [figure for _at, figure in told["applications"]["portal"]["errors"]] == [0.0, 0.0, 0.0, 0.04]
-    assert told["applications"]["portal"]["budget_left"] == pytest.approx(-9)
-    assert told["mounts"]["/"] == pytest.approx(2 * DAY, rel=0.1)
-    cells = {cell.name: cell for cell in looker.rows()[0].cells}
-    assert cells["objective"].state == "red", cells["objective"]
-    assert "budget of 30 days is used up" in cells["objective"].why
+    engine = looker.engine("portal")
+    assert looker.facts(engine)["look"]["traffic"]["budget_left"] == pytest.approx(-9)
+    objective = cell_of(looker.rows()[0], "objective")
+    assert objective.state == "red", objective
+    assert "budget of 30 days is used up" in objective.why
+
+
+def test_budget_and_burn_are_as_new_as_the_newest_sample(house: House) -> None:
+    for hours in range(60):
+        observed(house, NOW - dt.timedelta(hours=59 - hours), 500)
+    later(house, 0).write_page()
+    assert cell_of(later(house, 1).rows()[0], "objective").value.endswith("100 % budget left")
+    at = NOW + dt.timedelta(minutes=30)
+    observed(house, at, 500, errors=90)
+    found = cell_of(later(house, 31).rows()[0], "objective")
+    assert (found.state, found.observed_at) == ("red", at.isoformat())
+    assert "budget of 30 days is used up" in found.why
+
+
+def test_a_budget_of_which_some_time_is_missing_is_as_old_as_it_is(house: House) -> None:
+    for minutes in (-60, -1, 200):
+        observed(house, NOW + dt.timedelta(minutes=minutes), 500)
+    later(house, 0).write_page()
+    found = later(house, 201).rows()[0]
+    assert cell_of(found, "objective").observed_at == NOW.isoformat()
+    assert cell_of(found, "objective").state == "grey"
+    assert "no forecast yet" in cell_of(found, "disk").value
+
+
+def test_an_hour_of_errors_is_not_taken_for_six(house: House) -> None:
+    for minutes in range(290):
+        observed(house, NOW - dt.timedelta(minutes=290 - minutes), 500)
+    later(house, 0).write_page()
+    for minutes in range(60):
+        observed(house, NOW + dt.timedelta(minutes=minutes), 500, errors=1)
+    looker = later(house, 60)
+    burns = looker.facts(looker.engine("portal"))["look"]["traffic"]["burn"]
+    assert burns == "ticket", "ten times in an hour, and nothing in the five hours before: 1.7 times in six hours"
+
+
+def test_the_forecast_is_of_what_is_free_now(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for days in (3, 2, 1, 0):
+        observed(house, NOW - dt.timedelta(days=days, minutes=1), 600 - 100 * days)
+
+    def told(used: int) -> tuple[str, bool]:
+        now = Mount("/", 1000 << 20, (1000 - used) << 20, used / 1000, 0.1)
+        monkeypatch.setattr(_look, "mount", lambda _path: now)
+        looker = later(house, 30)
+        seen = looker.shared
+        return _cells.spoken(seen["mounts"][0]["full_seconds"]), seen["forecast"]
+
+    later(house, 0).write_page()
+    assert told(600) == ("4 d", True)
+    assert told(790) == ("32 h", True), "what was filled since then counts, in what is free and in how fast it grows"
+
+
+def test_the_page_that_a_timer_wrote_is_believed_for_a_quarter_of_an_hour(house: House) -> None:
+    later(house, 0).write_page()
+    assert [each.name for each in later(house, 15).written()] == [later(house, 0).rows()[0].name]
+    assert later(house, 16).written() == []
+    assert later(house, -1).written() == []
+    (house.state / "status.json").write_text("{")
+    assert later(house, 1).written() == []
+
+
+def test_the_time_within_which_a_restore_must_be_done_is_the_applications() -> None:
+    declared = _application.from_dict(DECLARED, file="portal.yml")
+    assert _look.limits(declared).recovery_seconds is None
+    objectives: Any = SimpleNamespace(**{**vars(declared.objectives), "recovery_seconds": 30.0})
+    assert _look.limits(replace(declared, objectives=objectives)).recovery_seconds == 30.0
 
 
 def test_the_text_has_at_most_twenty_lines_and_says_what_to_type(house: House) -> None:

@@ -189,6 +189,17 @@ def test_everything_that_comes_from_a_host_is_escaped() -> None:
     assert tree.words.count("alert(1)") > 10, "what was escaped is still shown"
 
 
+def test_a_runbook_is_a_link_only_where_somebody_said_where_it_is_read() -> None:
+    facts = well("portal", "app1")
+    facts["look"]["exposure"] = {"open": [8080]}
+    rows = [row(facts, now=NOW)]
+    plain = Tree(page(rows, now=NOW))
+    assert "Runbook: docs/runbooks/security-checklist.md" in plain.words
+    assert [each["href"] for each in plain.all("a") if not each["href"].startswith("#")] == []
+    linked = Tree(page(rows, now=NOW, runbooks="https://wiki.example.org/"))
+    assert "https://wiki.example.org/security-checklist.md" in [each["href"] for each in linked.all("a")]
+
+
 def test_a_quiet_day_is_said_to_be_one() -> None:
     facts = well("portal", "app1")
     facts["look"]["events"] = []

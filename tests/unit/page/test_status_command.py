@@ -38,6 +38,10 @@ class Looker:
     def row(self, engine: Any, found: dict[str, Any]) -> _cells.Row:
         return _cells.row(found, now=NOW)
 
+    def rows(self) -> list[_cells.Row]:
+        engines = [SimpleNamespace(layout=SimpleNamespace(name=name)) for name in _cli.applications()]
+        return [self.row(engine, self.facts(engine)) for engine in engines]
+
 
 @pytest.fixture
 def declared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -45,6 +49,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     monkeypatch.setattr(_look, "Looker", Looker)
     monkeypatch.setattr(_cli, "applications", lambda: tuple(names))
+    monkeypatch.setattr(_cli.os, "geteuid", lambda: 0)
     monkeypatch.setattr(
         _cli, "_engine", lambda options: SimpleNamespace(layout=SimpleNamespace(name=options.application))
     )
@@ -65,6 +70,8 @@ def test_of_several_applications_the_worst_counts(
     declared: list[str], capsys: pytest.CaptureFixture[str], names: list[str], code: int
 ) -> None:
     declared.extend(names)
+    assert _cli.main(["status"]) == code
+    capsys.readouterr()
     assert _cli.main(["status", "--json"]) == code
     told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["application"] for each in told] == names, "one object a line for each application"
@@ -87,3 +94,19 @@ def test_the_text_begins_with_the_verdict(declared: list[str], capsys: pytest.Ca
     assert lines[0] == "red: act now: exposure: Redis listens to the world on 6379"
     assert "  act now! exposure: Redis listens to the world on 6379; ss -lntp" in lines
     assert len(lines) <= 20
+
+
+def test_several_applications_are_one_text_of_at_most_twenty_lines(
+    declared: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    declared.extend(["green", "red", "yellow"])
+    _cli.main(["status"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "ACT NOW: 1 of 3 needs somebody now"
+    assert "exposure: Redis listens to the world on 6379; ss -lntp" in lines[1]
+    assert [line.split("@")[0].split()[-1] for line in lines[-3:]] == ["red", "yellow", "green"], "the worst first"
+    declared.extend(["green"] * 30)
+    _cli.main(["status"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 20, lines
+    assert lines[-1].startswith("  and "), lines
