@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import fcntl
 import http.client
 import json
@@ -25,6 +26,9 @@ from .load import LoadProcess
 
 APPLICATION = "audit-portal"
 DOMAIN = "portal.lab.test"
+# Half a day away, at whatever hour a lab is made: a nightly backup or proof would stand in the way of a test's own.
+_NIGHT = dt.datetime.now(dt.UTC) + dt.timedelta(hours=12)
+NIGHTS = {"at": f"{_NIGHT:%H:%M}", "proof": {"nightly": f"{_NIGHT + dt.timedelta(minutes=30):%H:%M}"}}
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ class Scene:
         """Change the application as this lab's environment declares it; a release applies it. Unless a test asks for
         it, nothing is watched after the switch, and no release makes a restore point: a lab has no five minutes."""
         override["releases"] = {"watch": {"seconds": 0}, **override.pop("releases", {})}
-        override["backup"] = {"before_release": False, **override.pop("backup", {})}
+        override["backup"] = {"before_release": False, **NIGHTS, **override.pop("backup", {})}
         directory = self.directory / "inventory" / "applications"
         directory.mkdir(parents=True, exist_ok=True)
         # JSON is YAML; an inventory directory needs a source that Ansible can read.

@@ -127,6 +127,7 @@ def duration(text: str) -> float:
 
 def notify(options: argparse.Namespace, tell: Tell) -> int:
     """A test message to everybody an application names, now; the exit code says whether all of them took it."""
+    from ._lock import LOOK_SECONDS, holding
     from ._notify import all_destinations, deliver, send, trial_message
 
     _root("send messages")
@@ -137,8 +138,11 @@ def notify(options: argparse.Namespace, tell: Tell) -> int:
         raise InputError(f"The file of {name} has no `alerts`: there is nobody to tell.")
     message = trial_message(name, options.by, now)
     to = all_destinations(name, policy)
-    send(house, storage, message, to, secrets)
-    outcomes = [each for each in deliver(house, storage, secrets, now, at_once=True) if each.subject == message.subject]
+    storage.make_directory(house.state, mode=0o700)
+    with holding(house.observer_lock, "test of the messages", wait_seconds=LOOK_SECONDS):  # which delivers, too
+        send(house, storage, message, to, secrets)
+        delivered = deliver(house, storage, secrets, now, at_once=True)
+    outcomes = [each for each in delivered if each.subject == message.subject]
     lines = [f"  {each.state:<8} {each.destination}{f': {each.why}' if each.why else ''}" for each in outcomes]
     good = len(outcomes) == len(to) and all(each.state == "sent" for each in outcomes)
     text = f"{name}: {'everybody was told' if good else 'not everybody was told'}"

@@ -421,7 +421,9 @@ def _error_reasons(evidence: Evidence, policy: Watch, burst_seconds: int) -> lis
     for kind in evidence.fresh_errors:
         many = kind.count >= _MANY_ERRORS and kind.seconds > burst_seconds
         if many or (failing and kind.count >= _LEAST_EVENTS):
-            reasons.append(f"an error that the release before did not have: {kind.sentence}")
+            reasons.append(
+                f"an error that the release before did not have: {kind.sentence}{_where(evidence.candidate)}"
+            )
     return reasons[:3]
 
 

@@ -425,11 +425,15 @@ def test_a_query_can_only_read(server: Server, query: str, reason: str) -> None:
 
 def test_a_copy_that_takes_too_long_is_given_up_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     (tmp_path / "portal.pgdump").write_bytes(b"the copy before")
-    lock = subprocess.Popen(server.command("psql", "-Xq"), env=server.environment(), stdin=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    lock = subprocess.Popen(
+        server.command("psql", "-XqAt"), env=server.environment(), stdin=pipe, stdout=pipe, text=True
+    )
     assert lock.stdin is not None
-    lock.stdin.write("BEGIN; LOCK TABLE finding;\n")
+    assert lock.stdout is not None
+    lock.stdin.write("BEGIN; LOCK TABLE finding; SELECT 1;\n")
     lock.stdin.flush()
-    time.sleep(0.5)
+    lock.stdout.readline()
     began = time.monotonic()
     try:
         with pytest.raises(BackstayError, match=r"within 2 s, so it was given up"):

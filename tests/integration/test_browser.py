@@ -21,7 +21,9 @@ VERSION_SHOWN = "document.querySelector('footer b').textContent"
 ROWS = "document.querySelectorAll('table.audits tbody tr').length"
 ASSETS_AGAIN = (
     "Promise.all([...document.querySelectorAll('link[rel=stylesheet], link[rel=icon]')]"
-    ".map(link => fetch(link.href, {cache: 'reload'}).then(answer => answer.status)))"
+    # Once more where the machine's network changed meanwhile, as other labs come and go.
+    ".map(link => fetch(link.href, {cache: 'reload'}).catch(() => fetch(link.href, {cache: 'reload'}))"
+    ".then(answer => answer.status)))"
 )
 
 

@@ -82,8 +82,8 @@ def test_what_serves_and_dies_is_started_again_and_told_once(standing: Scene) ->
         for unit in units:
             waiting = does(standing, f"grep -l 'The unit {unit} died' {HOUSE}/outbox/*.json | wc -l")
             assert waiting == "1", f"of {unit} {waiting} messages wait"
-        # Where somebody else is looking at that moment, the timer's own look is no unit that failed.
-        does(standing, f"flock {HOUSE}/observer.lock systemctl start backstay-observe.service")
+        # Where somebody else is looking at that moment, the timer's look waits for them, and is no unit that failed.
+        does(standing, f"flock {HOUSE}/observer.lock sleep 2 & sleep 0.5; systemctl start backstay-observe.service")
     finally:
         does(standing, "systemctl start backstay-observe.timer")
 

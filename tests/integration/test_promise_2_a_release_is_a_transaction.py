@@ -40,7 +40,7 @@ def test_whatever_dies_at_a_step_one_whole_release_answers_and_recovery_heals(st
 
 def test_a_release_that_nobody_confirms_flips_back_by_itself(standing: Scene) -> None:
     before = standing.status()["live"]["id"]
-    begin = {"command": "begin", "confirm_seconds": 2, "request": {"operation": "release", "again": True}}
+    begin = {"command": "begin", "confirm_seconds": 8, "request": {"operation": "release", "again": True}}
     assert say(standing, begin)["ok"]
     flipped = say(standing, {"command": "flip"})
     assert flipped["ok"], flipped

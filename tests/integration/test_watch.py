@@ -144,7 +144,7 @@ def test_a_release_that_fails_after_the_switch_goes_back_by_itself_and_says_why(
 ) -> None:
     before = faulty.settled()["live"]["id"]
     with faulty.load(rate=rate) as load:
-        time.sleep(20.0)
+        time.sleep(25.0)
         refused = release_watched(faulty, fault, seconds=60, slower_factor=1.5)
         load.stop()
     told = folded(refused.output)

@@ -52,7 +52,7 @@ def test_declared_ports_answer_and_no_other(host: Host, address: str) -> None:
 def test_a_change_that_nobody_confirms_undoes_itself(
     host: Host, address: str, module: Module, becomes: Becomes
 ) -> None:
-    done = module("firewall", ports=WEB[:1], seconds=8)
+    done = module("firewall", ports=WEB[:1], seconds=20)
     assert done.returncode == 0, done.stdout
     assert not answers(address, 443), "the change holds"
     refused = module("firewall", state="confirmed")

@@ -39,7 +39,7 @@ def test_what_a_cloud_says_otherwise_does_not_count(host: Host, module: Module) 
 
 def test_a_change_that_nobody_confirms_undoes_itself(host: Host, module: Module, becomes: Becomes) -> None:
     before = host.file(DROP_IN).content_string
-    done = module("sshd", forwarding=True, seconds=8)
+    done = module("sshd", forwarding=True, seconds=20)
     assert done.returncode == 0, done.stdout
     assert effective(host, "allowtcpforwarding") == "yes", "the change holds"
     refused = module("sshd", state="confirmed")

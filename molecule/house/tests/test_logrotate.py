@@ -35,6 +35,7 @@ rm -f /var/log/harbour/load.log*
 for name in $(seq {WRITERS}); do
     runuser --user harbour --group harbour -- python3 /tmp/writer.py writer$name > /tmp/writer$name & pids="$pids $!"
 done
+until test -s /var/log/harbour/load.log; do sleep 0.1; done
 for turn in $(seq {ROTATIONS}); do sleep 0.7; logrotate --force /etc/logrotate.d/backstay; done
 sleep 0.7
 for pid in $pids; do pkill --parent $pid --full /tmp/writer.py; done

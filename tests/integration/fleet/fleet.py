@@ -129,9 +129,11 @@ class Fleet(Scene):
             self.release(VERSIONS[0], again=True, why="so that all hosts are on one release")
 
     def visited(self, host: str) -> LoadProcess:
-        """Visitors of one host, for as many audits as there are."""
+        """Visitors of one host, for as many audits as there are. How long they wait says nothing here: three candidates
+        start on two cores, beside the tests of one host."""
         file = self.directory / "profile.json"
-        file.write_text(json.dumps({"ranges": {"id": [1, AUDITS], "page": [1, 5]}}), encoding="utf-8")
+        profile = {"ranges": {"id": [1, AUDITS], "page": [1, 5]}, "limit_seconds": 20}
+        file.write_text(json.dumps(profile), encoding="utf-8")
         return self.load("--slow", "0", "--profile", str(file), host=host, rate=20.0)
 
     def ask(self, sql: str) -> list[str]:
