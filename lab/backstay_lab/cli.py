@@ -203,6 +203,8 @@ def _parser() -> argparse.ArgumentParser:
         ("reboot", "booted again", Lab.reboot, "reboot from inside and wait for the new boot"),
         ("cut", "is cut off", Lab.cut, "pull the network cable"),
         ("heal", "is connected", Lab.heal, "put the cable back in"),
+        ("slow", "is slow", Lab.slow, "leave it a quarter of a core and a narrow cable"),
+        ("quick", "is as quick as before", Lab.quick, "give it all cores and the whole cable back"),
     ):
         add(name, _simple(done, method), text).add_argument("host", metavar="HOST")
     fill = add("fill", _fill, "fill a disk of the host's own")

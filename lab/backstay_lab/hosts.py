@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import asdict, dataclass
-from os import environ
+from os import cpu_count, environ
 from pathlib import Path
 
 from . import images
@@ -33,6 +33,7 @@ LABEL_CHECKOUT, LABEL_HOST, LABEL_RELEASE, LABEL_KIND = (
     "backstay.image",
 )
 BOOT_FILE = "/run/backstay-lab/boot"
+SLOW_CORES, SLOW_CABLE = 0.25, "2mbit"
 FILL_FILE = ".backstay-lab-fill"
 _CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 _READY_SECONDS = 90.0
@@ -413,6 +414,16 @@ class Lab:
         self.host(name)
         self.exec(name, "ip", "link", "set", "eth0", "up")
         self.exec(name, "ip", "route", "replace", "default", "via", self.addresses.gateway)
+
+    def slow(self, name: str) -> None:
+        """A host that has little: a quarter of one core, and a cable through which two megabits a second leave it."""
+        podman("update", f"--cpus={SLOW_CORES}", self.host(name).container)
+        self.exec(name, *f"tc qdisc replace dev eth0 root tbf rate {SLOW_CABLE} burst 32kb latency 400ms".split())
+
+    def quick(self, name: str) -> None:
+        """All cores and the whole cable again."""
+        podman("update", f"--cpus={cpu_count()}", self.host(name).container)
+        self.exec(name, "tc", "qdisc", "del", "dev", "eth0", "root", check=False)
 
     def fill(self, name: str, path: str, *, leave_bytes: int = 0) -> int:
         """Fill the disk under `path` but for `leave_bytes`; returns the bytes taken.

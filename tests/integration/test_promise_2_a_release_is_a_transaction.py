@@ -192,3 +192,23 @@ def test_a_clock_that_is_ten_minutes_off_misleads_nobody(standing: Scene, offset
     after = standing.backstay("release", "--json", "--again", APPLICATION)
     assert after["previous"] == before
     assert standing.settled()["live"]["id"] == after["release"]
+
+
+@pytest.mark.long
+def test_a_slow_host_releases_and_goes_back_slowly_and_whole(standing: Scene) -> None:
+    """A quarter of a core and a narrow cable: everything takes its time, and nothing is left half done for it."""
+    before = standing.settled()["live"]["id"]
+    standing.lab.slow("app1")
+    try:
+        standing.release(again=True, why="on a slow host")
+        released = standing.live()
+        standing.rollback()
+        back = standing.live()
+    finally:
+        standing.lab.quick("app1")
+    assert released != before
+    assert back == before
+    status = standing.settled()
+    assert status["live"]["id"] == before
+    assert standing.get("/").release == before
+    assert standing.backstay("history", "--verify", "--json", APPLICATION)["ledger"] == "sound"
