@@ -23,7 +23,7 @@ from ._releases import (
     way_back,
 )
 from ._room import Room, disk_refusal
-from ._steps import CLOSED
+from ._steps import CLOSED, ROLLBACKS
 from ._transaction import Request, Transaction
 
 if TYPE_CHECKING:
@@ -260,7 +260,8 @@ class Admission(Host):
 
             data = _restore_point.size_needed(self.layout, application)
         needs = ((self.layout.home, size + data), (self.layout.state, data))
-        refusal = disk_refusal(needs, spare=application.releases.free_bytes)
+        what = "The rollback" if operation in ROLLBACKS else "The release"
+        refusal = disk_refusal(what, needs, spare=application.releases.free_bytes)
         if refusal:
             raise GateRefused(refusal)
 

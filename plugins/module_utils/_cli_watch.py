@@ -84,6 +84,7 @@ def probe(options: argparse.Namespace, tell: Tell) -> int:
 def incidents(options: argparse.Namespace, tell: Tell) -> int:
     """What is open; or acknowledge one."""
     from ._incidents import acknowledge, history, opened
+    from ._tickets import counted, line_of
 
     _root("look at incidents")
     house, storage, now = House(), Storage(), dt.datetime.now(dt.UTC)
@@ -111,8 +112,10 @@ def incidents(options: argparse.Namespace, tell: Tell) -> int:
         for each in wanted
     ]
     lines += [f"  {row['at']}  {row['event']:<12} {row['key']}" for row in past]
+    causes = counted(house, storage, options.application)
+    lines += [f"  {line_of(cause)}" for cause in causes]
     title = f"{len(wanted)} open" if wanted else "nothing is open"
-    found = {"ok": not wanted, "open": [each.to_dict() for each in wanted], "history": list(past)}
+    found = {"ok": not wanted, "open": [each.to_dict() for each in wanted], "history": list(past), "causes": causes}
     tell(options, found, "\n".join([title, *lines]))
     return 1 if wanted else 0
 

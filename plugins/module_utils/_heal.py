@@ -1,8 +1,10 @@
 """What systemd cannot see: a service that runs and answers nobody. It is restarted, a few times and no more.
 
-monit asks each half minute and calls `heal` when nobody answers. Nothing is done while a transaction is open, or
-maintenance declared: whoever began that knows why nobody answers. The lock of the application is held, so that no
-release begins between the look and the restart, and for no longer: systemd does the waiting.
+monit asks each half minute and calls `heal` when nobody answers well. What answers does not hang: a release that says
+by itself that it is not well (its database is locked, its disk is full) is told of by the observer, and a restart would
+only take the answers away that it still gives. Nothing is done while a transaction is open, or maintenance declared:
+whoever began that knows why nobody answers. Asking takes long and holds no lock, so that no rollback waits for it; the
+application's lock is held for one more short question and the restart, and systemd does the waiting.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from ._complaint import NGINX, live_release
 from ._errors import BackstayError
 from ._house import House
 from ._incidents import Incident, raise_
+from ._layout import Layout
 from ._lock import Lock
-from ._observe import Answered, ask_front_door
+from ._observe import Answered, ask_front_door, ask_health
 from ._run import Runner, run
 from ._storage import Storage, canonical
 
@@ -29,6 +32,7 @@ MOST_RESTARTS = 3
 WITHIN_SECONDS = 3600.0
 _PROBES = 3
 _PAUSE_SECONDS = 2.0
+_SHORT_SECONDS = 2.0  # for the question that is asked with the lock held: a rollback may wait for it
 
 
 @dataclass(frozen=True)
@@ -39,19 +43,12 @@ class Healed:
     sentence: str
 
 
-def ask_socket(house: House, application: Application, live: str) -> Answered:
+def ask_socket(house: House, application: Application, live: str, seconds: float = 0.0) -> Answered:
     """The live release itself, past nginx."""
-    from ._http import Target, request
+    from ._http import Target
 
-    health = application.health
-    began = time.monotonic()
     target = Target.unix(house.layout(application.name).socket(live), application.domain)
-    try:
-        answer = request(target, health.path, timeout_seconds=max(5.0, health.latency_seconds))
-    except BackstayError as failed:
-        return Answered(round(time.monotonic() - began, 3), failed.message)
-    why = "" if answer.status == health.status else f"{health.path} answered {answer.status}"
-    return Answered(round(answer.seconds, 3), why)
+    return ask_health(target, application, seconds)
 
 
 def heal(
@@ -61,8 +58,8 @@ def heal(
     now: dt.datetime,
     *,
     runner: Runner = run,
-    ask: Callable[[Application], Answered] = ask_front_door,
-    ask_live: Callable[[House, Application, str], Answered] = ask_socket,
+    ask: Callable[[Application, float], Answered] = ask_front_door,
+    ask_live: Callable[[House, Application, str, float], Answered] = ask_socket,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Healed:
     """Restart what hangs, if something does and nothing speaks against it. Raises BackstayError when it was restarted
@@ -71,47 +68,76 @@ def heal(
     lock = Lock(layout.lock)
     if not lock.take():
         return Healed("", f"{name} is left alone: a transaction is open")
+    lock.release()
+    if spared := _spared(layout):
+        return Healed("", spared)
+    live, before = live_release(layout.active), restarts(house, storage)
+    if live is None:
+        return Healed("", f"nothing of {name} is live")
+    door = Answered(0.0)
+    for number in range(_PROBES):
+        if number:
+            sleep(_PAUSE_SECONDS)
+        door = ask(application, 0.0)
+        if not door.why:
+            return Healed("", f"{name} answers: there is nothing to heal")
+    inner = ask_live(house, application, live, 0.0)
+    hangs = inner if inner.silent else door
+    if not hangs.silent:
+        return Healed("", f"{name} answers, though not well, so a restart would mend nothing: {inner.why or door.why}")
+    unit = layout.unit(live, "web") if inner.silent else NGINX
+    _limit(house, storage, name, now, why=hangs.why)
+    if unit == NGINX:
+        runner(["nginx", "-t", "-q"], timeout_seconds=20.0)  # what it could not start with again is no cure
+    if not lock.take():
+        return Healed("", f"{name} is left alone: a transaction has begun")
     try:
-        if layout.journal.exists():
-            return Healed("", f"{name} is left alone: a transaction was not finished; see `backstay recover {name}`")
-        if layout.maintenance_flag.exists():
-            return Healed("", f"{name} is left alone: maintenance is on")
-        live = live_release(layout.active)
-        if live is None:
-            return Healed("", f"nothing of {name} is live")
-        why = ""
-        for number in range(_PROBES):
-            if number:
-                sleep(_PAUSE_SECONDS)
-            why = ask(application).why
-            if not why:
-                return Healed("", f"{name} answers: there is nothing to heal")
-        inner = ask_live(house, application, live).why
-        unit = layout.unit(live, "web") if inner else NGINX
-        _limit(house, storage, name, now, unit=unit, why=inner or why)
-        if unit == NGINX:
-            runner(["nginx", "-t", "-q"], timeout_seconds=20.0)  # what it could not start with again is no cure
+        again = (
+            ask(application, _SHORT_SECONDS) if unit == NGINX else ask_live(house, application, live, _SHORT_SECONDS)
+        )
+        moved = live_release(layout.active) != live or restarts(house, storage) != before
+        if moved or _spared(layout) or not again.silent:
+            return Healed("", f"{name} is left alone: it changed while it was asked")
+        _note(house, storage, name, now, unit=unit, why=hangs.why)
         runner(["systemctl", "reset-failed", unit], check=False)
         runner(["systemctl", "restart", "--no-block", unit])
-        return Healed(unit, f"{unit} is restarted: {inner or why}")
+        return Healed(unit, f"{unit} is restarted: {hangs.why}")
     finally:
         lock.release()
 
 
-def _limit(house: House, storage: Storage, name: str, now: dt.datetime, *, unit: str, why: str) -> None:
-    """Write the restart down before it is done. Raises BackstayError where it would be one too many."""
+def _spared(layout: Layout) -> str:
+    """Why nobody may touch it, beside a transaction that holds the lock; empty where nothing speaks against it."""
+    if layout.journal.exists():
+        return f"{layout.name} is left alone: a transaction was not finished; see `backstay recover {layout.name}`"
+    if layout.maintenance_flag.exists():
+        return f"{layout.name} is left alone: maintenance is on"
+    return ""
+
+
+def _limit(house: House, storage: Storage, name: str, now: dt.datetime, *, why: str) -> None:
+    """Raises BackstayError where one more restart would be one too many."""
+    count = len(_lately(house, storage, now).get(name, ()))
+    if count < MOST_RESTARTS:
+        return
+    sentence = f"{name} was restarted {count} times within an hour and still hangs: {why}"
+    incident = Incident(f"{name}/health:restarts", "page", name, sentence[:300], f"backstay diagnose {name}")
+    raise_(house, storage, incident, now)
+    raise BackstayError(f"{sentence}; it is restarted no more, so look at `backstay diagnose {name}`.")
+
+
+def _note(house: House, storage: Storage, name: str, now: dt.datetime, *, unit: str, why: str) -> None:
+    """Write a restart down before it is done."""
+    known = _lately(house, storage, now)
+    known.setdefault(name, []).append({"at": now.isoformat(), "unit": unit, "why": why[:300]})
     storage.make_directory(house.state, mode=0o700)
+    storage.write(house.healed, canonical({"format": FORMAT, "restarts": known}), mode=0o600)
+
+
+def _lately(house: House, storage: Storage, now: dt.datetime) -> dict[str, list[dict[str, Any]]]:
     after = (now - dt.timedelta(seconds=WITHIN_SECONDS)).isoformat()
-    known = {each: [row for row in rows if row["at"] > after] for each, rows in restarts(house, storage).items()}
-    mine = known.setdefault(name, [])
-    if len(mine) >= MOST_RESTARTS:
-        sentence = f"{name} was restarted {len(mine)} times within an hour and still hangs: {why}"
-        incident = Incident(f"{name}/health:restarts", "page", name, sentence[:300], f"backstay diagnose {name}")
-        raise_(house, storage, incident, now)
-        raise BackstayError(f"{sentence}; it is restarted no more, so look at `backstay diagnose {name}`.")
-    mine.append({"at": now.isoformat(), "unit": unit, "why": why[:300]})
-    value = {"format": FORMAT, "restarts": {each: rows for each, rows in known.items() if rows}}
-    storage.write(house.healed, canonical(value), mode=0o600)
+    found = {name: [row for row in rows if row["at"] > after] for name, rows in restarts(house, storage).items()}
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def restarts(house: House, storage: Storage) -> dict[str, list[dict[str, Any]]]:

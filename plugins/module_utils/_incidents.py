@@ -19,7 +19,7 @@ from ._errors import BackstayError, InputError
 from ._house import House
 from ._lock import holding
 from ._storage import Storage, canonical
-from ._thresholds import Severity, kind_of
+from ._thresholds import Severity, Verdict, kind_of
 
 FORMAT = 1
 LOG_BYTES = 1 << 20
@@ -105,7 +105,7 @@ def _read(house: House, storage: Storage) -> _State:
         for key, each in value["open"].items():
             found[key] = Open(**{**each, "incident": Incident(**each["incident"])})
         return _State(found)
-    except (ValueError, KeyError, TypeError) as damaged:
+    except (ValueError, KeyError, TypeError, AttributeError) as damaged:
         raise BackstayError(
             f"{house.incidents} cannot be read ({type(damaged).__name__}): move it away; what is wrong is found again."
         ) from damaged
@@ -134,6 +134,23 @@ def _changing(house: House, storage: Storage) -> Iterator[_State]:
     storage.make_directory(house.state, mode=0o700)
     with holding(house.incidents_lock, "change of what is known of incidents", wait_seconds=10.0):
         yield _read(house, storage)
+
+
+def readable(house: House, storage: Storage) -> Verdict:
+    """Put a list aside that cannot be read: it would keep everybody silent, and what is wrong is found again. What is
+    said of that holds until somebody took away what was put aside."""
+    aside = house.incidents.with_name("incidents.damaged.json")
+    storage.make_directory(house.state, mode=0o700)
+    with holding(house.incidents_lock, "look at what is known of incidents", wait_seconds=10.0):
+        try:
+            _read(house, storage)
+        except BackstayError:
+            storage.rename(house.incidents, aside)
+    damaged = aside.exists()
+    sentence = "What is known of incidents can be read"
+    if damaged:
+        sentence = f"The list of incidents could not be read and lies in {aside} now: what is wrong is told anew"
+    return Verdict("host/incidents:damaged", "warn", None, sentence, f"backstay incidents; rm {aside}", damaged)
 
 
 def raise_(house: House, storage: Storage, incident: Incident, now: dt.datetime) -> bool:

@@ -12,10 +12,10 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._access_log import OURS, Hit, access_log, parse_hit
 from ._alert_settings import AlertPolicy, strictest
@@ -23,8 +23,9 @@ from ._application import Application, from_dict
 from ._complaint import NGINX, live_release
 from ._errors import BackstayError
 from ._house import House
-from ._incidents import Incident, Told, raise_, settle, tell
+from ._incidents import Incident, Told, raise_, readable, settle, tell
 from ._incidents import opened as open_incidents
+from ._layout import Layout
 from ._ledger import Ledger
 from ._lock import LOOK_SECONDS, holding
 from ._log_cursor import Place, Since
@@ -32,17 +33,32 @@ from ._mounts import mount, mount_points
 from ._notify import Message, Outcome, Secrets, deliver, destinations, post_json, secrets_of, send
 from ._run import Runner
 from ._run import run as run_program
-from ._samples import PROBES, ApplicationSample, HostSample, Sample, Times, append, fold_old_days, recent, series
+from ._samples import (
+    PROBES,
+    ApplicationSample,
+    HostSample,
+    Sample,
+    Times,
+    append,
+    counts,
+    fold_old_days,
+    recent,
+    series,
+)
 from ._storage import Storage, canonical
 from ._thresholds import (
     BUDGET_DAYS,
     QUIET_MINUTES,
     Verdict,
     application_verdicts,
+    burn_verdict,
     digest_verdict,
     host_verdicts,
     spent_share,
 )
+
+if TYPE_CHECKING:
+    from ._http import Target
 
 __all__ = ["Observer", "Sample", "incident_message", "series"]  # the reader too: others know it by this name
 FORMAT = 1
@@ -51,17 +67,25 @@ RESERVE_BYTES = 256 << 10
 PROBE_PAUSE_SECONDS = 3.0
 CERTIFICATE_SECONDS = 900.0
 BACKUP_SECONDS = 600.0
+BURN_SECONDS = 600.0
+BURN_HOURS = 72.0  # so far its longest window reaches back
+BURN_MINUTES = 60  # of fewer nothing is said
 LONGEST_HOLD_SECONDS = 7200.0
 _PROBE_SECONDS = 5.0
 _GAP_SECONDS = 180.0
+_HOUR_SECONDS = 3600.0
+_UNWATCHED_SECONDS = 600.0
+PAGE_TIMER = "backstay-page.timer"
 
 
 @dataclass(frozen=True)
 class Answered:
-    """What the front door said. `why` is empty where it answered well."""
+    """What the front door said. `why` is empty where it answered well; `silent` where no answer came in time, which is
+    more than a bad one."""
 
     seconds: float
     why: str = ""
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,19 +159,23 @@ def said_elsewhere(sample: Sample) -> set[str]:
     return {f"host/units:{unit}" for unit in found}
 
 
-def ask_front_door(application: Application) -> Answered:
+def ask_front_door(application: Application, seconds: float = 0.0) -> Answered:
     """One question, as a visitor's, to this host's own nginx."""
     from ._host import front_door
+
+    return ask_health(front_door(application), application, seconds)
+
+
+def ask_health(target: Target, application: Application, seconds: float = 0.0) -> Answered:
+    """One question there; an answer may take so long, or without that as long as it may for visitors."""
     from ._http import request
 
     health = application.health
     began = time.monotonic()
     try:
-        answer = request(
-            front_door(application), health.path, timeout_seconds=max(_PROBE_SECONDS, health.latency_seconds)
-        )
+        answer = request(target, health.path, timeout_seconds=seconds or max(_PROBE_SECONDS, health.latency_seconds))
     except BackstayError as failed:
-        return Answered(round(time.monotonic() - began, 3), failed.message)
+        return Answered(round(time.monotonic() - began, 3), failed.message, silent=True)
     why = "" if answer.status == health.status else f"{health.path} answered {answer.status}, expected {health.status}"
     return Answered(round(answer.seconds, 3), why)
 
@@ -206,6 +234,7 @@ class Observer:
         self._post = post
         self._post_ticket = post_ticket
         self._notes: list[str] = []
+        self._unreadable: dict[str, str] = {}  # why, of an application's file
 
     def run(self) -> Outline:
         """Take a sample, judge, tell; after the timer's look, where that is at work. Raises Busy where it takes too
@@ -225,9 +254,9 @@ class Observer:
     def _observe(self) -> Outline:
         now = self._now()
         state = _State(self._read())
+        self._unwatched(now, state)
         described = self._applications()
         sample = self._sample(now, state, described)
-        append(self.house, self.storage, sample)
         self._count_uptime(state, sample)
         verdicts = self._judge(now, state, described, sample)
         policies = {name: each.alerts for name, each in described.items() if each.alerts is not None}
@@ -236,8 +265,11 @@ class Observer:
         told = self._tell(now, policies, secrets, held)
         self._tell_events(state, described, policies, secrets, held)
         self._tell_healed(state, described, policies, secrets)
+        self._tell_unwatched(state, policies, secrets, held)
         self._tickets(now, state, policies, secrets)
         self._fold(now, state)
+        # Not before: the newest sample is what others take for a sign that what there was to tell was put out.
+        append(self.house, self.storage, sample)
         state.value |= {"format": FORMAT, "at": sample.at}
         self.storage.write(self.house.observed, canonical(state.value), mode=0o600)
         delivered = deliver(self.house, self.storage, secrets, now, runner=self._run, post=self._post)
@@ -263,15 +295,25 @@ class Observer:
             return {}
 
     def _applications(self) -> dict[str, Application]:
+        """Those that can be watched. One whose file cannot be read is watched as its live release was declared: whoever
+        is to know of it stands there, too."""
         found = {}
         for name in self.house.applications():
-            path = self.house.layout(name).application_file
+            layout = self.house.layout(name)
             try:
-                found[name] = from_dict(json.loads(self.storage.read(path) or b""), file=str(path))
-            except (ValueError, BackstayError) as broken:
-                said = broken.message if isinstance(broken, BackstayError) else "it is no JSON"
-                self._notes.append(f"{name} is not watched: {said}")
+                found[name] = self._declared(layout.application_file)
+            except BackstayError as broken:
+                self._unreadable[name] = broken.message.rstrip(".")
+                with contextlib.suppress(BackstayError):
+                    live = live_release(layout.active) or ""
+                    found[name] = self._declared(layout.release_configuration(live) / "application.json")
         return found
+
+    def _declared(self, path: Path) -> Application:
+        try:
+            return from_dict(json.loads(self.storage.read(path) or b""), file=str(path))
+        except ValueError as broken:
+            raise BackstayError(f"{path} is no JSON: run playbooks/site.yml, which writes it.") from broken
 
     # sampling
 
@@ -281,9 +323,26 @@ class Observer:
         if isinstance(before, str):
             gap = (now - dt.datetime.fromisoformat(before)).total_seconds()
             seconds = round(gap, 1) if 0 < gap <= _GAP_SECONDS else None
-        host = replace(self._host(state), died=self._died(state, described))
+        host = self._host(state)
+        died, stopped = self._processes(state, described)
+        failed = None if host.failed_units is None else (*host.failed_units, *stopped)
+        host = replace(host, died=died, failed_units=failed)
         applications = {name: self._application(name, each, now, state) for name, each in described.items()}
         return Sample(now.astimezone(dt.UTC).isoformat(timespec="seconds"), seconds, host, applications)
+
+    def _unwatched(self, now: dt.datetime, state: _State) -> None:
+        """Note from when until when nobody looked though the host was up. Both clocks have to say so: one that was set,
+        or a host that was away, is no observer that was stopped."""
+        words, before, was = self._proc("uptime").split(), state.value.get("at"), state.value.get("up")
+        if not words:
+            return
+        up = state.value["up"] = float(words[0])
+        if not isinstance(before, str) or not isinstance(was, float):
+            return
+        seconds = min((now - dt.datetime.fromisoformat(before)).total_seconds(), up - was if up >= was else up)
+        if seconds > _UNWATCHED_SECONDS:
+            since = (now - dt.timedelta(seconds=seconds)).astimezone(dt.UTC)
+            state.value["unwatched"] = [since.isoformat(timespec="seconds"), now.isoformat(timespec="seconds")]
 
     def _proc(self, name: str) -> str:
         try:
@@ -332,9 +391,11 @@ class Observer:
             return None
         return tuple(row.split()[0] for row in found.stdout.splitlines() if row.split())
 
-    def _died(self, state: _State, described: Mapping[str, Application]) -> tuple[str, ...]:
-        """What serves, ended by itself since the last look, and was started again by systemd. What a transaction starts
-        and stops is its own affair."""
+    def _processes(
+        self, state: _State, described: Mapping[str, Application]
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """What serves, ended by itself since the last look, and was started again by systemd; what a transaction starts
+        and stops is its own affair. And the page's timer where it is installed and does not run: that fails no unit."""
         known = state.value.get("restarts")
         wanted = [NGINX]
         for name in described:
@@ -343,19 +404,18 @@ class Observer:
             if live is not None and not layout.journal.exists():
                 wanted.append(layout.unit(live, "*"))
         try:
-            told = self._run(["systemctl", "show", "--property=Id,NRestarts", *wanted], timeout_seconds=10.0).stdout
+            properties = "--property=Id,NRestarts,LoadState,ActiveState"
+            told = self._run(["systemctl", "show", properties, *wanted, PAGE_TIMER], timeout_seconds=10.0).stdout
         except BackstayError as silent:
             self._notes.append(f"whether a process died is unknown: {silent.message}")
-            return ()
-        counts: dict[str, int] = {}
-        for part in told.split("\n\n"):
-            each = dict(row.partition("=")[::2] for row in part.splitlines())
-            if each.get("NRestarts", "").isdigit():
-                counts[each.get("Id", "")] = int(each["NRestarts"])
-        state.value["restarts"] = counts
-        if not isinstance(known, dict):
-            return ()
-        return tuple(sorted(unit for unit, count in counts.items() if count > known.get(unit, count)))
+            return (), ()
+        units = [dict(row.partition("=")[::2] for row in part.splitlines()) for part in told.split("\n\n")]
+        after = {each["Id"]: int(each["NRestarts"]) for each in units if each.get("NRestarts", "").isdigit()}
+        before = known if isinstance(known, dict) else {}
+        state.value["restarts"] = after
+        timer = {"Id": PAGE_TIMER, "LoadState": "loaded", "ActiveState": "inactive"}
+        stopped = tuple(each["Id"] for each in units if timer.items() <= each.items())
+        return tuple(sorted(unit for unit, count in after.items() if count > before.get(unit, count))), stopped
 
     def _application(self, name: str, application: Application, now: dt.datetime, state: _State) -> ApplicationSample:
         layout = self.house.layout(name)
@@ -367,8 +427,19 @@ class Observer:
             answered = self._healthy(application, patient=not found.held)
             found = replace(found, healthy=not answered.why, health_seconds=answered.seconds, why=answered.why[:300])
             found = self._with_certificate(found, name, application, now, state)
+        elif not found.held and (lost := self._lost(layout)):
+            found = replace(found, healthy=False, why=lost[:300])
         found = self._with_backup(found, name, application, now, state)
         return self._with_jobs(found, name, application, now)
+
+    def _lost(self, layout: Layout) -> str:
+        """Why nothing is live though something was; empty where nothing ever was."""
+        try:
+            entries = Ledger(layout.ledger, self.storage, lambda: "").read()
+        except BackstayError as broken:
+            return broken.message
+        last = next((entry.release for entry in reversed(entries) if entry.event == "live"), None)
+        return f"the link {layout.active} is gone, and {last} was live: release a version" if last else ""
 
     def _requests(self, name: str, application: Application, state: _State) -> ApplicationSample:
         places = state.part("logs")
@@ -466,17 +537,73 @@ class Observer:
     def _judge(
         self, now: dt.datetime, state: _State, described: Mapping[str, Application], sample: Sample
     ) -> list[Verdict]:
-        samples = recent(self.house, now, QUIET_MINUTES + 15)
+        samples = [*recent(self.house, now, QUIET_MINUTES + 15), sample]
         limits = strictest(each.objectives for each in described.values())
         said = said_elsewhere(sample)
         verdicts = [each for each in host_verdicts(samples, limits) if each.key not in said]
+        verdicts += [readable(self.house, self.storage), *self._declarations(described)]
+        burning = self._reckon_burning(state, described, samples)
         for name, application in described.items():
             spent = spent_share(state.part("uptime").get(name) or {}, application.objectives.uptime)
             verdicts += application_verdicts(name, samples, application.objectives, spent=spent)
             verdicts += _open_too_long(name, now, state)
-        verdicts.append(self._digest(now))
+            if name in burning:
+                verdicts.append(self._burning(now, burning, application, verdicts))
+        verdicts += [self._digest(now), *self._stuck_tickets(state, described)]
         self._apply(now, verdicts, sample, described)
         return verdicts
+
+    def _reckon_burning(
+        self, state: _State, described: Mapping[str, Application], samples: Sequence[Sample]
+    ) -> dict[str, dict[str, Any]]:
+        """Of each application with errors what the page's cell says of its budget. Without errors nothing is read."""
+        known, now = state.part("burn"), samples[-1].time
+        for name in {name for each in samples for name, seen in each.applications.items() if seen.errors}:
+            known.setdefault(name, {"said": None, "last": "", "told": ""})
+        for name in set(known) - set(described):
+            del known[name]
+        if known and _older(state.value.get("burned"), now, BURN_SECONDS):
+            from ._look import burn
+
+            state.value["burned"] = now.isoformat()
+            minutes = counts(self.house, BURN_HOURS, now)
+            for name, mine in known.items():
+                seen, objective = minutes.get(name, []), described[name].objectives.uptime
+                mine["said"] = burn(seen, now.timestamp(), objective) if len(seen) >= BURN_MINUTES else None
+                mine["last"] = now.isoformat() if mine["said"] else mine["last"]
+        return known
+
+    def _burning(
+        self, now: dt.datetime, known: dict[str, dict[str, Any]], application: Application, verdicts: Sequence[Verdict]
+    ) -> Verdict:
+        """Nothing is said of it while people know of the errors anyhow, nor after it as long as those are in its short
+        windows; only what warned for an hour and is a page by now is told as one."""
+        name, mine = application.name, known[application.name]
+        said = mine["said"]
+        since = {each.key: now.isoformat() for each in verdicts if each.crossed}
+        since |= {each.incident.key: each.since for each in open_incidents(self.house, self.storage)}
+        page, warning = since.get(f"{name}/server_errors"), since.get(f"{name}/errors")
+        if page or warning:
+            mine["told"] = now.isoformat()
+        told = not _older(mine["told"], now, (1 if said == "page" else 6) * _HOUR_SECONDS)
+        if said == "page" and warning and not page and _older(warning, now, _HOUR_SECONDS):
+            told = False
+        quiet = _older(mine["last"], now, QUIET_MINUTES * 60.0)
+        if quiet and not told:
+            del known[name]
+        return burn_verdict(name, said, application.objectives.uptime, told=told, quiet=quiet)
+
+    def _declarations(self, described: Mapping[str, Application]) -> Iterator[Verdict]:
+        """Of a file that cannot be read everybody of the host is told where nobody knows who is to be told of it."""
+        for name in self.house.applications():
+            why, known = self._unreadable.get(name), name if name in described else None
+            sentence = f"The file of {name} can be read"
+            if why:
+                watched = "is watched as its live release was declared" if known else "is not watched"
+                sentence = f"{name} {watched}: {why}"
+            yield Verdict(
+                f"{name}/declared", "page", known, sentence, "ansible-playbook playbooks/site.yml", why is not None
+            )
 
     def _digest(self, now: dt.datetime) -> Verdict:
         """Who is on duty waits for one a day; a timer that is dead fails no unit."""
@@ -644,6 +771,26 @@ class Observer:
                 send(self.house, self.storage, message, destinations("health", name, policies), secrets)
                 told[name] = row["at"]
 
+    def _tell_unwatched(
+        self,
+        state: _State,
+        policies: Mapping[str, AlertPolicy],
+        secrets: Secrets,
+        held: Callable[[str | None], bool],
+    ) -> None:
+        """That nobody looked for a while: who was to tell of it was the one who did not."""
+        if "unwatched" not in state.value or held(None):
+            return
+        since, until = state.value.pop("unwatched")
+        lines = (
+            f"Nobody looked at this host from {since} until {until}, though it was up.",
+            "What was wrong only meanwhile was told to nobody; what still is, is told now.",
+            "First: journalctl -u backstay-observe.timer -u backstay-observe.service -n 50",
+        )
+        identifier = re.sub(r"[^0-9A-Za-z]", "-", f"unwatched-{until}")
+        message = Message(identifier, "units", None, f"[WARN] {_here()}: it was not watched for a while", lines, until)
+        send(self.house, self.storage, message, destinations("units", None, policies), secrets)
+
     def _tickets(self, now: dt.datetime, state: _State, policies: Mapping[str, AlertPolicy], secrets: Secrets) -> None:
         """Lines of the log that somebody must look into become tickets."""
         wanted = {name: policy for name, policy in policies.items() if policy.patterns and policy.tickets}
@@ -659,6 +806,16 @@ class Observer:
             mine = known.setdefault(name, {})
             for each in desk.look(policy.patterns, policy.tickets, mine, now):
                 self._notes.append(f"{name}: a ticket for {each.pattern}: {each.ticket}")
+
+    def _stuck_tickets(self, state: _State, described: Mapping[str, Application]) -> Iterator[Verdict]:
+        known = state.part("tickets")
+        if not known:
+            return
+        from ._tickets import stuck
+
+        for name, application in described.items():
+            wanted = application.alerts is not None and bool(application.alerts.patterns)
+            yield stuck(name, known.get(name) or {}, wanted=wanted)
 
     def _fold(self, now: dt.datetime, state: _State) -> None:
         today = now.date().isoformat()

@@ -19,7 +19,7 @@ from typing import Any
 from ._errors import BackstayError, InputError
 from ._house import ProbeHouse
 from ._http import Answer, Target, request
-from ._incidents import Incident, Told, history, opened, raise_, settle, tell
+from ._incidents import Incident, Told, history, opened, raise_, readable, settle, tell
 from ._lock import LOOK_SECONDS, holding
 from ._notify import Outcome, Secrets, deliver, destinations, send
 from ._observe import incident_message
@@ -192,10 +192,11 @@ class Probe:
             seen = {name: Seen("unknown", away) for name in seen}
         records = self._records()
         records |= {name: noted(records.get(name, Record()), each, now) for name, each in seen.items()}
-        self.storage.write(self.house.minutes, canonical(records_to_dict(records, declared, now)), mode=0o600)
         self._judge(declared, records, seen, away, now)
         secrets = Secrets(chats=declared.chats)
         told = self._tell(declared, secrets, now)
+        # What was asked counts as watched once it was told: a minute counts once, however often it is written.
+        self.storage.write(self.house.minutes, canonical(records_to_dict(records, declared, now)), mode=0o600)
         delivered = deliver(self.house, self.storage, secrets, now, runner=self._run, post=self._post)
         return Round(_told(declared, records, now), away, told, delivered, tuple(self._notes))
 
@@ -221,9 +222,10 @@ class Probe:
         away: str,
         now: dt.datetime,
     ) -> None:
+        found = [readable(self.house, self.storage), *verdicts(declared, records, seen, away, now)]
         known = {each.incident.key for each in opened(self.house, self.storage)}
         judged = set()
-        for each in verdicts(declared, records, seen, away, now):
+        for each in found:
             judged.add(each.key)
             if each.crossed:
                 incident = Incident(each.key, each.severity, None, each.sentence, each.command)

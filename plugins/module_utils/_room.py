@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
-def disk_refusal(needs: Sequence[tuple[Path, int]], *, spare: int) -> str | None:
-    """Why it does not fit on the disks, in one sentence with the remedy; None when it fits. `needs` are (place, bytes);
-    places on one disk share what is free there, of which `spare` bytes must stay."""
+def disk_refusal(what: str, needs: Sequence[tuple[Path, int]], *, spare: int) -> str | None:
+    """Why `what` (such as "The release") does not fit on the disks, in one sentence with the remedy; None when it fits.
+    `needs` are (place, bytes); places on one disk share what is free there, of which `spare` bytes must stay."""
     places: dict[int, list[tuple[Path, int]]] = defaultdict(list)
     for place, size in needs:
         if size:
@@ -21,7 +21,7 @@ def disk_refusal(needs: Sequence[tuple[Path, int]], *, spare: int) -> str | None
         needed, free = sum(size for _place, size in on_it) + spare, disk.f_bavail * disk.f_frsize
         if free < needed:
             return (
-                f"It needs {mib(needed)} of disk for {' and '.join(str(place) for place, _size in on_it)} and "
+                f"{what} needs {mib(needed)} of disk in {' and '.join(str(place) for place, _size in on_it)}, and "
                 f"{mib(free)} are free: free some, or keep fewer releases (releases.keep) or restore points "
                 "(releases.keep_restore_points)."
             )

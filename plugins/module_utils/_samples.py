@@ -97,7 +97,8 @@ class HostSample:
 @dataclass(frozen=True)
 class ApplicationSample:
     """One application, since the sample before. `errors` are answers 5xx, `refused` 4xx; `users` distinct addresses.
-    `healthy` is None where nothing is live. Dates are UTC ISO 8601. `held`: a transaction or a declared maintenance."""
+    `healthy` is None where nothing was ever live. Dates are UTC ISO 8601. `held`: a transaction or a declared
+    maintenance."""
 
     requests: int = 0
     errors: int = 0
@@ -211,10 +212,7 @@ def series(house: House, application: str | None, hours: float, now: dt.datetime
     found: list[Sample] = []
     if hours > (MINUTES_DAYS - 1) * 24:
         found += _samples(_lines(house.hours))
-    day = max(after, now - dt.timedelta(days=MINUTES_DAYS + 1)).date()
-    while day <= now.date():
-        found += _samples(_lines(day_file(house, day)))
-        day += dt.timedelta(days=1)
+    found += _minutes(house, max(after, now - dt.timedelta(days=MINUTES_DAYS + 1)), now)
     chosen = [sample for sample in found if after < sample.time <= now]
     if application is None:
         return chosen
@@ -223,6 +221,24 @@ def series(house: House, application: str | None, hours: float, now: dt.datetime
         for sample in chosen
         if application in sample.applications
     ]
+
+
+def counts(house: House, hours: float, now: dt.datetime) -> dict[str, list[tuple[float, int, int]]]:
+    """Of each application when, how many requests, how many errors: for each minute of so many hours in which neither a
+    transaction was open nor maintenance declared. One sample at a time is in memory."""
+    after = now - dt.timedelta(hours=hours)
+    found: dict[str, list[tuple[float, int, int]]] = {}
+    for each in _minutes(house, after, now):
+        for name, seen in each.applications.items() if after < each.time <= now else ():
+            if not seen.held:
+                found.setdefault(name, []).append((each.time.timestamp(), seen.requests, seen.errors))
+    return found
+
+
+def _minutes(house: House, first: dt.datetime, last: dt.datetime) -> Iterator[Sample]:
+    """Those of the days from one moment to another."""
+    for day in range((last.date() - first.date()).days + 1):
+        yield from _samples(_lines(day_file(house, first.date() + dt.timedelta(days=day))))
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -135,6 +135,8 @@ def _units(samples: Sequence[Sample]) -> Iterator[Verdict]:
     for unit in sorted(died.union(*last)):
         again = f"The unit {unit} died and was started again"
         sentence = again if unit in died - failed else f"The unit {unit} has failed"
+        if unit.endswith(".timer"):
+            sentence = f"{unit} does not run: nothing starts what it is to start"
         crossed = True if unit in failed | died else None
         yield Verdict(f"host/units:{unit}", "warn", None, sentence, f"journalctl -u {unit} -n 50", crossed)
 
@@ -167,6 +169,17 @@ def uptime_verdict(subject: str, application: str | None, spent: float, objectiv
     )
     severity: Severity = "page" if spent >= 1 else "warn"
     return Verdict(f"{subject}/uptime", severity, application, sentence, command, _above(spent, _SPENT, _RECOVERED))
+
+
+def burn_verdict(name: str, said: str | None, objective: float, *, told: bool, quiet: bool) -> Verdict:
+    """About errors that keep within all limits and spend the budget all the same. `said` is what the page says: `page`,
+    `ticket`. `told`: people know of these errors by another verdict; `quiet`: nothing was said for long enough."""
+    sentence = f"{name} spends its budget of {BUDGET_DAYS} days no faster than it may"
+    if said:
+        sentence = f"{name} has errors that spend its budget of {BUDGET_DAYS} days (objective {objective:.4g}) too fast"
+    severity: Severity = "page" if said == "page" else "warn"
+    crossed = True if said and not told else (False if quiet else None)
+    return Verdict(f"{name}/uptime:burn", severity, name, sentence, f"backstay logs {name} --lines 100", crossed)
 
 
 def _health(name: str, known: Sequence[Sample]) -> Iterator[Verdict]:

@@ -1,8 +1,8 @@
 """Lines of an application's log that somebody must look into: counted, and made a ticket once for each cause.
 
 A cause is a line without what varies in it (numbers, ids, addresses). The ticket has the line and what stood around it,
-secrets removed. What could not be opened is tried again each minute; what was opened is not opened again until its
-cause was silent for a month.
+secrets removed. What could not be opened is tried again each minute, and is itself told after ten; what was opened is
+not opened again until its cause was silent for a month.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ._alert_settings import LogPattern, Tickets
@@ -25,13 +25,16 @@ from ._log_cursor import Place, Since
 from ._notify import Destination, Secrets, mail, post_json
 from ._run import Runner, run
 from ._storage import Storage, canonical
+from ._thresholds import Verdict
 
 FORMAT = 1
 LOG_BYTES = 4 << 20
 AROUND = 5  # lines before the first one
 MOST_OPEN = 5  # new tickets in one look: a storm is one trouble
 SILENT_DAYS = 30
-_LETTERS = 500
+STUCK_LOOKS = 10  # so often in a row something was not opened until people are told
+_LETTERS = 500  # of a line that is shown
+_LINE_LETTERS = 1 << 16
 _TITLE_LETTERS = 150
 
 Post = Callable[..., bytes]
@@ -39,7 +42,7 @@ Post = Callable[..., bytes]
 
 @dataclass(frozen=True)
 class Found:
-    """One cause in what was read: how often, and the excerpt around its first line."""
+    """One cause in what was read: what its first line says, how often, and the excerpt around it."""
 
     pattern: str
     cause: str
@@ -69,37 +72,41 @@ def look(lines: Iterable[str], patterns: Sequence[LogPattern], secrets: Sequence
     before: deque[str] = deque(maxlen=AROUND)
     found: dict[str, Found] = {}
     for raw in lines:
-        line = raw[:_LETTERS]
+        line = raw[:_LINE_LETTERS]
         for pattern, wanted in compiled:
             if not wanted.search(line):
                 continue
-            shown = clean(line, secrets)
-            cause = hashlib.sha256(f"{pattern.name}\0{normalise(message_of(shown))}".encode()).hexdigest()[:12]
-            known = found.get(cause)
-            excerpt = (*(clean(each, secrets) for each in before), shown)
-            found[cause] = (
-                replace(known, count=known.count + 1) if known else Found(pattern.name, cause, shown, 1, excerpt)
-            )
+            said = clean(message_of(line), secrets)
+            cause = hashlib.sha256(f"{pattern.name}\0{normalise(said)}".encode()).hexdigest()[:12]
+            if cause in found:
+                found[cause] = replace(found[cause], count=found[cause].count + 1)
+            else:
+                excerpt = tuple(clean(each, secrets)[:_LETTERS] for each in (*before, line))
+                found[cause] = Found(pattern.name, cause, said[:_LETTERS], 1, excerpt)
             break
         before.append(line)
     return list(found.values())
 
 
 def message_of(line: str) -> str:
-    """What a line says; of a JSON object what varies least: its message, logger and exception."""
+    """What a line says; of a JSON object what varies least: its logger, its message, the reason that it gives by
+    itself or among its data, and what was raised."""
     if line.startswith("{"):
         try:
             row = json.loads(line)
         except ValueError:
             return line
         if isinstance(row, dict) and "message" in row:
-            parts = [str(row.get(key, "")) for key in ("logger", "message", "exception", "error")]
+            data = row.get("data")
+            reason = (data if isinstance(data, dict) else row).get("reason")
+            given = {**row, "reason": reason if isinstance(reason, (str, int, float)) else ""}
+            parts = [str(given.get(key, "")) for key in ("logger", "message", "reason", "exception", "error")]
             return " ".join(part.strip().splitlines()[-1] for part in parts if part.strip())
     return line
 
 
 def title_of(application: str, known: Known) -> str:
-    return f"{application}: {known.pattern}: {message_of(known.line)}"[:_TITLE_LETTERS]
+    return f"{application}: {known.pattern}: {known.line}"[:_TITLE_LETTERS]
 
 
 def text_of(application: str, cause: str, known: Known) -> str:
@@ -179,15 +186,20 @@ class Desk:
             causes[found.cause] = replace(known, last=at, count=known.count + found.count)
         oldest = (now - dt.timedelta(days=SILENT_DAYS)).strftime("%Y-%m-%dT%H:%M:%SZ")
         causes = {cause: known for cause, known in causes.items() if known.last > oldest}
+        # After what was not taken the last time: a ticket that the tracker refuses keeps no other from being opened.
+        last = str(state.get("last", ""))
+        waiting = [cause for cause, known in causes.items() if not known.opened]
         opened: list[Known] = []
-        for cause, known in causes.items():
-            if known.opened or len(opened) == MOST_OPEN:
-                continue
-            causes[cause] = self._open(cause, known, settings, at, now)
-            if causes[cause].opened:
-                opened.append(causes[cause])
-            else:
-                break  # the tracker is away: the others would wait for it too
+        failed = 0
+        for cause in sorted(waiting, key=lambda cause: (cause <= last, cause))[:MOST_OPEN]:
+            causes[cause] = self._open(cause, causes[cause], settings, at, now)
+            if not causes[cause].opened:
+                # The tracker may be away, and the others would wait for it too.
+                failed = int(state.get("failed") or 0) + 1
+                state |= {"last": cause, "why": causes[cause].why}
+                break
+            opened.append(causes[cause])
+        state["failed"] = failed
         state["causes"] = {cause: known.__dict__ for cause, known in causes.items()}
         return opened
 
@@ -225,6 +237,39 @@ class Desk:
         except BackstayError as failed:
             return replace(known, why=self._secrets.redact(failed.message)[:300])
         return replace(known, opened=at, ticket=where, why="")
+
+
+def stuck(application: str, state: Mapping[str, Any], *, wanted: bool) -> Verdict:
+    """Whether tickets are opened, by what the looks until now left; where none are `wanted` any more, nothing waits."""
+    failed = int(state.get("failed") or 0) if wanted else 0
+    crossed = True if failed >= STUCK_LOOKS else (None if failed else False)
+    sentence = f"No ticket of {application} waits to be opened"
+    if failed:
+        sentence = f"Tickets of {application} cannot be opened: {state['why']}"
+    command = f"backstay incidents {application}"
+    return Verdict(f"{application}/tickets", "warn", application, sentence, command, crossed)
+
+
+def counted(house: House, storage: Storage, application: str | None = None) -> list[dict[str, Any]]:
+    """The causes of all applications or of one, the commonest first: how often, from when until when, and where the
+    ticket is or why there is none. For people and for JSON."""
+    try:
+        kept = json.loads(storage.read(house.observed) or b"{}").get("tickets") or {}
+    except (ValueError, AttributeError):
+        return []
+    found = [
+        {"application": name, "cause": cause, **asdict(known)}
+        for name, state in kept.items()
+        if application in (None, "", name)
+        for cause, known in _read(state).items()
+    ]
+    return sorted(found, key=lambda each: (-each["count"], each["application"], each["cause"]))
+
+
+def line_of(counted: Mapping[str, Any]) -> str:
+    """One of those for people."""
+    where = counted["ticket"] or counted["why"] or "no ticket yet"
+    return f"{counted['count']} times until {counted['last']}  {counted['application']}: {counted['line']} ({where})"
 
 
 def _read(state: Mapping[str, Any]) -> dict[str, Known]:

@@ -62,9 +62,9 @@ def test_what_is_short_is_named_with_its_remedy(short: dict[str, int], warm: str
     ("opt_var_and_elsewhere", "spare", "refused"),
     [
         ((100, 50, 400), 0, ""),
-        ((101, 50, 0), 0, "needs 151 MiB of disk for {opt} and {var} and 150 MiB are free"),
-        ((100, 0, 0), 51, "needs 151 MiB of disk for {opt} and 150 MiB are free"),
-        ((100, 0, 400), 1, "needs 401 MiB of disk for /proc and 400 MiB are free"),
+        ((101, 50, 0), 0, "The release needs 151 MiB of disk in {opt} and {var}, and 150 MiB are free"),
+        ((100, 0, 0), 51, "needs 151 MiB of disk in {opt}, and 150 MiB are free"),
+        ((100, 0, 400), 1, "needs 401 MiB of disk in /proc, and 400 MiB are free"),
         ((0, 0, 0), 9999, ""),
     ],
     ids=["fits", "two places on one disk", "what must stay", "another disk", "nothing is needed"],
@@ -84,7 +84,7 @@ def test_each_disk_is_asked_for_what_comes_to_it(
     monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(f_bavail=free.get(path, 150), f_frsize=MIB))
     places = (*here.values(), Path("/proc"))
     needs = [(place, size * MIB) for place, size in zip(places, opt_var_and_elsewhere, strict=True)]
-    sentence = disk_refusal(needs, spare=spare * MIB)
+    sentence = disk_refusal("The release", needs, spare=spare * MIB)
     if not refused:
         assert sentence is None
         return

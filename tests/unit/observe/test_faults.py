@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _notify
+from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _notify, _observe, _samples
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._samples import ApplicationSample, HostSample, Sample
 
 from .world import ALERTS, SECRET, START, Disk, MailServer, Webhook, World
 
@@ -82,6 +83,12 @@ def digest() -> Pair:
 @fault("a failed unit", "host/units:portal-sync.service", "mail", (2, 1))
 def unit() -> Pair:
     return setting(failed=["portal-sync.service"]), setting(failed=[])
+
+
+@fault("a page that nobody writes", "host/units:backstay-page.timer", "mail", (2, 1))
+def page() -> Pair:
+    states = ("LoadState=loaded\nActiveState=inactive", "LoadState=loaded\nActiveState=active")
+    return setting(page_timer=states[0]), setting(page_timer=states[1])
 
 
 @fault("a process that died", "host/units:portal-0001-1.0.0-web.service", "mail", (1, 10))
@@ -569,3 +576,208 @@ def test_each_of_four_faults_goes_over_the_wire_once_when_it_begins_and_once_whe
     shown = f"chat: {hook.got}\nmail: {server.subjects()}"
     assert sorted(chats) == sorted(["*[WARN", "*[PAGE", "*[OVER", "*[OVER"]), f"of cpu and 5xx: {shown}"
     assert sorted(mails) == sorted(["[WARN", "[WARN", "[OVER", "[OVER"]), f"of disk and certificate: {shown}"
+
+
+# --- errors that spend the budget
+
+
+def passed(world: World, minutes: int, errors: int = 0, *, held: bool = False) -> None:
+    """So many minutes with 130 requests each, as they were observed."""
+    world.house.samples.mkdir(parents=True, exist_ok=True)
+    for _unused in range(minutes):
+        world.now += dt.timedelta(minutes=1)
+        seen = ApplicationSample(requests=130, errors=errors, live="0001-1.0.0", healthy=True, maintenance=held)
+        minute = Sample(world.now.isoformat(), 60.0, HostSample(failed_units=()), {"portal": seen})
+        _samples.append(world.house, world.storage, minute)
+
+
+def burning(world: World, errors: int, minutes: int = 6) -> None:
+    """So many minutes with errors in which the observer looks."""
+    world.minutes(minutes, lambda: world.visit(errors, status=500) or world.visit(130 - errors))
+
+
+def events(world: World) -> list[tuple[str, str]]:
+    found = _incidents.history(world.house, world.storage, 1, world.now)
+    return [(event["event"], event["key"]) for event in found]
+
+
+def test_errors_within_every_limit_that_burn_the_budget_are_one_message(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    burning(world, 1)
+    assert _open(world) == (), "too little was seen"
+    passed(world, 60, 1)  # 0.77 %, where 0.1 % may fail
+    burning(world, 1)
+    assert [(each.incident.key, each.incident.severity) for each in _open(world)] == [("portal/uptime:burn", "page")]
+    (subject,) = world.subjects()
+    assert "errors that spend its budget" in subject
+    assert world.texts() == [], "uptime goes by mail"
+    for _unused in range(2):  # it comes and goes
+        passed(world, 10)
+        burning(world, 0)
+        burning(world, 1)
+    assert len(world.mailed) == 1, world.subjects()
+    for _unused in range(2):
+        passed(world, 360)
+        burning(world, 0)
+    assert events(world) == [("begin", "portal/uptime:burn"), ("over", "portal/uptime:burn")]
+    assert len(world.mailed) == 2
+
+
+def test_an_outage_that_people_know_of_is_not_told_again_for_its_budget(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    passed(world, 70)
+    burning(world, 26, minutes=10)
+    for _unused in range(15):
+        burning(world, 0)
+    assert events(world) == [("begin", "portal/server_errors"), ("over", "portal/server_errors")]
+
+
+def test_what_warned_for_an_hour_and_burns_the_budget_becomes_a_page(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    burning(world, 3, minutes=12)
+    passed(world, 30, 3)
+    burning(world, 3)
+    assert events(world) == [("begin", "portal/errors")]
+    passed(world, 20, 3)
+    burning(world, 3)
+    assert events(world) == [("begin", "portal/errors"), ("begin", "portal/uptime:burn")]
+    assert [subject.partition("]")[0] for subject in world.subjects()] == ["[WARN", "[PAGE"]
+
+
+def test_errors_of_a_declared_maintenance_burn_nothing(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    passed(world, 5)
+    passed(world, 65, 60, held=True)
+    burning(world, 1)
+    assert events(world) == []
+
+
+# --- what would keep the observer itself silent
+
+
+@pytest.mark.parametrize("content", ["", '{"format": 1, "open": []}', '{"format": 99, "open": {}}'])
+def test_a_list_of_incidents_that_cannot_be_read_is_put_aside_and_told_of(content: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.why = "no answer"
+    world.minutes(2)
+    before = len(world.texts())
+    world.house.incidents.write_text(content)
+    world.minutes(2)
+    aside = world.house.incidents.with_name("incidents.damaged.json")
+    assert aside.read_text() == content
+    told = world.texts()[before:]
+    assert sorted("could not be read" in text for text in told) == [False, True], "and what is wrong, anew"
+    aside.unlink()
+    world.minutes(1)
+    assert world.texts()[-1].startswith("*[OVER]")
+
+
+def test_a_minute_in_which_nobody_could_be_told_is_no_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.minutes(2)
+
+    def refuse(*_unused: Any, **_given: Any) -> None:
+        raise BackstayError("it cannot be told")
+
+    monkeypatch.setattr(_observe, "tell", refuse)
+    with pytest.raises(BackstayError, match="cannot be told"):
+        world.observe()
+    newest = _observe.series(world.house, None, 1, world.now)[-1]
+    assert (world.now - newest.time).total_seconds() >= 60
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"format": 99}'])
+def test_an_application_whose_file_cannot_be_read_is_told_of_and_watched_all_the_same(
+    content: str, tmp_path: Path
+) -> None:
+    world = World(tmp_path)
+    world.minutes(2)
+    file = world.layout.application_file
+    good = file.read_text()
+    live = world.layout.release_configuration("0001-1.0.0") / "application.json"
+    live.parent.mkdir(parents=True)
+    live.write_text(good)
+    file.write_text(content)
+    assert world.minutes(3) == ["portal/declared"]
+    (text,) = world.texts()
+    assert "portal is watched as its live release was declared: " in text
+    world.why = "no answer"
+    assert "portal/health" in world.minutes(1)
+    world.why = ""
+    world.minutes(2)
+    file.write_text(good)
+    assert world.minutes(1) == []
+    assert "The file of portal can be read" in world.texts()[-1]
+
+
+def test_of_an_application_that_nobody_can_watch_those_are_told_whom_the_others_name(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    harbour = world.house.layout("harbour")
+    harbour.configuration.mkdir(parents=True)
+    harbour.application_file.write_text("")
+    assert world.minutes(2) == ["harbour/declared"]
+    (text,) = world.texts()
+    assert "harbour is not watched" in text
+
+
+def test_a_link_that_is_lost_where_something_was_live_is_an_outage(tmp_path: Path) -> None:
+    world = World(tmp_path, alerts={**ALERTS, "routes": {"release": []}})
+    target = world.layout.active.readlink()
+    world.layout.active.unlink()
+    assert world.minutes(2) == [], "nothing was ever released"
+    world.ledger.append("live", "0001-1.0.0", transaction="t1")
+    assert world.minutes(2) == ["portal/health"]
+    (text,) = world.texts()
+    assert "is gone, and 0001-1.0.0 was live: release a version" in text
+    world.layout.active.symlink_to(target)
+    assert world.minutes(2) == []
+    assert len(world.texts()) == 2
+
+
+@pytest.mark.parametrize(
+    "state", ["LoadState=not-found\nActiveState=inactive", "LoadState=masked\nActiveState=inactive"]
+)
+def test_a_page_that_nobody_asked_for_is_missed_by_nobody(state: str, tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.page_timer = state
+    assert world.minutes(3) == []
+
+
+def uptime(world: World, seconds: float) -> None:
+    (world.root / "proc/uptime").write_text(f"{seconds:.2f} 1.00\n")
+
+
+@pytest.mark.parametrize(
+    ("minutes", "up_before", "up_after", "told"),
+    [
+        (20, 5000, 6200, 20),  # its timer was stopped
+        (8, 5000, 5480, None),
+        (1440, 5000, 30, None),  # the host was away
+        (1440, 5000, 1200, 20),  # and nobody looked when it was back
+        (240, 5000, 5060, None),  # its clock was put ahead
+        (-60, 5000, 5900, None),  # and back
+    ],
+)
+def test_a_time_in_which_nobody_looked_is_told_once(
+    tmp_path: Path, minutes: int, up_before: int, up_after: int, told: int | None
+) -> None:
+    world = World(tmp_path)
+    world.minutes(2)
+    uptime(world, up_before)
+    world.minutes(1)
+    world.now += dt.timedelta(minutes=minutes - 1)
+    uptime(world, up_after)
+    world.layout.journal.write_text("{}\n")
+    world.minutes(1)
+    assert world.mailed == [], "not while a transaction is open"
+    until = world.now
+    world.layout.journal.unlink()
+    world.minutes(2)
+    if told is None:
+        assert world.mailed == []
+        return
+    (text,) = world.mailed
+    since = until - dt.timedelta(minutes=told)
+    assert f"from {since.isoformat()} until {until.isoformat()}" in text

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _complaint, _heal, _incidents
+from ansible_collections.backstay.ops.plugins.module_utils import _complaint, _heal, _incidents, _observe
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._http import Target
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._observe import Answered
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
@@ -27,9 +30,11 @@ class Host(World):
     inner = ""
     states = "active\nactive\n"
     nginx_good = True
+    meanwhile: Callable[[str], object]  # what happens while one of them is asked
 
     def healed(self) -> str:
         self.commands: list[list[str]] = []
+        self.asked_for: list[tuple[str, float]] = []
         self.now += dt.timedelta(minutes=1)
         done = _heal.heal(
             self.house,
@@ -37,11 +42,18 @@ class Host(World):
             self.application,
             self.now,
             runner=self.note,
-            ask=lambda _application: Answered(0.1, self.door),
-            ask_live=lambda *_unused: Answered(0.1, self.inner),
+            ask=lambda *question: self.answer("door", question),
+            ask_live=lambda *question: self.answer("inner", question),
             sleep=lambda _seconds: None,
         )
+        self.sentence = done.sentence
         return done.unit
+
+    def answer(self, who: str, question: Sequence[Any]) -> Answered:
+        self.asked_for.append((who, question[-1]))
+        self.meanwhile(who)
+        why = getattr(self, who)
+        return Answered(0.1, why, silent=why.startswith("no answer"))
 
     def note(self, arguments: Sequence[str], **_given: Any) -> Completed:
         self.commands.append(list(arguments))
@@ -52,7 +64,9 @@ class Host(World):
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    return Host(tmp_path)
+    found = Host(tmp_path)
+    found.meanwhile = lambda _who: None
+    return found
 
 
 def test_the_release_that_does_not_answer_is_restarted(host: Host) -> None:
@@ -91,6 +105,84 @@ def test_what_a_transaction_owns_is_left_alone(host: Host) -> None:
     assert host.commands == []
     host.layout.maintenance_flag.unlink()
     assert host.healed() == "nginx.service"
+
+
+def test_what_answers_by_itself_that_it_is_not_well_does_not_hang(host: Host) -> None:
+    host.door = host.inner = "/healthz/ answered 503, expected 200"
+    assert [host.healed() for _unused in range(5)] == [""] * 5, "and nobody says that it was restarted too often"
+    assert host.commands == []
+    assert "a restart would mend nothing: /healthz/ answered 503" in host.sentence
+    host.door = "/healthz/ answered 502, expected 200"
+    host.inner = ""
+    assert host.healed() == "", "a front door that answers does not hang either"
+    host.door, host.inner = "no answer", "/healthz/ answered 503, expected 200"
+    assert host.healed() == "nginx.service", "it is nginx that hangs"
+
+
+def test_a_transaction_that_begins_while_it_is_asked_gets_the_lock_at_once(host: Host) -> None:
+    host.inner = "no answer"
+    begun: list[bool] = []
+
+    def begins(_who: str) -> None:
+        lock = Lock(host.layout.lock)
+        begun.append(lock.take())
+        lock.release()
+
+    host.meanwhile = begins
+    assert host.healed() == WEB
+    assert begun == [True] * 4 + [False], "and waits for no more than one short question"
+    assert host.asked_for[-1] == ("inner", 2.0)
+
+    kept = Lock(host.layout.lock)
+    host.meanwhile = lambda _who: kept.take()
+    assert host.healed() == ""
+    assert host.commands == []
+    assert "a transaction has begun" in host.sentence
+
+
+def moved(host: Host) -> None:
+    host.layout.active.unlink()
+    host.layout.active.symlink_to("/run/portal/0002-1.1.0/web.sock")
+
+
+CHANGES: dict[str, Callable[[Host], Any]] = {
+    "another release is live": moved,
+    "maintenance is on": lambda host: host.layout.maintenance_flag.touch(),
+    "a transaction was left": lambda host: host.layout.journal.write_text(""),
+    "somebody else restarted it": lambda host: _heal._note(
+        host.house, host.storage, "portal", host.now, unit=WEB, why="no answer"
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changed_while_it_was_asked_is_not_restarted(host: Host, change: str) -> None:
+    host.inner = "no answer"
+    host.meanwhile = lambda who: who == "inner" and len(host.asked_for) == 4 and CHANGES[change](host)
+    assert host.healed() == ""
+    assert host.commands == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "silent"), [(b"", True), (b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", False)]
+)
+def test_whoever_takes_a_question_and_never_answers_it_hangs(host: Host, answer: bytes, silent: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = Target.tcp("127.0.0.1", server.getsockname()[1])
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(_observe.ask_health, target, host.application, 0.5)
+            channel, _peer = server.accept()
+            channel.sendall(answer)
+            found = asked.result()
+            channel.close()
+    assert found.why
+    assert found.silent is silent
+
+
+def test_what_answers_the_last_short_question_is_not_restarted(host: Host) -> None:
+    host.meanwhile = lambda _who: setattr(host, "inner", "no answer" if len(host.asked_for) < 5 else "")
+    assert host.healed() == ""
+    assert host.commands == []
 
 
 def test_a_release_may_begin_as_soon_as_it_is_restarted(host: Host) -> None:

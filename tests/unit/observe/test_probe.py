@@ -138,6 +138,28 @@ def test_the_incidents_of_the_host_itself_are_left_alone(tmp_path: Path) -> None
     assert House(tmp_path).outbox != post.house.outbox
 
 
+def test_a_list_of_incidents_that_cannot_be_read_silences_nobody(tmp_path: Path) -> None:
+    post = Post(tmp_path)
+    post.rounds(UP, DOWN)
+    post.house.incidents.write_text("")
+    post.rounds(DOWN)
+    assert sorted(post.open()) == ["host/incidents:damaged", "portal@app1/health:outside"]
+    assert sum("could not be read" in subject for subject in post.subjects()) == 1, post.subjects()
+
+
+def test_a_round_that_could_tell_nobody_is_no_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    post = Post(tmp_path)
+    before = post.rounds(UP).targets[0]["at"]
+
+    def refuse(*_unused: Any, **_given: Any) -> None:
+        raise BackstayError("it cannot be told")
+
+    monkeypatch.setattr(_probe, "tell", refuse)
+    with pytest.raises(BackstayError, match="cannot be told"):
+        post.rounds(DOWN)
+    assert post.only()["at"] == before
+
+
 def test_maintenance_is_no_outage_and_counted_apart(tmp_path: Path) -> None:
     post = Post(tmp_path)
     post.rounds(UP, CLOSED, CLOSED, CLOSED, UP)

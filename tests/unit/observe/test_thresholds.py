@@ -218,7 +218,10 @@ def test_crossed_is_one_message_back_is_one_and_around_the_mark_is_none(mark: Ma
 
 
 def test_no_objective_is_without_a_mark() -> None:
-    assert {mark.objective for mark in MARKS} == {each.name for each in fields(Objectives)} - {"api_path"}
+    assert {mark.objective for mark in MARKS} == {each.name for each in fields(Objectives)} - {
+        "api_path",
+        "recovery_seconds",
+    }, "the one is no limit, and the other is shown on the page alone"
 
 
 def test_few_users_and_a_slow_api_are_nobodys_news_where_no_objective_says_so(tmp_path: Path) -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _tickets
 from ansible_collections.backstay.ops.plugins.module_utils._application import parse
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 from ansible_collections.backstay.ops.plugins.module_utils._notify import post_json
 
 from .world import ALERTS, SECRET, MailServer, Webhook, World, described
@@ -41,15 +47,16 @@ def fails(
 
 
 class Tracker:
-    """Takes issues, unless it is away."""
+    """Takes issues, unless it is away, or does not want those with words in their title."""
 
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
         self.away = False
+        self.refuses = ""
 
     def __call__(self, _url: str, body: bytes, *, headers: dict[str, str]) -> bytes:
-        if self.away:
-            raise BackstayError("the tracker answered 503")
+        if self.away or (self.refuses and self.refuses in json.loads(body)["title"]):
+            raise InputError(f"refused by the tracker with 401: the token is {SECRET}")
         self.got.append({**json.loads(body), "headers": headers})
         return b'{"url": "https://tracker.example.org/issues/1", "key": "OPS-1"}'
 
@@ -95,6 +102,126 @@ def test_a_tracker_that_is_away_gets_it_later_and_once(world: World) -> None:
     world.tracker.away = False
     world.minutes(3)
     assert len(world.tracker.got) == 1
+
+
+def test_a_ticket_that_cannot_be_opened_is_told_once_and_that_it_works_again(world: World) -> None:
+    world.tracker.away = True
+    fails(world, "1")
+    world.minutes(9)
+    assert world.mailed == [], "a tracker may be away for a while"
+    assert world.minutes(6) == ["portal/tickets"]
+    assert len(world.texts()) == len(world.mailed) == 1, "both ways, for no way is declared"
+    assert "Tickets of portal cannot be opened: refused by the tracker with 401" in world.texts()[0]
+    assert SECRET not in world.texts()[0]
+    world.tracker.away = False
+    assert world.minutes(3) == []
+    assert [text.partition("]")[0] for text in world.texts()] == ["*[WARN", "*[OVER"]
+
+
+def test_who_wants_no_tickets_any_more_waits_for_none(world: World) -> None:
+    world.tracker.away = True
+    fails(world, "1")
+    assert world.minutes(12) == ["portal/tickets"]
+    world.describe(alerts=ALERTS)
+    assert world.minutes(2) == []
+    assert [each.incident.key for each in _incidents.opened(world.house, world.storage)] == []
+
+
+def test_what_a_tracker_refuses_keeps_no_other_cause_from_being_opened(world: World) -> None:
+    world.tracker.refuses = "the checksum"
+    for why in ("the checksum differs", "the checksum is missing", "the disk is full", "it is too large"):
+        fails(world, "1", why=why)
+    world.minutes(4)
+    assert len(world.tracker.got) == 2, [ticket["title"] for ticket in world.tracker.got]
+
+
+def test_how_often_each_cause_was_seen_is_shown(world: World) -> None:
+    assert _tickets.counted(world.house, world.storage) == []
+    fails(world, "1", times=3)
+    fails(world, "2", why="the disk is full")
+    world.minutes(1)
+    causes = _tickets.counted(world.house, world.storage, "portal")
+    assert [(each["count"], each["pattern"]) for each in causes] == [(3, "offline-sync"), (1, "offline-sync")]
+    line = _tickets.line_of(causes[0])
+    assert line.startswith("3 times until ")
+    assert line.endswith("offline package 1 failed: the checksum differs (https://tracker.example.org/issues/1)")
+    assert _tickets.counted(world.house, world.storage, "harbour") == []
+    world.house.observed.write_text("")
+    assert _tickets.counted(world.house, world.storage) == []
+
+
+# --- the example's own lines
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+@pytest.fixture
+def portal_log(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Writes what the portal's `fail()` says (1.5.0.patch), by its own formatter."""
+    settings = SimpleNamespace(RELEASE_ID="0002-1.5.0", VERSION="1.5.0")
+    monkeypatch.setitem(sys.modules, "django.conf", ModuleType("django.conf"))
+    monkeypatch.setattr(sys.modules["django.conf"], "settings", settings, raising=False)
+    formatter = runpy.run_path(str(EXAMPLES / "audit_portal/portal/logs.py"))["JsonFormatter"]()
+
+    def write(reason: str, package: str, detail: str = "", raised: Exception | None = None) -> None:
+        trouble = None if raised is None else (type(raised), raised, None)
+        record = logging.LogRecord("audits.offline", logging.ERROR, "", 0, "offline package failed", None, trouble)
+        data = {"event": "offline_package_failed", "package": package, "device": f"device of {package}"}
+        record.data = {**data, "reason": reason, "detail": detail}
+        with (world.layout.logs / "app.log").open("a") as log:
+            log.write(formatter.format(record) + "\n")
+
+    world.describe(alerts={**tickets(), "patterns": [{"name": "offline-sync", "match": "offline package failed"}]})
+    return write
+
+
+def test_each_reason_for_which_a_package_of_the_portal_fails_is_a_ticket(
+    world: World, portal_log: Callable[..., None]
+) -> None:
+    patch = (EXAMPLES / "audit_portal_versions/1.5.0.patch").read_text()
+    (listed,) = re.findall(r"^\+`reason` \((.+?)\) and `detail`", patch, re.MULTILINE)
+    reasons = re.findall(r"`([a-z-]+)`", listed)
+    assert len(reasons) == 8
+    for reason in reasons:
+        portal_log(reason, "tablet-7-0001", "it says why")
+        portal_log(reason, "another", "it says so in other words, and at length: " + "x y " * 70)
+    world.minutes(3)
+    titles = [ticket["title"] for ticket in world.tracker.got]
+    wanted = [f"portal: offline-sync: audits.offline offline package failed {reason}" for reason in reasons]
+    assert sorted(titles) == sorted(wanted)
+    assert {each["count"] for each in _tickets.counted(world.house, world.storage)} == {2}
+
+
+def test_what_the_portal_raised_tells_one_fault_of_its_own_from_another(
+    world: World, portal_log: Callable[..., None]
+) -> None:
+    for raised in (OSError("disk full"), OSError("disk full"), ZeroDivisionError("division by zero")):
+        portal_log("fault", "tablet-7-0001", "x" * 600, raised)
+    world.minutes(1)
+    ends = sorted(ticket["title"].partition(" failed ")[2] for ticket in world.tracker.got)
+    assert ends == ["fault OSError: disk full", "fault ZeroDivisionError: division by zero"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"message": "it failed", "reason": "quota"}', "it failed quota"),
+        ('{"message": "it failed", "data": {"reason": 7}, "logger": "sync"}', "sync it failed 7"),
+        ('{"message": "it failed", "data": {"reason": {"a": "b"}}}', "it failed"),
+        ('{"message": "it failed", "data": "quota"}', "it failed"),
+        ('{"data": {"reason": "quota"}}', '{"data": {"reason": "quota"}}'),
+        ("plain text", "plain text"),
+    ],
+)
+def test_what_a_line_says(line: str, said: str) -> None:
+    assert _tickets.message_of(line) == said
+
+
+def test_a_secret_at_the_end_of_what_is_shown_of_a_line_is_not_half_there(world: World) -> None:
+    with (world.layout.logs / "app.log").open("a") as log:
+        log.write("offline package 1 failed: " + "x" * 460 + f" {SECRET}\n")
+    world.minutes(1)
+    assert SECRET[:8] not in json.dumps(world.tracker.got)
 
 
 def test_each_file_has_its_own_patterns(world: World) -> None:

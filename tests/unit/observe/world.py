@@ -81,6 +81,7 @@ class World:
         self.why = ""  # why the front door does not answer
         self.failed: list[str] = []
         self.restarts = {"nginx.service": 0, "portal-0001-1.0.0-web.service": 0}
+        self.page_timer = "LoadState=loaded\nActiveState=active"
         self.used = 0.4
         self.until = START + dt.timedelta(days=60)
         self.busy = self.total = 1000
@@ -147,6 +148,7 @@ class World:
     def run(self, arguments: Sequence[str], **given: Any) -> Completed:
         if arguments[:2] == ["systemctl", "show"]:
             text = "\n".join(f"Id={unit}\nNRestarts={count}\n" for unit, count in self.restarts.items())
+            text += f"\nId=backstay-page.timer\n{self.page_timer}\n"
             return Completed(tuple(arguments), 0, text, "")
         if arguments[0] == "systemctl":
             text = "".join(f"{unit} loaded failed failed {unit}\n" for unit in self.failed)
