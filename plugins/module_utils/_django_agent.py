@@ -2,8 +2,9 @@
 
     <release>/venv/bin/python _django_agent.py <settings module> <action> ['{"databases": ["default"], ...}']
 
-Actions: `state` (what is applied, known, pending, unknown), `describe` (that, and each pending migration's operations
-as facts), `operations` (the same facts of every migration, without any database), `migrate`, and `reverse`.
+Actions: `state` (what is applied, known, pending, unknown), `describe` (that, each pending migration's operations as
+facts, and where data are kept), `operations` (the same facts of every migration, without any database), `migrate`, and
+`reverse`.
 Options: `databases`; `reverse`, the migrations to take back; `known`, those that the release before knows: `describe`
 then tells of all others, also where another host has applied them already; `lock_seconds` and `statement_seconds`, how
 long one statement may wait for a lock and may take; `wait_seconds`, how long another host may migrate the same database
@@ -134,6 +135,18 @@ def state(databases: Sequence[str]) -> dict[str, Any]:
         ):
             found[kind] += [_name(alias, f"{label}.{name}") for label, name in keys]
     return found
+
+
+def places() -> dict[str, Any]:
+    """Where this code keeps what cannot be made again: its SQLite files by alias, and what is uploaded."""
+    files = {}
+    for alias in import_module("django.db").connections:
+        connection = _connection(alias)
+        if connection.vendor == "sqlite" and not connection.is_in_memory_db():
+            name = str(connection.settings_dict["NAME"])
+            files[alias] = os.path.abspath(name.removeprefix("file:").partition("?")[0])  # it may be a URI
+    media = str(import_module("django.conf").settings.MEDIA_ROOT or "")
+    return {"files": files, "media": os.path.abspath(media) if media else ""}
 
 
 def _connection(alias: str) -> Any:
@@ -926,7 +939,7 @@ def work(arguments: Sequence[str], tell: Tell) -> None:
     elif action == "reverse":
         reverse(options, tell)
     elif action == "describe":
-        tell({"event": "describe", "migrations": describe(options.databases, options.known)})
+        tell({"event": "describe", "migrations": describe(options.databases, options.known), **places()})
     tell({"event": "state", **state(options.databases)})
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +44,8 @@ class MigrationState:
     `unknown` are applied and not in this code: a newer release left them. `seconds` tells how long each migration took
     that this run applied or took back. `facts` are those of the pending migrations and of those that the release before
     does not know, where they were asked for (`describe`), or of all (`operations`); `_migrations.judge` reads them.
+    `files` are the SQLite files that this code uses, by alias, and `media` is where it puts uploads; both as told by
+    `describe`.
     """
 
     applied: tuple[str, ...] = ()
@@ -52,6 +54,8 @@ class MigrationState:
     unknown: tuple[str, ...] = ()
     seconds: tuple[tuple[str, float], ...] = ()
     facts: tuple[Mapping[str, Any], ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    media: str = ""
 
 
 class Workshop(Protocol):
@@ -234,19 +238,20 @@ class DjangoRuntime:
 
     def parse_agent(self, output: str) -> MigrationState:
         seconds: list[tuple[str, float]] = []
-        facts: tuple[Mapping[str, Any], ...] = ()
+        described: dict[str, Any] = {}
         for line in output.splitlines():
             try:
                 event = json.loads(line)
                 if event["event"] == "migration":
                     seconds.append((event["name"], float(event["seconds"])))
                 elif event["event"] == "describe":
-                    facts = tuple(event["migrations"])
+                    places = {"files": dict(event.get("files") or {}), "media": str(event.get("media") or "")}
+                    described = {"facts": tuple(event["migrations"]), **places}
                 elif event["event"] == "operations":
                     return MigrationState(facts=tuple(event["migrations"]))
                 elif event["event"] == "state":
                     kinds = {kind: tuple(event[kind]) for kind in ("applied", "known", "pending", "unknown")}
-                    return MigrationState(**kinds, seconds=tuple(seconds), facts=facts)
+                    return MigrationState(seconds=tuple(seconds), **{**described, **kinds})
             except (ValueError, KeyError, TypeError) as wrong:
                 raise BackstayError(
                     f"The migrations' answer cannot be read ({line[:80]!r}): see the journal of the migration's unit."

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from . import _restore_point
 from ._errors import BackstayError, GateRefused
 from ._host import DATA_SECONDS, Host
@@ -10,6 +15,26 @@ from ._releases import way_back
 from ._room import mib
 from ._steps import CLOSED
 from ._transaction import Transaction
+
+if TYPE_CHECKING:
+    from ._application import Application
+    from ._runtime import MigrationState
+
+_PASSING = ("/dev/shm/", "/run/", "/tmp/", "/var/cache/", "/var/tmp/")  # noqa: S108 - told apart, nothing is made there
+
+
+def not_kept(application: Application, data: Path, files: Mapping[str, str], media: str) -> tuple[str, ...]:
+    """Which SQLite files and which uploads of a release the application's file does not name, as sentences. `files` are
+    those that the release uses, by alias; what lies where things do not last needs no backup."""
+    declared = {os.path.realpath(data / each.path) for each in application.databases if each.path}
+    found = [
+        f"its database {alias!r} is {path}, which `databases` does not name"
+        for alias, path in files.items()
+        if os.path.realpath(path) not in declared and not path.startswith(_PASSING)
+    ]
+    if application.media and media and os.path.realpath(media) != os.path.realpath(data / application.media):
+        found.append(f"what is uploaded goes to {media}, and `media` names {data / application.media}")
+    return tuple(found)
 
 
 class SchemaChanges(Host):
@@ -22,7 +47,9 @@ class SchemaChanges(Host):
         # Also those that another host of this database, or an earlier attempt, has applied since the release before.
         known = tuple(previous.data.get("migrations_known", ())) if previous else ()
         state = self.migrations(candidate, "describe", known=known)
-        limit = self.application(candidate).releases.migrations.rebuild_seconds
+        application = self.application(candidate)
+        self._check_places(application, state)
+        limit = application.releases.migrations.rebuild_seconds
         verdict = judge(state.facts, rebuild_seconds=limit)
         # What a release knows, and what it did, decide later what a rollback needs.
         self.ledger.append(
@@ -43,6 +70,18 @@ class SchemaChanges(Host):
                 lines=needs,
             )
         return f"{len(state.pending)} pending, {verdict.verdict}" if state.pending else "none is pending"
+
+    def _check_places(self, application: Application, state: MigrationState) -> None:
+        """Refuse a release whose data lie where no backup looks. Raises GateRefused."""
+        found = not_kept(application, self.layout.data, state.files, state.media)
+        if found:
+            raise GateRefused(
+                f"This release keeps data that no backup would hold: {found[0]}; correct the application's file or the "
+                "release's settings.",
+                lines=found,
+            )
+        if application.media is None and state.media:
+            self.say(f"The application's file names no `media`: what is uploaded to {state.media} is in no backup")
 
     def undo_judge(self, transaction: Transaction, reason: str) -> None:
         """Judging changed nothing."""

@@ -161,6 +161,21 @@ def test_a_release_names_the_restore_point_that_was_made_before_it(kept: Scene) 
         kept.declare()
 
 
+def test_a_release_that_writes_where_no_backup_looks_is_refused(kept: Scene) -> None:
+    """The trap of a backup that is green for years and holds another file than the one that is used."""
+    before = kept.live()
+    kept.declare(databases=[{"name": "default", "engine": "sqlite", "path": "db/other.sqlite3"}])
+    try:
+        refused = kept.release(again=True, check=False)
+    finally:
+        kept.declare()
+    told = " ".join(refused.output.split())
+    assert not refused.ok
+    assert "keeps data that no backup would hold: its database 'default' is " in told, refused.output
+    assert "portal.sqlite3, which `databases` does not name" in told, refused.output
+    assert kept.settled()["live"]["id"] == before
+
+
 def test_a_release_without_a_restore_point_is_refused_and_can_be_insisted_on(kept: Scene) -> None:
     kept.declare(backup={"before_release": True})
     before = kept.live()
