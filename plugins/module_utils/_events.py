@@ -5,7 +5,7 @@ From the ledger and the catalogue, never from the process that did it: no releas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ._ledger import Entry
@@ -24,16 +24,16 @@ class Event:
     lines: tuple[str, ...]
 
 
-def of_ledger(
-    name: str, entries: Iterable[Entry], *, notes: Callable[[str], str] = lambda release: ""
-) -> Iterator[Event]:
-    """From entries of the ledger, in their order. `notes` gives the changelog's entry of a release."""
+def of_ledger(name: str, entries: Iterable[Entry]) -> Iterator[Event]:
+    """From entries of the ledger, in their order."""
+    notes: dict[str, str] = {}
     withdrawn: dict[str, list[str]] = {}
     restored: set[str] = set()
     for entry in entries:
         data, release = entry.data, entry.release
         identifier = f"{name}-ledger-{entry.number}"
         transaction = str(data.get("transaction") or "")
+        notes[release] = str(data.get("notes") or notes.get(release, ""))
         if entry.event == "withdrawn":
             withdrawn.setdefault(transaction, []).append(release)
         elif entry.event in ("restored", "returned"):
@@ -64,7 +64,7 @@ def of_ledger(
                 after = f" after {before}" if before else ""
                 subject = f"{name}: {release} is live"
                 way = (f"The way back: backstay rollback {name}",) if before else ()
-                new = tuple(line for line in notes(release).splitlines() if line.strip())[:NOTES]
+                new = tuple(line for line in notes[release].splitlines() if line.strip())[:NOTES]
                 lines = (f"{release} is live{after}.", *who, *new, *way)
                 yield Event(identifier, "release", entry.time, subject, lines)
         elif entry.event == "failed":

@@ -56,7 +56,7 @@ def test_one_that_was_replaced_within_its_day_is_summed_up_and_then_the_live_one
 
 def test_it_is_told_as_the_release_was_with_the_changelogs_entry(engine: CrashEngine) -> None:
     _review.review(engine)
-    found = list(of_ledger(NAME, engine.ledger.read(), notes=engine.notes))
+    found = list(of_ledger(NAME, engine.ledger.read()))
     assert [event.subject.partition(" (")[0] for event in found] == [
         f"{NAME}: 0001-1.0.0 is live",
         f"{NAME}: 0002-1.1.0 is live",
