@@ -28,13 +28,13 @@ demo: hosts  ## Boot two real hosts, release the example under load, roll back; 
 demo-down:  ## Remove what `make demo` made, and nothing else
 	@python3 lab/demo.py down
 
-test: hosts-tests  ## The whole suite: lint, unit, models, molecule, integration, visitors and sanity; stops at the first failure
+test: hosts-tests  ## What a change has to pass: lint, unit, models, molecule, integration, visitors and sanity; stops at the first failure
 	@$(STAGES) lint unit models molecule integration visitors
 
 test-unit: setup  ## The inner loop: tests that need no host
 	@$(STAGES) unit
 
-test-full: hosts-tests  ## The whole suite, what takes long, every lie of a backup, and the matrix: the other Debian and ansible-core
+test-full: hosts-tests  ## All of `make test`, what takes long, every lie of a backup, and the matrix: the other Debian and ansible-core
 	@$(STAGES) lint unit models molecule bookworm matrix integration visitors long lies
 
 chaos: hosts-tests  ## A power cut at every write, and deaths at the steps of every kind of run: a round of ten (under 40 minutes)
@@ -57,6 +57,7 @@ lock: setup
 	  .venv/bin/uv pip compile --quiet --no-config --python-version 3.11 --universal --upgrade --generate-hashes --no-emit-index-url \
 	    --no-emit-find-links --custom-compile-command "make lock" requirements/$$set.in --output-file requirements/$$set.txt; done
 
+# artifacts/ is no cache: it holds what an operator has built and signed.
 clean:  ## Remove what the tools made here (.venv, caches); the lab is demo-down's
-	@rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis artifacts
+	@rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -path ./.lab -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from backstay_lab.errors import LabError
 from backstay_lab.layout import CHECKOUT
 from backstay_lab.load_result import LoadResult
-from backstay_lab.scene import APPLICATION, Played, Scene
+from backstay_lab.scene import APPLICATION, Scene
 
 RESULT = CHECKOUT / ".lab" / "demo.json"
 COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
@@ -65,14 +67,22 @@ class Story:
         live = str(self.scene.live())
         self.expect(live.endswith(f"-{version}"), f"After {after} release {live} is live, and {version} was expected.")
 
-    def refuse(self, version: str) -> Played:
+    def refuse(self, version: str) -> str:
+        """Try a version whose health check fails: the sentence of the gate that refused it, "" where none did."""
         played = self.scene.release(version, check=False)
         self.expect(not played.ok, f"The broken {version} was released.")
-        return played
+        lines = [line.strip() for line in played.output.splitlines()]
+        sentence = next((line for line in lines if f"-{version} is not well: " in line), "")
+        if not played.ok:
+            self.expect(
+                bool(sentence), f"The gate did not refuse {version}; its release failed: {played.last_lines(3)}"
+            )
+        return sentence
 
 
 def up() -> int:
     """Play the whole story. Returns the exit code."""
+    RESULT.unlink(missing_ok=True)  # a run that dies must not leave what the one before it said
     story = Story()
     scene = story.scene
     print(paint("Backstay demo", "1"), "- real Debian 13 hosts, real visitors\n", flush=True)
@@ -151,9 +161,8 @@ def report(
     return told
 
 
-def show(story: Story, result: LoadResult, told: dict[str, Any], refused: Played) -> None:
+def show(story: Story, result: LoadResult, told: dict[str, Any], refused: str) -> None:
     """The table a person reads."""
-    reason = next((line.strip() for line in refused.output.splitlines() if "is not well" in line), "")
     rows = [
         ("releases", ", ".join(f"{seconds:.1f} s" for seconds in told["release_seconds"])),
         ("rollbacks", ", ".join(f"{seconds:.1f} s" for seconds in told["rollback_seconds"])),
@@ -167,7 +176,7 @@ def show(story: Story, result: LoadResult, told: dict[str, Any], refused: Played
             (f"answered by {'nginx itself (assets)' if name == '-' else name}", str(count))
             for name, count in sorted(result.by_release.items())
         ),
-        ("refused", reason[:110]),
+        ("refused", refused[:110]),
     ]
     width = max(len(name) for name, _ in rows)
     print()
@@ -185,12 +194,21 @@ def show(story: Story, result: LoadResult, told: dict[str, Any], refused: Played
     print(f"  the same as JSON: {RESULT}\n  make demo-down removes it all\n")
 
 
+def down() -> None:
+    """Remove what `up` made. What all labs of this checkout share (payloads, the example's repository) stays."""
+    scene = Scene("demo")
+    scene.remove()
+    shutil.rmtree(scene.directory / "certificates", ignore_errors=True)  # site.yml's, with their private keys
+    with suppress(OSError):
+        scene.directory.rmdir()  # unless somebody else put something there
+    RESULT.unlink(missing_ok=True)
+
+
 def main() -> int:
     verb = sys.argv[1] if len(sys.argv) > 1 else "up"
     try:
         if verb == "down":
-            Scene("demo").remove()
-            RESULT.unlink(missing_ok=True)
+            down()
             print("The demo's hosts and network are gone.")
             return 0
         return up()

@@ -146,22 +146,8 @@ class Report:
         if self.verb == "undo":
             ended = self.looks and not self.left_open
             return (DONE if ended else LOOK_AT_IT), self._after_cancelling("Asked for what a cancelled job left")
-        failed = sorted({task.host for task in self.run.failures()})
-        if failed or self.run.exit_code != 0:
-            unknown = [host for host in failed if self._unknown(host)]
-            if unknown:
-                return LOOK_AT_IT, f"Failed, and {', '.join(unknown)} did not say what is live there: look at it."
-            if self.left_open:
-                return LOOK_AT_IT, self._after_cancelling("Failed")
-            if self._differ():
-                return (
-                    LOOK_AT_IT,
-                    "Failed, and the hosts serve different versions: run playbooks/recover.yml, then look at it.",
-                )
-            return (
-                FAILED,
-                f"Failed on {', '.join(failed)}." if failed else "Failed before any host was asked; see the log.",
-            )
+        if self.run.failures() or self.run.exit_code != 0:
+            return self._after_failing()
         if not self.run.finished:
             return LOOK_AT_IT, "The playbook ended without its last word: look at what the hosts say."
         if not self.run.hosts:
@@ -174,6 +160,22 @@ class Report:
                     f"Done, yet {', '.join(wrong) or 'the hosts'} serve another release than asked: look at it.",
                 )
         return DONE, "Done."
+
+    def _after_failing(self) -> tuple[int, str]:
+        failures = self.run.failures()
+        nobody = next((task.message for task in failures if task.name == "Stop unless hosts are meant"), "")
+        if nobody:
+            return FAILED, nobody
+        failed = sorted({task.host for task in failures})
+        unknown = [host for host in failed if self._unknown(host)]
+        if unknown:
+            return LOOK_AT_IT, f"Failed, and {', '.join(unknown)} did not say what is live there: look at it."
+        if self.left_open:
+            return LOOK_AT_IT, self._after_cancelling("Failed")
+        if self._differ():
+            told = "Failed, and the hosts serve different versions: run playbooks/recover.yml, then look at it."
+            return LOOK_AT_IT, told
+        return FAILED, f"Failed on {', '.join(failed)}." if failed else "Failed before any host was asked; see the log."
 
     def _after_cancelling(self, what: str) -> str:
         if self.left_open or (self.looked and not self.looks):

@@ -44,7 +44,7 @@ SPREAD = ("--dist", "worksteal")
 ALL = {"BACKSTAY_ALL": "1"}  # not a sample of a model's tests
 INTEGRATION = (*PYTEST, "-v", "-m", "not long", "--durations=25")
 # Needs no host either, and takes longer than an inner loop may: power cuts, all kinds of migration, restic, Ansible.
-SLOW = ("crash", "migrations", "backup", "proof", "restore", "callback", "ci", "lab", "attestation")
+SLOW = ("crash", "migrations", "backup", "proof", "restore", "callback", "playbooks", "ci", "lab", "attestation")
 SLOW_FILES = (
     "health/test_health_check",
     "jobs/test_killed_or_cut_off",
@@ -117,7 +117,11 @@ STAGES: dict[str, tuple[Step, ...]] = {
         ),
     ),
     # Half of their time they wait for programs, so there are more of them than cores.
-    "models": (Step("pytest, models", (*PYTEST, "-q", "-n", "4", *SPREAD, *MODELS), loud=True),),
+    "models": (
+        # What its versions check of themselves, their builds run.
+        Step("pytest, the example", (*PYTEST, "-q", "examples/tests", "-k", "not passes_its_own_release_checks")),
+        Step("pytest, models", (*PYTEST, "-q", "-n", "4", *SPREAD, *MODELS), loud=True),
+    ),
     "molecule": (MOLECULE,),
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
     "bookworm": (replace(MOLECULE, environment={**MOLECULE.environment, **BOOKWORM}),),

@@ -9,12 +9,12 @@ import http.client
 import json
 import os
 import re
-import select
 import socket
 import sqlite3
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 import pytest
 
 HOST = "portal.example.org"
-ALL = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0"]
+ALL = ["1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.5.0", "1.6.0"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,12 @@ class Server:
 
     def __init__(self, path: Path) -> None:
         self.socket = path
+
+    def listens(self) -> bool:
+        with closing(UnixConnection(self.socket)) as connection, suppress(OSError):
+            connection.connect()
+            return True
+        return False
 
     def request(self, method: str, path: str, body: str = "", **headers: str) -> Answer:
         with closing(UnixConnection(self.socket)) as connection:
@@ -134,15 +140,13 @@ class Host:
         return Server(path), process
 
     def serve(self, version: str) -> Server:
-        """Start a release and wait until it listens."""
+        """Start a release and wait until it listens; what is asked before its worker has loaded waits in line."""
         server, process = self.start(version)
-        assert process.stdout is not None
-        seen = ""
-        while "Booting worker" not in seen:
-            ready, _, _ = select.select([process.stdout], [], [], 30)
-            line = process.stdout.readline() if ready else ""
-            assert line, f"{version} did not start: {seen}"
-            seen += line
+        deadline = time.monotonic() + 30
+        while not server.listens():
+            assert process.poll() is None, f"{version} did not start: {process.communicate()[0]}"
+            assert time.monotonic() < deadline, f"{version} does not listen"
+            time.sleep(0.05)
         return server
 
     def rows(self, query: str) -> list[tuple[object, ...]]:
@@ -280,6 +284,20 @@ def test_1_1_0_keeps_working_and_writing_on_the_schema_of_1_5_0(host: Host) -> N
     counts = json.loads(host.manage("1.5.0", "retention").splitlines()[-1])
     assert (counts["messages"], counts["index_entries"]) == (60, 60)
     assert host.rows("PRAGMA integrity_check") == [("ok",)]
+
+
+def test_1_6_0_works_and_1_1_0_reads_its_schema_but_cannot_write(host: Host) -> None:
+    host.manage("1.1.0", "migrate", "--verbosity", "0")
+    old = host.serve("1.1.0")
+    assert old.add_finding(1, "before").status == 302
+    host.manage("1.6.0", "migrate", "--verbosity", "0")
+    assert host.serve("1.6.0").add_finding(1, "new").status == 302
+    assert old.get("/audits/1/").status == 200
+    assert old.add_finding(1, "lost").status == 500
+    assert host.rows("SELECT note FROM audits_finding WHERE note IN ('before', 'new', 'lost') ORDER BY id") == [
+        ("before",),
+        ("new",),
+    ]
 
 
 def test_1_5_0_leaves_a_line_for_each_offline_package_that_fails(host: Host) -> None:

@@ -12,7 +12,7 @@ description:
     terminal, in colour. The task that runs is shown meanwhile on a terminal.
   - A failure is printed as the sentence in C(msg) of its result, not as JSON. What a command printed last follows.
   - A list of strings C(backstay_lines) in any result is printed as indented lines, for example the steps of a release.
-  - Tasks that were skipped on all hosts are left out.
+  - Tasks that were skipped on all hosts are left out, and so is a play that only asserts and found nothing wrong.
   - With C(-v) the result of each task follows its line, as with the callback P(ansible.builtin.default#callback).
   - A result of a task with C(no_log) is never printed.
 version_added: 0.1.0
@@ -39,6 +39,7 @@ from ansible.utils.color import stringc
 NAMED_HOSTS = 6
 COMMAND_LINES = 10
 ITEM_FAILURES = 10
+INSTANT = ("fail", "assert")  # what takes no time needs no heading above it while it runs
 HIDDEN = "hidden, because the task has no_log: its result may hold secrets"
 
 OUTCOMES = ("unreachable", "FAILED", "failed, ignored", "changed", "ok", "skipped")
@@ -129,12 +130,19 @@ class CallbackModule(CallbackBase):
         self._task: TaskLine | None = None
         self._live = sys.stdout.isatty() and not C.ANSIBLE_NOCOLOR
         self._transient = False
+        self._heading = ""  # of the play that runs, until it is printed
 
     # -- printing
 
     def _say(self, text: str, colour: str | None = None) -> None:
+        self._say_heading()
         self._wipe()
         self._display.display(text, color=colour)
+
+    def _say_heading(self) -> None:
+        heading, self._heading = self._heading, ""
+        if heading:
+            self._say(heading, C.COLOR_HIGHLIGHT)
 
     def _wipe(self) -> None:
         if self._transient:
@@ -191,7 +199,7 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_play_start(self, play: Any) -> None:
         self._finish_task()
         mode = "  (check mode: nothing is changed)" if play.check_mode else ""
-        self._say(f"\n{play.get_name().strip() or 'Play'}{mode}", C.COLOR_HIGHLIGHT)
+        self._heading = f"\n{play.get_name().strip() or 'Play'}{mode}"
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
         self._say("           no host of the inventory is meant by this play", C.COLOR_SKIP)
@@ -201,6 +209,8 @@ class CallbackModule(CallbackBase):
         self._say("           stopped: no host is left to go on with", C.COLOR_ERROR)
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:
+        if task.action.removeprefix("ansible.builtin.") not in INSTANT:
+            self._say_heading()
         self._begin(task)
 
     def v2_playbook_on_handler_task_start(self, task: Any) -> None:
@@ -251,6 +261,7 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         self._finish_task()
+        self._heading = ""
         hosts = sorted(stats.processed)
         self._say("")
         width = max([4, *(len(host) for host in hosts)])

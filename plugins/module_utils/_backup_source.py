@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._backup import Source
 from ._host import Host
+from ._retention import needed_by
 
 
 def source_of(host: Host) -> Source:
@@ -24,10 +25,5 @@ def source_of(host: Host) -> Source:
         runner=host.runner,
         storage=host.storage,
         say=host.say,
-        # A release that is still here can be gone back from: its restore point stays as long as it does.
-        needed={
-            str(release.data["backup_run"]): f"the release {release.id}"
-            for release in history.ordered()
-            if release.data.get("backup_run") and release.state not in ("pruned", "failed")
-        },
+        needed=needed_by(history),
     )

@@ -7,19 +7,21 @@ and stored nothing changes no line of this.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ._application import Application
 from ._backup_settings import BackupPolicy
 from ._bucket_rules import Asked, remembered
 from ._bucket_rules import findings as bucket_findings
-from ._catalogue import Point, points
+from ._catalogue import Point, points, retention
+from ._errors import BackstayError
 from ._layout import Layout
 from ._retention import greatest_age_days
 from ._storage import Storage
 
 REFUTED = "is refuted:"  # of a problem that is told as an event, a failed proof
+RETENTION_DAYS = 7.0  # a store that is busy or away for a night or two is none of anybody's business
 _LEVELS = ("not listed", "L1 listed", "L2 structure", "L3 read back", "L4 restored and compared", "L5 its release ran")
 
 
@@ -31,20 +33,48 @@ def backup_facts(
     if policy is None:
         return None
     found = points(layout, storage)
-    return fold(found, policy, now or dt.datetime.now(dt.UTC), buckets=remembered(layout, storage))
+    return fold(
+        found,
+        policy,
+        now or dt.datetime.now(dt.UTC),
+        buckets=remembered(layout, storage),
+        unpruned=_unpruned(layout, storage, policy),
+    )
+
+
+def _unpruned(layout: Layout, storage: Storage, policy: BackupPolicy) -> tuple[str, ...]:
+    """The repositories that this host may not remove anything from."""
+    if not any(settings.append_only for settings in policy.repositories.values()):
+        return ()
+    from ._repository import repositories_of
+
+    try:
+        stores = repositories_of(layout, policy.repositories, storage)
+    except BackstayError:  # without its secrets it may remove nothing
+        return tuple(name for name, settings in policy.repositories.items() if settings.append_only)
+    return tuple(name for name, store in stores.items() if store.for_pruning() is None)
 
 
 def fold(
-    found: Sequence[Point], policy: BackupPolicy, now: dt.datetime, *, buckets: Mapping[str, Asked] | None = None
+    found: Sequence[Point],
+    policy: BackupPolicy,
+    now: dt.datetime,
+    *,
+    buckets: Mapping[str, Asked] | None = None,
+    unpruned: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Pure: the facts from the points, in the order of the chain, and from what the buckets answered last."""
+    """Pure: the facts from the points, in the order of the chain, from what the buckets answered last, and from which
+    repositories this host may not prune. Where it may not and nothing ever expired, nobody else prunes either."""
     buckets = buckets or {}
     good = [point for point in found if point.good]
     newest = good[-1] if good else None
     proven = [point for point in good if point.level >= 4]
     last_proven = max(proven, key=lambda point: point.proven_at or "", default=None)
     full = max((point for point in good if point.level >= 5), key=lambda point: point.proven_at or "", default=None)
-    ages = greatest_age_days(policy)
+    oldest = {name: _age(point.at, now) / 86400 for point in reversed(found) for name in point.repositories}
+    endless = [name for name in unpruned if not any(name in point.expired for point in found)]
+    ages = greatest_age_days(policy, oldest, endless)
+    expiry = {name: retention(found, name) for name in policy.repositories}
     return {
         "newest": _point(newest, now),
         "last_proven": _point(last_proven, now),
@@ -56,6 +86,8 @@ def fold(
                 "points": sum(1 for point in good if name in point.repositories and point.repositories[name].good),
                 "newest": next((point.at for point in reversed(good) if name in point.repositories), None),
                 "greatest_age_days": ages[name],
+                "retained_at": expiry[name][0],
+                "kept_back": held.reason if (held := expiry[name][1]) else None,
             }
             for name, settings in policy.repositories.items()
         },
@@ -112,6 +144,7 @@ def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> 
             reason = newest.failed_in.get(name) or "it was not stored there"
             said.append(f"the repository {name} lacks the newest restore point: {reason.rstrip('.')}")
     said += [f"the restore point {point.run} {REFUTED} {point.refuted}" for point in found if point.refuted][-2:]
+    said += _kept_back(found, policy, newest)
     if policy.proof.nightly is not None:
         proven = [_age(point.proven_at, now) / 3600 for point in good if point.level >= 4 and point.proven_at]
         if not proven:
@@ -131,6 +164,22 @@ def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> 
     return tuple(said)
 
 
+def _kept_back(found: Sequence[Point], policy: BackupPolicy, newest: Point) -> list[str]:
+    """An anomaly at once; retention that does not succeed, when backups have been made for days without it."""
+    said = []
+    for name in policy.repositories:
+        succeeded, held = retention(found, name)
+        if held is not None and not held.failed:
+            said.append(f"{name}: {held.reason.rstrip('.')}")
+            continue
+        since = held.since if held else succeeded
+        days = _age(since, dt.datetime.fromisoformat(newest.at)) / 86400 if since else 0.0
+        if days > RETENTION_DAYS:
+            why = f" ({held.reason.rstrip('.')})" if held else ""
+            said.append(f"{name}: retention has not succeeded for {days:.0f} d{why}: see `backstay backup --prune`")
+    return said
+
+
 def _age(at: str, now: dt.datetime) -> float:
     return (now - dt.datetime.fromisoformat(at)).total_seconds()
 
@@ -148,11 +197,15 @@ def backup_lines(facts: Mapping[str, Any]) -> list[str]:
         took = f", took {proven['proof_seconds']:.0f} s" if proven["proof_seconds"] is not None else ""
         lines[0] += f"; last proof {_spoken(proven['proven_age_seconds'])} ago{took}"
     kept = ", ".join(
-        f"{name}: {each['points']} points, deleted data up to {each['greatest_age_days']} d"
+        f"{name}: {each['points']} points, deleted data {_surviving(each['greatest_age_days'])}"
         for name, each in facts["repositories"].items()
     )
     lines.append(f"  kept     {kept}")
     return lines + [f"  backup!  {problem[:150]}" for problem in facts["problems"][:2]]
+
+
+def _surviving(days: int | None) -> str:
+    return "without end: nobody removes any" if days is None else f"up to {days} d"
 
 
 def _spoken(seconds: float) -> str:
@@ -202,6 +255,28 @@ def metrics(application: str, facts: Mapping[str, Any] | None, now: dt.datetime)
         )
         for name, each in facts["repositories"].items():
             gauge("backup_repository_points", "Good restore points in a repository.", each["points"], repository=name)
+        for name, each in facts["repositories"].items():
+            gauge(
+                "backup_retention_timestamp_seconds",
+                "When what may go last went from a repository.",
+                _stamp(each["retained_at"]),
+                repository=name,
+            )
+        for name, each in facts["repositories"].items():
+            gauge(
+                "backup_kept_back",
+                "Whether nothing expires in a repository, though something may.",
+                each["kept_back"] is not None,
+                repository=name,
+            )
+        for name, each in facts["repositories"].items():
+            days = each["greatest_age_days"]
+            gauge(
+                "backup_deleted_data_days",
+                "How old deleted data can become in a repository.",
+                float("inf") if days is None else days,
+                repository=name,
+            )
     return "\n".join(lines) + "\n"
 
 

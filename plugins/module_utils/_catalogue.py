@@ -2,8 +2,9 @@
 
 Events, each about one run: `begun` (before anything is written), `made` (its manifest is signed), `stored` (whole and
 sealed in one repository), `failed` (as a whole, or in one repository), `proven` and `refuted` (in one repository),
-`expired` (from one repository), `kept_back` (why nothing expires there), `accepted` (a person saw that it holds less).
-What reads it passes over events that it does not know.
+`expired` (from one repository), `expiring` (what is about to), `kept_back` (why nothing expires there: an anomaly, or
+what went wrong), `retained` (what may go there has gone), `accepted` (a person saw that it holds less). What
+reads it passes over events that it does not know.
 """
 
 from __future__ import annotations
@@ -52,10 +53,21 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class KeptBack:
+    """Since when and why nothing expires in a repository; `failed` where something went wrong, else it is an anomaly
+    that a person must look at."""
+
+    since: str
+    reason: str
+    failed: bool = False
+
+
+@dataclass(frozen=True)
 class Point:
     """A run and what became of it. `at` is when it began (UTC ISO 8601), `sequence` its place in the chain, `level` the
     highest that any of its copies was proven to, with when and how long that took; `refuted` is set when no copy is
-    good any more. `manifest` is the SHA-256 of its manifest, None for a run that never came so far."""
+    good any more. `manifest` is the SHA-256 of its manifest, None for a run that never came so far. `retained` says by
+    repository when retention last succeeded there while this was the newest run, `kept_back` why it has not since."""
 
     run: str
     at: str
@@ -71,6 +83,8 @@ class Point:
     failed: str | None = None
     failed_in: Mapping[str, str] = field(default_factory=dict)
     accepted: bool = False
+    retained: Mapping[str, str] = field(default_factory=dict)
+    kept_back: Mapping[str, KeptBack] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
@@ -128,7 +142,7 @@ def fold(entries: Iterable[Entry]) -> tuple[Point, ...]:
             found[entry.release] = change(point, entry.time, data)
             if entry.event == "accepted":
                 for run, earlier in found.items():
-                    found[run] = replace(earlier, accepted=True)
+                    found[run] = replace(earlier, accepted=True, kept_back={})
     return tuple(found.values())
 
 
@@ -222,6 +236,24 @@ def _accepted(point: Point, _time: str, _data: Mapping[str, Any]) -> Point:
     return replace(point, accepted=True)
 
 
+def _kept_back(point: Point, time: str, data: Mapping[str, Any]) -> Point:
+    name = str(data["repository"])
+    before = point.kept_back.get(name)
+    held = KeptBack(before.since if before else time, str(data.get("reason", "")), bool(data.get("failed")))
+    return replace(point, kept_back={**point.kept_back, name: held})
+
+
+def _expiring(point: Point, time: str, data: Mapping[str, Any]) -> Point:
+    """Till it says how it ended it is one that was cut short."""
+    return _kept_back(point, time, {**data, "reason": "it was cut short", "failed": True})
+
+
+def _retained(point: Point, time: str, data: Mapping[str, Any]) -> Point:
+    name = str(data["repository"])
+    kept_back = {where: why for where, why in point.kept_back.items() if where != name}
+    return replace(point, retained={**point.retained, name: time}, kept_back=kept_back)
+
+
 _Change = Callable[[Point, str, Mapping[str, Any]], Point]  # with the time of the event
 _CHANGES: dict[str, _Change] = {
     "begun": _begun,
@@ -232,6 +264,9 @@ _CHANGES: dict[str, _Change] = {
     "refuted": _refuted,
     "expired": _expired,
     "accepted": _accepted,
+    "expiring": _expiring,
+    "kept_back": _kept_back,
+    "retained": _retained,
 }
 
 
@@ -252,6 +287,19 @@ def candidates(found: Sequence[Point], repository: str, needed: Mapping[str, str
         for point in found
         if repository in point.repositories
     )
+
+
+def retention(found: Sequence[Point], repository: str) -> tuple[str | None, KeptBack | None]:
+    """When retention last succeeded in a repository, and what has kept it from that since. Pure."""
+    succeeded: str | None = None
+    held: KeptBack | None = None
+    for point in found:
+        if repository in point.retained:
+            succeeded, held = point.retained[repository], None
+        here = point.kept_back.get(repository)
+        if here is not None:
+            held = replace(here, since=held.since if held else here.since)
+    return succeeded, held
 
 
 def last_known(found: Sequence[Point], repository: str, entries: Iterable[Entry] = ()) -> str | None:

@@ -76,11 +76,11 @@ def _prune(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     from ._repository import repositories_of
 
     source = source_of(host)
-    stores = repositories_of(host.layout, source.policy.repositories, host.storage, runner=host.runner)
+    stores = repositories_of(host.layout, source.policy.repositories, host.storage, runner=host.runner, say=host.say)
     notes: list[str] = []
     with holding(host.layout.data_lock, "removal of old restore points", wait_seconds=5.0):
         for store in stores.values():
-            notes += retain(source, store)
+            notes += retain(source, store, accept_shrink=options.accept_shrink)
     message = f"{host.layout.name}: {'; '.join(notes) or 'nothing is too many, nothing expired'}"
     tell(options, {"ok": True, "changed": bool(notes), "message": message, "lines": notes}, message)
     return 0
@@ -251,7 +251,9 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
     policy = application.backup
     if policy is None:
         raise InputError(f"The file of {application.name} has no `backup`: there is nothing to prove.")
-    stores = repositories_of(host.layout, policy.repositories, host.storage, runner=host.runner, cached=False)
+    stores = repositories_of(
+        host.layout, policy.repositories, host.storage, runner=host.runner, cached=False, say=host.say
+    )
     if repository is not None and repository not in stores:
         raise InputError(f"There is no repository {repository!r}; there is: {', '.join(stores)}.")
     known = points(host.layout, host.storage)
@@ -337,7 +339,7 @@ def rekey(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     if sys.stdin.isatty():
         raise InputError("Give the new password on standard input: a terminal would show it.")
     password = sys.stdin.readline().rstrip("\n")
-    stores = repositories_of(host.layout, known, host.storage, runner=host.runner)
+    stores = repositories_of(host.layout, known, host.storage, runner=host.runner, say=host.say)
     with holding(host.layout.data_lock, "change of a repository's password", wait_seconds=5.0):
         _escrow.rotate(stores[options.repository], password, host.layout, host.storage)
     text = (

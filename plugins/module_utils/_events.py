@@ -72,7 +72,6 @@ def of_ledger(name: str, entries: Iterable[Entry]) -> Iterator[Event]:
             lines = (f"{release} did not become live: {reason}", f"See: backstay history {name}")
             yield Event(identifier, "release", entry.time, f"{name}: the release of {release} failed", lines)
 
-
         elif entry.event == "reviewed":
             subject, *rest = str(data.get("summary") or f"{release}: its day is over").splitlines()
             yield Event(identifier, "release", entry.time, subject, (subject, *rest))

@@ -1,89 +1,179 @@
 """What the policy no longer keeps leaves a repository, and what unfinished runs left there goes with it.
 
 What may go is decided by `_retention.py` from the catalogue; here it is written down, forgotten and pruned. Cut short
-at any point, the next run finishes it: what was meant to go is known from `expiring`.
+at any point, the next run finishes it: what was meant to go is known from `expiring`. A host that made none of the
+points, and has the right to remove them, reads from the repository itself which there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ._catalogue import Point, by_run, candidates, catalogue, points
+from ._catalogue import Point, by_run, candidates, catalogue, from_repository, points, retention
+from ._errors import BackstayError
+from ._ledger import read_entries
+from ._releases import fold
 from ._repository import Repository, RepositoryError, Snapshot
-from ._retention import keep, policy_of
+from ._retention import Decision, keep, needed_by, policy_of
 
 if TYPE_CHECKING:
     from ._backup import Source
-    from ._ledger import Entry, Ledger
+    from ._ledger import Ledger
 
 LEFTOVER_AGE = timedelta(days=1)  # an unsealed snapshot that this host's catalogue does not know: another host's run?
 
 
-def retain(source: Source, repository: Repository, *, chain: Ledger | None = None) -> tuple[str, ...]:
+def retain(
+    source: Source, repository: Repository, *, chain: Ledger | None = None, accept_shrink: bool = False
+) -> tuple[str, ...]:
     """Let go of what the policy no longer keeps in one repository, and of what unfinished runs left there; notes for
-    people. The data lock is held.
+    people. The data lock is held. With `accept_shrink` a person says that the newest points hold what they should.
 
     A store that refuses to delete is a note. Raises RepositoryError for other trouble.
     """
-    layout, name = source.layout, repository.name
-    events = chain or catalogue(layout, source.storage, source.now)
-    pruning = repository.for_pruning()
-    if pruning is None:
-        return (f"{name}: nothing expires from here, it is append-only and has no credentials for pruning.",)
-    found = points(layout, source.storage)
-    snapshots = pruning.snapshots(damaged=lambda sentence: None)
-    parts = by_run(snapshots)
-    _reconcile(events, found, name, parts)
-    found = points(layout, source.storage)
-    policy = source.policy
-    decision = keep(
-        candidates(found, name, source.needed),
-        policy_of(policy, name),
-        source.now(),
-        shrink_ratio=policy.shrink_ratio,
-    )
-    notes = []
-    if decision.held_back:
-        notes.append(f"{name}: {decision.held_back}")
-        if _last_kept_back(events.read(), name) != decision.held_back:
-            events.append("kept_back", found[-1].run, repository=name, reason=decision.held_back)
-    leftovers = _leftovers(snapshots, found, source.now())
-    if not decision.expire and not leftovers:
-        return tuple(notes)
+    if source.layout.isolated.exists():
+        return (f"{repository.name}: nothing expires from here, this host is isolated and it is another's.",)
+    expiry = _Expiry(source, repository, chain or catalogue(source.layout, source.storage, source.now))
+    found = points(source.layout, source.storage)
+    if not any(repository.name in point.repositories or repository.name in point.expired for point in found):
+        return expiry.of_others(accept_shrink)
+    newest = found[-1].run
+    if accept_shrink:
+        expiry.events.append("accepted", newest)
     try:
+        return expiry.of_ours(newest)
+    except RepositoryError as failed:
+        expiry.keep_back(newest, failed.message, failed=True)
+        raise
+
+
+@dataclass(frozen=True)
+class _Expiry:
+    """What leaves one repository."""
+
+    source: Source
+    repository: Repository
+    events: Ledger
+
+    def of_ours(self, newest: str) -> tuple[str, ...]:
+        """By this host's catalogue, whose newest run is `newest`."""
+        name, pruning = self.repository.name, self.repository.for_pruning()
+        snapshots = (pruning or self.repository).snapshots(damaged=lambda sentence: None)
+        parts = by_run(snapshots)
+        found = self.points()
+        # Where somebody else removes, nobody tells this host: what the policy lets go has gone by it.
+        elsewhere = () if pruning else self.decide(found, self.source.needed).expire
+        _reconcile(self.events, found, name, parts, elsewhere)
+        if pruning is None:
+            return self.append_only()
+        found = self.points()
+        decision = self.decide(found, self.source.needed)
         if decision.expire:
-            events.append("expiring", found[-1].run, repository=name, runs=list(decision.expire))
-        doomed = [snapshot.id for run_id in decision.expire for snapshot in parts.get(run_id, {}).values()]
-        pruning.forget([*doomed, *leftovers])
-        for run_id in decision.expire:
-            events.append("expired", run_id, repository=name)
-        pruning.prune()
-    except RepositoryError as refused:
-        if refused.kind != "refused":
-            raise
-        notes.append(
-            f"{name}: {len(decision.expire)} restore points may go, and the store keeps them: {refused.message}"
+            self.events.append("expiring", newest, repository=name, runs=list(decision.expire))
+        notes, refused = self.remove(pruning, decision, snapshots, found, ours=True)
+        if refused or decision.held_back:
+            self.keep_back(newest, refused or decision.held_back or "", failed=bool(refused))
+        else:
+            self.events.append("retained", newest, repository=name)
+        return notes
+
+    def of_others(self, accept_shrink: bool) -> tuple[str, ...]:
+        """By what the repository says, for none of it was made here: it knows no proofs, so whoever makes the points
+        and may remove them is not forestalled."""
+        name, pruning = self.repository.name, self.repository.for_pruning()
+        if pruning is None:
+            return self.append_only()
+        if not self.repository.settings.append_only:
+            return ()
+        snapshots = pruning.snapshots(damaged=lambda sentence: None)
+        found = from_repository(pruning)
+        if not found:
+            return ()
+        if accept_shrink:
+            self.events.append("accepted", found[-1].run)
+        accepted = max((entry.time for entry in self.events.read() if entry.event == "accepted"), default="")
+        found = tuple(replace(point, accepted=point.at <= accepted) for point in found)
+        decision = self.decide(found, self.needed_there(pruning, found[-1].repositories[name].snapshot))
+        return self.remove(pruning, decision, snapshots, found, ours=False)[0]
+
+    def needed_there(self, pruning: Repository, snapshot: str) -> dict[str, str]:
+        """Which points the releases of the host need that made them, by the ledger in its newest one."""
+        try:
+            reading = read_entries(pruning.read(snapshot, "/configuration/ledger.jsonl"))
+        except RepositoryError as missing:
+            if missing.kind != "no snapshot":
+                raise
+            return {}  # it has released nothing yet
+        if reading.fault:
+            raise BackstayError(
+                f"The ledger in the newest restore point in {pruning.name} cannot be trusted ({reading.fault}), so "
+                "nothing expires: look at the host that made it."
+            )
+        return needed_by(fold(reading.entries))
+
+    def remove(
+        self,
+        pruning: Repository,
+        decision: Decision,
+        snapshots: Sequence[Snapshot],
+        found: Sequence[Point],
+        *,
+        ours: bool,
+    ) -> tuple[tuple[str, ...], str | None]:
+        """Forget and prune; notes, and why the store refused, if it did. What is not `ours` is in no catalogue here."""
+        name, expire = pruning.name, decision.expire
+        notes = (f"{name}: {decision.held_back}",) if decision.held_back else ()
+        leftovers = _leftovers(snapshots, found, self.source.now())
+        if not expire and not leftovers:
+            return notes, None
+        try:
+            pruning.forget([*(each.id for each in snapshots if each.run in expire), *leftovers])
+            for run_id in expire if ours else ():
+                self.events.append("expired", run_id, repository=name)
+            pruning.prune()
+        except RepositoryError as refused:
+            if refused.kind != "refused":
+                raise
+            told = f"{name}: {len(expire)} restore points may go, and the store keeps them: {refused.message}"
+            return (*notes, told), refused.message
+        return (*notes, f"{name}: {len(expire)} restore points expired, {len(leftovers)} leftovers removed."), None
+
+    def points(self) -> tuple[Point, ...]:
+        return points(self.source.layout, self.source.storage)
+
+    def decide(self, found: Sequence[Point], needed: Mapping[str, str]) -> Decision:
+        policy, name = self.source.policy, self.repository.name
+        return keep(
+            candidates(found, name, needed),
+            policy_of(policy, name),
+            self.source.now(),
+            shrink_ratio=policy.shrink_ratio,
         )
-    else:
-        notes.append(f"{name}: {len(decision.expire)} restore points expired, {len(leftovers)} leftovers removed.")
-    return tuple(notes)
+
+    def append_only(self) -> tuple[str, ...]:
+        name = self.repository.name
+        return (f"{name}: nothing expires from here, it is append-only and has no credentials for pruning.",)
+
+    def keep_back(self, newest: str, reason: str, *, failed: bool = False) -> None:
+        """Write down, once, why nothing expires."""
+        held = retention(self.points(), self.repository.name)[1]
+        if held is None or held.reason != reason:
+            self.events.append("kept_back", newest, repository=self.repository.name, reason=reason, failed=failed)
 
 
-def _last_kept_back(entries: Sequence[Entry], name: str) -> str | None:
-    reasons = [
-        entry.data.get("reason")
-        for entry in entries
-        if entry.event in ("kept_back", "accepted") and entry.data.get("repository", name) == name
-    ]
-    return str(reasons[-1]) if reasons and reasons[-1] else None
-
-
-def _reconcile(events: Ledger, found: Sequence[Point], name: str, parts: Mapping[str, Mapping[str, Snapshot]]) -> None:
-    """What the catalogue has and the repository has not: expired, where a retention that was cut short meant it to go;
-    refuted otherwise, for then somebody else removed it."""
-    doomed: set[str] = set()
+def _reconcile(
+    events: Ledger,
+    found: Sequence[Point],
+    name: str,
+    parts: Mapping[str, Mapping[str, Snapshot]],
+    elsewhere: Sequence[str],
+) -> None:
+    """What the catalogue has and the repository has not: expired, where a retention that was cut short meant it to go,
+    or somebody else lets go of it (`elsewhere`); refuted otherwise, for then somebody took it away."""
+    doomed = set(elsewhere)
     for entry in events.read():
         if entry.event == "expiring" and entry.data.get("repository") == name:
             doomed |= set(entry.data["runs"])

@@ -38,7 +38,8 @@ class HostCollector:
         media = self.source.application.media
         if media is None:
             return ()
-        skipped = _media.freeze(self.source.layout.data / media, stage / MEDIA, first=first).skipped
+        data = self.source.layout.data
+        skipped = _media.freeze(data / media, stage / MEDIA, first=first, data=data).skipped
         if not skipped:
             return ()
         path, kind = skipped[0]

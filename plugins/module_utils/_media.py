@@ -18,7 +18,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from ._errors import BackstayError
 from ._manifest import MediaFile
@@ -43,24 +43,27 @@ class Frozen:
     skipped: tuple[tuple[str, str], ...] = ()
 
 
-def freeze(media: Path, stage: Path, *, first: bool, say: Callable[[str], None] = lambda sentence: None) -> Frozen:
-    """Link every regular file below `media` to the same place below `stage`.
+def freeze(
+    media: Path,
+    stage: Path,
+    *,
+    first: bool,
+    data: Path | None = None,
+    say: Callable[[str], None] = lambda sentence: None,
+) -> Frozen:
+    """Link every regular file below `media` to the same place below `stage`. `data` is the directory above `media`
+    whose name is root's own, and may be a link; below it all is the application's. None: that right above the media.
 
     With `first` the stage becomes as the media are: what it holds of an earlier run and is there no more goes. Without,
     everything that the stage holds stays, and what is new comes in addition; a file that was replaced meanwhile is the
     new one. Directories are made with the mode and owner that they have.
 
-    Raises BackstayError where the media are missing, lie on another file system than the stage (as a whole or in part),
-    or are deeper than 100 directories, and when the disk refuses.
+    Raises BackstayError where the media are missing, are a link or behind one, lie on another file system than the
+    stage (as a whole or in part), or are deeper than 100 directories, and when the disk refuses.
     """
     say(f"Linking the files below {media}.")
-    try:
-        source = os.open(media, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as refused:
-        raise BackstayError(
-            f"The media {media} cannot be opened ({refused.strerror}): look at the data directory, and at `media` in "
-            "the application's file."
-        ) from refused
+    data = data or media.parent
+    source = open_media(data, PurePosixPath(media.relative_to(data)))
     work = _Freeze(media, first=first)
     try:
         stage.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,6 +81,29 @@ def freeze(media: Path, stage: Path, *, first: bool, say: Callable[[str], None] 
     finally:
         os.close(source)
     return Frozen(work.files, work.linked, work.dropped, tuple(sorted(work.skipped)))
+
+
+def open_media(data: Path, media: PurePosixPath) -> int:
+    """The directory of the media, opened step by step below `data`: the name of `data` may be a link, which is root's,
+    and nothing below it, which the application could turn to the files of another. Raises BackstayError."""
+    try:
+        root = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _open_below(root, str(media), _DIRECTORY)
+        finally:
+            os.close(root)
+    except OSError as refused:
+        steps = (data.joinpath(*media.parts[: number + 1]) for number in range(len(media.parts)))
+        link = next((step for step in steps if step.is_symlink()), None)
+        if link is not None:
+            raise BackstayError(
+                f"{link} is a link, and none of the application's is followed, so nothing was backed up: find out who "
+                "made it, and put the directory itself there."
+            ) from refused
+        raise BackstayError(
+            f"The media {data / media} cannot be opened ({refused.strerror}), so nothing was backed up: is it mounted? "
+            "Look at the data directory, and at `media` in the application's file."
+        ) from refused
 
 
 class _Freeze:
@@ -327,16 +353,16 @@ def _hash(root: int, path: str, known: MediaFile | None, stop: Callable[[], bool
         return MediaFile(size, digest.hexdigest(), before.st_mtime_ns)
 
 
-def _open_below(root: int, path: str) -> int:
-    """Open a file below a directory, following no link on the way."""
+def _open_below(root: int, path: str, flags: int = _FILE) -> int:
+    """Open a file (or what `flags` say) below a directory, following no link on the way."""
     *above, name = path.split("/")
     if not above:
-        return os.open(name, _FILE, dir_fd=root)
+        return os.open(name, flags, dir_fd=root)
     opened: list[int] = []
     try:
         for each in above:
             opened.append(os.open(each, _DIRECTORY, dir_fd=opened[-1] if opened else root))
-        return os.open(name, _FILE, dir_fd=opened[-1])
+        return os.open(name, flags, dir_fd=opened[-1])
     finally:
         for directory in opened:
             os.close(directory)

@@ -19,6 +19,7 @@ import shlex
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +38,8 @@ ID_LETTERS = 64
 REACH_SECONDS = 10.0
 CACHE_BYTES = 64 << 20  # with less room on its disk the cache is left alone: on a full one restic tries for minutes
 ASK_SECONDS = 120.0  # restic tries for a quarter of an hour to read one small file; nobody waits that long
+WAIT_SECONDS = 600.0  # for the lock of a living process; what holds one longer is told
+LOOK_SECONDS = 5.0
 _NONE: tuple[str, ...] = ()
 
 Kind = Literal[
@@ -90,7 +93,8 @@ class Repository:
     """One repository of one application, as `settings` say, opened with `secrets` (never shown).
 
     `private` is the directory below which files with secrets appear for the time of a command, `data` the live data,
-    which a local repository must not share a disk with, `seconds` the deadline of one command.
+    which a local repository must not share a disk with, `seconds` the deadline of one command, `wait_seconds` how long
+    one waits for others that hold the repository; `say` hears whom it waits for.
     """
 
     name: str
@@ -102,6 +106,9 @@ class Repository:
     cache: Path | None = None
     data: Path | None = None
     seconds: float = 14400.0
+    wait_seconds: float = WAIT_SECONDS
+    say: Callable[[str], None] = lambda line: None
+    sleep: Callable[[float], None] = time.sleep
 
     # what is there
 
@@ -111,7 +118,7 @@ class Repository:
         Raises RepositoryError: unreachable, refused, wrong key, damaged.
         """
         try:
-            done = self._restic(["cat", "config"], seconds=ASK_SECONDS)
+            done = self._restic(["cat", "config", "--no-lock"], seconds=ASK_SECONDS)  # nobody ever changes it
         except RepositoryError as refused:
             if refused.kind == "no repository":
                 return None
@@ -299,9 +306,20 @@ class Repository:
     def check(self, read_data: bool = False) -> None:
         """Check the structure; with `read_data` read every byte back as well.
 
+        A check that locks the repository for itself alone would shut out every backup and restore for its time, and
+        they it. It needs no lock beside what only adds: since 0.13 it lists the snapshots before it loads the index, so
+        it asks for nothing that is stored later. Who removes meanwhile may look to it like damage: therefore what it
+        finds counts when it is found with the lock as well.
+
         Raises RepositoryError (damaged), whose lines are what restic found.
         """
-        self._restic(["check", *(["--read-data"] if read_data else [])])
+        command = ["check", *(["--read-data"] if read_data else [])]
+        try:
+            self._restic([*command, "--no-lock"])
+        except RepositoryError as found:
+            if found.kind != "damaged":
+                raise
+            self._restic(command)
 
     def forget(self, ids: Sequence[str]) -> None:
         """Forget snapshots; their data stay until `prune`. Raises RepositoryError (refused) where the store keeps them.
@@ -358,14 +376,21 @@ class Repository:
     # restic
 
     def _restic(self, arguments: Sequence[str], *, cwd: Path | None = None, seconds: float | None = None) -> Completed:
-        """Run restic. Where a lock stands in the way, those of dead processes are removed and it is tried once more."""
-        try:
-            return self._once(arguments, cwd=cwd, seconds=seconds)
-        except RepositoryError as refused:
-            if refused.kind != "locked":
-                raise
-        self.unlock()
-        return self._once(arguments, cwd=cwd, seconds=seconds)
+        """Run restic. Where a lock stands in the way, those of dead processes are removed, and it is tried again till
+        those of living ones are gone, or `wait_seconds` are over."""
+        look = 0
+        while True:
+            try:
+                return self._once(arguments, cwd=cwd, seconds=seconds)
+            except RepositoryError as refused:
+                if refused.kind != "locked" or (look - 1) * LOOK_SECONDS >= self.wait_seconds:
+                    raise
+                if look == 1:
+                    self.say(f"{refused.message.rpartition(': ')[0]}: waiting up to {self.wait_seconds / 60:.0f} min")
+            if look > 0:
+                self.sleep(LOOK_SECONDS)
+            self.unlock()
+            look += 1
 
     def _once(self, arguments: Sequence[str], *, cwd: Path | None = None, seconds: float | None = None) -> Completed:
         self._reach()
@@ -841,6 +866,7 @@ def repositories_of(
     runner: Runner = run,
     cached: bool = True,
     seconds: float = 14400.0,
+    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Repository]:
     """The repositories of an application on this host, ready to be used. With `cached` false each command asks the
     store itself: what a proof must do."""
@@ -856,6 +882,7 @@ def repositories_of(
             cache=layout.repository_cache if cached else None,
             data=layout.generations,
             seconds=seconds,
+            say=say,
         )
         for name, settings in repositories.items()
     }

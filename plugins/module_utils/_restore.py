@@ -556,7 +556,7 @@ class Restore(Host):
         from ._repository import repositories_of
 
         policy = _policy(self.application())
-        found = repositories_of(self.layout, policy.repositories, self.storage, runner=self.runner)
+        found = repositories_of(self.layout, policy.repositories, self.storage, runner=self.runner, say=self.say)
         if restoring.repository not in found:
             raise InputError(f"The application's file names no repository {restoring.repository!r} any more: add it.")
         return found[restoring.repository]

@@ -6,12 +6,17 @@ the chain (after now, or before the date of one that came earlier) takes no day,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from math import ceil
+from typing import TYPE_CHECKING
 
 from ._backup_settings import BackupPolicy, Keep
+
+if TYPE_CHECKING:
+    from ._releases import History
 
 JUMP_DAYS = 30  # between two points: more looks like a clock that jumped
 
@@ -203,15 +208,29 @@ def policy_of(policy: BackupPolicy, repository: str) -> Keep:
     return policy.repositories[repository].keep or policy.keep
 
 
-def greatest_age_days(policy: BackupPolicy) -> dict[str, int]:
-    """How many days a deleted row can survive in the restore points of each repository, when a backup is made each day
-    and nothing is held back, needed or proven for longer.
+def needed_by(history: History) -> dict[str, str]:
+    """Who needs which restore point, by run: a release that is still there can be gone back from."""
+    return {
+        str(release.data["backup_run"]): f"the release {release.id}"
+        for release in history.ordered()
+        if release.data.get("backup_run") and release.state not in ("pruned", "failed")
+    }
 
-    The oldest point that may be kept is that of the last of so many days, weeks or months, or the oldest younger than
-    `within_days`; it may be from the first day of its period's successor, and the row was deleted right after it.
+
+def greatest_age_days(
+    policy: BackupPolicy, oldest_days: Mapping[str, float] | None = None, endless: Collection[str] = ()
+) -> dict[str, int | None]:
+    """How many days a deleted row can survive in the restore points of each repository, when a backup is made each day;
+    None where nobody removes any (`endless`).
+
+    The oldest point that the policy keeps is that of the last of so many days, weeks or months, or the oldest younger
+    than `within_days`; it may be from the first day of its period's successor, and the row was deleted right after it.
+    A point that is kept for longer (needed by a release, proven highest, held back, refused by the store) counts by how
+    old it is: `oldest_days` says that of the oldest one in each repository.
     """
-    found = {}
+    found: dict[str, int | None] = {}
     for name in policy.repositories:
         kept = policy_of(policy, name)
-        found[name] = max(kept.daily, kept.weekly * 7, kept.monthly * 31, kept.within_days) + 1
+        days = max(kept.daily, kept.weekly * 7, kept.monthly * 31, kept.within_days) + 1
+        found[name] = None if name in endless else max(days, ceil((oldest_days or {}).get(name, 0.0)))
     return found

@@ -52,11 +52,13 @@ def test_an_application_without_a_file_is_refused_with_where_it_was_looked_for(s
     assert "applications" in refused.output
 
 
-def test_an_inventory_without_hosts_is_refused(scene: Scene) -> None:
-    empty = scene.directory / "empty.yml"
-    empty.write_text("all: {}\n", encoding="utf-8")
-    refused = scene.play("site", "-i", str(empty), "--limit", "localhost,nowhere", check=False)
-    assert not refused.ok
+def test_a_limit_that_leaves_no_host_is_refused(standing: Scene) -> None:
+    """An inventory without hosts: tests/unit/playbooks."""
+    before = standing.status()
+    refused = standing.play("rollback", "--limit", "build1", check=False)
+    assert not refused.ok, refused.output
+    assert "has no host in app_servers that --limit build1 leaves" in told(refused.output), refused.output
+    assert standing.status()["live"]["id"] == before["live"]["id"]
 
 
 def test_a_candidate_that_does_not_fit_in_memory_is_refused_with_the_way_out(standing: Scene) -> None:

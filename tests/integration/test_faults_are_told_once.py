@@ -202,8 +202,7 @@ def prepared(stage: Scene, given: dict[str, Any]) -> Watched:
     does(stage, f"backstay backup {APPLICATION} && backstay verify --level L4 {APPLICATION}")
     does(
         stage,
-        "systemctl stop backstay-observe.timer backstay-observe.service; "
-        "apt-get install -q -y libfaketime >/dev/null",
+        "systemctl stop backstay-observe.timer backstay-observe.service; apt-get install -q -y libfaketime >/dev/null",
     )
     late = "/etc/systemd/system/backstay-page.timer.d"  # it runs, and is due when nobody looks any more
     does(

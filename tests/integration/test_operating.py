@@ -158,6 +158,23 @@ def test_logs_are_in_the_journal_and_in_files(standing: Scene) -> None:
     assert (entry["status"], entry["release"]) == (404, live)
 
 
+def test_the_log_level_reaches_the_processes_with_the_next_release(standing: Scene) -> None:
+    try:
+        standing.declare(log_level="warning")
+        standing.release(why="fewer lines")
+        live = standing.settled()["live"]["id"]
+        environment = standing.lab.ssh("app1", f"cat /etc/backstay/{APPLICATION}/releases/{live}/environment").stdout
+        assert 'BACKSTAY_LOG_LEVEL="warning"' in environment.splitlines(), "the release's environment is another"
+        unit = f"{APPLICATION}-{live}-web.service"
+        given = f"tr '\\0' '\\n' < /proc/$(systemctl show -p MainPID --value {unit})/environ"
+        assert "BACKSTAY_LOG_LEVEL=warning" in standing.lab.ssh("app1", given).stdout.splitlines()
+        told = standing.lab.ssh("app1", f"journalctl --no-pager -o cat -u {unit}").stdout
+        assert "Booting worker" not in told, "gunicorn says that at the level info"
+    finally:
+        standing.declare()
+        standing.release(why="as many lines as before")
+
+
 # doing
 
 
@@ -256,6 +273,22 @@ def test_health_answers_for_each_check_on_the_host_and_from_here(standing: Scene
         "portal",
     ):
         assert any(line.startswith("ok") and f" {name} " in line for line in lines), played.output
+
+
+def test_the_portals_own_smoke_tests_read_what_was_deployed(standing: Scene) -> None:
+    live = standing.status()["live"]
+    front_door = ["--base", f"https://{DOMAIN}", "--connect", standing.address(), "--ca", str(standing.ca)]
+    done = subprocess.run(
+        [sys.executable, "-m", "smoke", *front_door, "--release-id", live["id"], "--version", live["version"]],
+        cwd=CHECKOUT / "examples" / "audit_portal",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["release_ids"] == [live["id"]]
+    assert {check["name"] for check in answer["checks"] if check["status"] == "pass"} >= {"portal", "audit", "static"}
 
 
 def test_a_sick_target_fails_with_a_sentence_for_each_check(standing: Scene, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +50,22 @@ def test_the_first_application_is_untouched_by_the_arrival_of_the_second(both: S
     result = both.unharmed  # type: ignore[attr-defined]  # set by the fixture
     assert result.requests > 100
     assert result.failed == 0, result.failures
+
+
+def test_the_second_application_is_untouched_by_a_release_and_a_rollback_of_the_first(
+    both: Scene, tmp_path: Path
+) -> None:
+    profile = tmp_path / "profile.json"  # it has no audits
+    profile.write_text(json.dumps({"reads": ["/", "/healthz/"], "write_share": 0.0}), encoding="utf-8")
+    before, second = both.live(), both.backstay("status", "--json", SECOND, check=False)["live"]["id"]
+    with both.load(*("--url", "https://second.lab.test", "--profile", str(profile), "--slow", "0"), rate=20.0) as load:
+        both.release(again=True, why="beside the second")
+        both.rollback(why="beside the second")
+        result = load.stop()
+    assert both.settled()["live"]["id"] == before
+    assert result.requests > 100
+    assert (result.failed, result.closed_keepalive) == (0, 0), result.failures
+    assert set(result.by_release) <= {second, "-"}, "another release answered than its own"
 
 
 def test_both_answer_under_their_own_names(both: Scene) -> None:

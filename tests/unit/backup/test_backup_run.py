@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -20,13 +18,19 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _backup, _media
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import is_whole
+from ansible_collections.backstay.ops.plugins.module_utils._catalogue import by_run, retention
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, Busy, GateRefused, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._expiry import retain
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._ledger import Ledger
 from ansible_collections.backstay.ops.plugins.module_utils._lock import holding
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import digest
+from ansible_collections.backstay.ops.plugins.module_utils._repository import Repository
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed, run
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
-from .host import PAYLOAD, RELEASE, Host, application, facts, is_clean, rows
+from .host import PAYLOAD, RELEASE, Collector, Host, application, facts, is_clean, rows
+from .kills import Dying, killed, locks, strikes
 from .stores import PASSWORD, all_bytes
 
 
@@ -230,6 +234,38 @@ def test_an_empty_mount_is_no_backup_of_nothing(one):
     assert len(one.points()) == 1
 
 
+def _linked(path: Path, to: Path) -> None:
+    """What a hostile application does to a path of its own."""
+    path.rename(to)
+    path.symlink_to(to)
+
+
+def test_media_that_became_a_link_are_refused_and_nothing_is_stored(one):
+    _linked(one.media, one.home / "elsewhere")
+    with pytest.raises(BackstayError, match=rf"{one.layout.data / 'media'} is a link, .* nothing was backed up"):
+        one.run()
+    assert one.points() == ()
+
+
+def test_media_that_become_a_link_meanwhile_are_not_followed(one):
+    (one.home / "secrets").mkdir()
+    (one.home / "secrets" / "key").write_text("secret")
+
+    def turn(stage: Path) -> None:
+        one.media.rename(one.home / "was")
+        one.media.symlink_to(one.home / "secrets")
+
+    with pytest.raises(BackstayError, match="is a link"):
+        one.run(during=turn)
+    assert one.repositories()["disk"].snapshots() == ()
+
+
+def test_a_link_above_a_database_is_not_followed_by_root(one):
+    _linked(one.database.parent, one.home / "elsewhere")
+    with pytest.raises(BackstayError, match=r"database main .* behind a link"):
+        one.run()
+
+
 def test_a_first_backup_without_any_media_is_fine(one):
     shutil.rmtree(one.media)
     one.media.mkdir()
@@ -243,6 +279,27 @@ def test_without_room_nothing_is_touched_and_the_numbers_are_told(one, monkeypat
     assert one.points() == ()
     assert is_clean(one)
     assert one.repositories()["disk"].snapshots() == ()
+
+
+@pytest.mark.parametrize("log_mib", [0, 1, 9])
+def test_room_is_kept_for_what_a_log_grows_by_while_its_database_is_copied(one, monkeypatch, log_mib):
+    """The copy of file and log, and beside the live file a log as large as it: to the byte."""
+    log = one.database.with_name(one.database.name + "-wal")
+    os.truncate(one.database, 4 << 20)
+    log.write_bytes(b"")
+    os.truncate(log, log_mib << 20)
+    needed = (4 + log_mib << 20) + (max(0, 4 - log_mib) << 20) + _backup.SPARE_BYTES
+    free = needed - 1
+    monkeypatch.setattr(
+        _backup.shutil,
+        "disk_usage",
+        lambda path: shutil._ntuple_diskusage(10**9, 10**9, free),  # type: ignore[attr-defined]  # a module as it is imported
+    )
+    running = _backup._Run(one.source(), {}, Collector(one.source()))
+    with pytest.raises(GateRefused, match=rf"needs {needed >> 20} MiB .*\({max(0, 4 - log_mib)} MiB of it for"):
+        running.check_room(None)
+    free = needed
+    running.check_room(None)
 
 
 def test_a_repository_without_room_leaves_the_other_done(host, monkeypatch):
@@ -329,50 +386,31 @@ def test_a_run_that_reaches_nobody_fails_and_the_catalogue_tells_it(one):
 
 # cut short
 
-_RUN_AND_DIE = """
-import os, signal, sys
-sys.path[:0] = [{collections!r}, {root!r}]
-from pathlib import Path
-from tests.unit.backup.host import Host
-from ansible_collections.backstay.ops.plugins.module_utils._run import run
 
-count = 0
-
-def step(arguments, **given):
-    global count
-    count += 1
-    if count == int(sys.argv[2]):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return run(arguments, **given)
-
-host = Host(Path(sys.argv[1]), {backup!r}, runner=step, day=float(sys.argv[3]))
-host.run()
-"""
-
-
-def _killed_at(one: Host, command: int) -> int:
-    """A run that is killed before its command of this number; its exit code."""
-    root = Path(_backup.__file__).parents[2]
-    collections = Path(__file__).parents[3] / ".ansible" / "collections"
-    script = _RUN_AND_DIE.format(collections=str(collections), root=str(root), backup=one.backup)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(one.home), str(command), str(one.day)], capture_output=True, check=False
-    )
-    one.day += 1
-    return done.returncode
-
-
-@pytest.mark.parametrize("command", [1, 4, 5, 7, 9, 10])
-def test_a_killed_run_leaves_the_last_good_point_and_the_next_one_cleans_up(one, command):
-    first = one.run().point
-    assert _killed_at(one, command) == -signal.SIGKILL
-    assert [point.run for point in one.points() if point.good][:1] == [first.run]
-    outcome = one.run()
-    assert (outcome.exit_code, outcome.point.level) == (0, 3)
-    assert is_clean(one)
-    there = {snapshot.run for snapshot in one.repositories()["disk"].snapshots()}
-    assert there == {point.run for point in one.points() if point.good}
-    assert all(point.good or point.failed for point in one.points())
+def test_a_run_that_is_killed_at_any_of_its_commands_leaves_the_last_good_point_and_the_next_one_cleans_up(tmp_path):
+    """From the first question to the last removal of what expired: nothing that was good is lost, no lock stays that a
+    person would have to take away."""
+    place = {"repositories": {"disk": {"location": str(tmp_path / "disk"), "own_disk": False}}}
+    one = Host(tmp_path, {**place, "keep": {"daily": 1, "weekly": 0}}).build()
+    one.run()
+    counted = one.runner = Dying()
+    newest = one.run().point.run
+    one.runner = run
+    for strike in strikes(counted.commands, 5):
+        killed("tests.unit.backup.kills:backup_once", tmp_path, strike, backup=one.backup, day=one.day)
+        one.day += 1
+        last = [point.run for point in one.points() if point.good][-1]
+        assert last >= newest, strike
+        assert set(by_run(one.repositories()["disk"].snapshots())[last]) == {"data", "manifest"}, strike
+        outcome = one.run()
+        newest = outcome.point.run
+        assert (outcome.exit_code, outcome.point.level, outcome.problems) == (0, 3, ()), strike
+        assert is_clean(one), strike
+        there = {snapshot.run for snapshot in one.repositories()["disk"].snapshots()}
+        assert there == {point.run for point in one.points() if point.good}, strike
+        assert all(point.good or point.failed or point.expired for point in one.points()), strike
+        assert not any(point.refuted for point in one.points()), strike
+        assert locks(tmp_path / "disk") == [], strike
 
 
 def test_a_writer_that_is_never_still_does_not_keep_a_backup_from_ending(one, tmp_path):
@@ -467,6 +505,101 @@ def test_an_append_only_repository_is_not_pruned_with_what_writes_to_it(tmp_path
         outcome = host.run()
     assert any("append-only" in note for note in outcome.notes)
     assert not any(point.expired for point in host.points())
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host that may only add to its repository."""
+    monkeypatch.setattr(_backup, "CHEAP_SECONDS", -1.0)
+    place = {"location": str(tmp_path / "disk"), "own_disk": False, "append_only": True}
+    return Host(tmp_path, {"repositories": {"disk": place}}).build()
+
+
+def _mighty(host: Host) -> Repository:
+    return replace(host.repositories()["disk"], secrets={"password": PASSWORD, "prune": {"password": PASSWORD}})
+
+
+def test_what_is_gone_from_an_append_only_repository_is_not_called_good(bucket):
+    """The policy lets the oldest go, so whoever removed it did what it says; the next one somebody took away."""
+    first, second, *_rest = [bucket.run().point for _day in range(4)]
+    away = [first.repositories["disk"].snapshot, second.repositories["disk"].manifest_snapshot]
+    replace(_mighty(bucket), settings=replace(_mighty(bucket).settings, append_only=False)).forget(away)
+    assert bucket.run().exit_code == 0
+    found = {point.run: point for point in bucket.points()}
+    assert (found[first.run].expired, found[first.run].refuted) == (("disk",), None)
+    assert found[second.run].expired == ("disk",)  # four days on, the policy lets go of that too
+    third = _rest[0]
+    bucket.repositories()["disk"].forget([third.repositories["disk"].snapshot])
+    retain(bucket.source(), bucket.repositories()["disk"])
+    assert "nothing of ours removed them" in str({point.run: point for point in bucket.points()}[third.run].refuted)
+
+
+def _elsewhere(host: Host) -> Host:
+    """Another host of the application, which may remove and has made no restore point."""
+    other = Host(host.home, host.backup, day=host.day, runner=host.runner)
+    other.layout = Layout("portal", host.home / "pruner")
+    for directory in (other.layout.configuration, other.layout.state):
+        directory.mkdir(parents=True)
+    return other
+
+
+def test_the_host_that_may_remove_goes_by_what_the_repository_says(bucket):
+    ledger = Ledger(bucket.layout.ledger, Storage(), bucket.now)
+    runs = [bucket.run().point.run for _day in range(4)]
+    ledger.append("live", RELEASE, backup_run=runs[1])
+    runs += [bucket.run().point.run for _day in range(2)]
+    other = _elsewhere(bucket)
+    shared = replace(_mighty(bucket), settings=replace(_mighty(bucket).settings, append_only=False))
+    assert retain(other.source(), shared) == (), "whoever made them removes them, and knows what is proven"
+    other.layout.isolated.touch()
+    assert "isolated" in retain(other.source(), _mighty(bucket))[0]
+    other.layout.isolated.unlink()
+    (note,) = retain(other.source(), _mighty(bucket))
+    assert note == "disk: 2 restore points expired, 0 leftovers removed."
+    kept = {snapshot.run for snapshot in bucket.repositories()["disk"].snapshots()}
+    assert kept == {runs[1], *runs[3:]}, "what a release of the other host needs stays"
+    assert retain(other.source(), _mighty(bucket)) == ()
+    assert other.points() == (), "its own catalogue is about what it made"
+    assert bucket.run().exit_code == 0
+    assert [point.expired for point in bucket.points()][:3] == [("disk",), (), ("disk",)]
+    assert not any(point.refuted for point in bucket.points())
+
+
+def test_the_host_that_may_remove_is_held_back_until_a_person_there_has_looked(bucket):
+    for _day in range(4):
+        bucket.run()
+    with contextlib.closing(sqlite3.connect(bucket.database)) as connection, connection:
+        connection.execute("DELETE FROM audit WHERE id > 20")
+    bucket.run()
+    other = _elsewhere(bucket)
+    (note,) = retain(other.source(), _mighty(bucket))
+    assert "--accept-shrink" in note
+    (note,) = retain(other.source(), _mighty(bucket), accept_shrink=True)
+    assert "2 restore points expired" in note
+    assert retain(other.source(), _mighty(bucket)) == (), "it was accepted once and for all"
+
+
+def test_who_reads_in_a_repository_holds_up_neither_retention_nor_the_backup(unread):
+    for _day in range(3):
+        unread.run()
+
+    def reading(arguments: Sequence[str], **given: Any) -> Completed:
+        if "forget" in arguments:
+            said = "unable to create lock in backend: repository is already locked by PID 77 on web1 by root (UID 0, "
+            return Completed(tuple(arguments), 1, "", f"{said}GID 0)\nlock was created at 2026-11-21 13:34:03 (1s ago)")
+        return run(arguments, **given)
+
+    unread.runner = reading
+    began = time.monotonic()
+    outcome = unread.run()
+    assert time.monotonic() - began < 30
+    assert (outcome.exit_code, outcome.problems) == (0, ())
+    assert any("locked by process 77" in note for note in outcome.notes)
+    assert retention(unread.points(), "disk")[1] is not None
+    unread.runner = run
+    unread.run()
+    assert sum(bool(point.expired) for point in unread.points()) == 2
+    assert retention(unread.points(), "disk")[1] is None
 
 
 def test_a_point_that_somebody_removed_is_refuted(unread):

@@ -142,6 +142,29 @@ def test_a_file_exchanged_for_a_link_at_the_last_moment_brings_nothing(
     assert not os.path.lexists(stage / "a.jpg")
 
 
+@pytest.mark.parametrize("link", ["store", "store/inner", "store/inner/media"])
+def test_a_link_in_place_of_the_media_or_of_a_directory_above_is_refused_and_named(tmp_path, link):
+    """The generation is the application's: it could turn there to what only root can read."""
+    secrets = tmp_path / "secrets"
+    (secrets / "inner" / "media" / "media").mkdir(parents=True)
+    (secrets / "inner" / "media" / "key").write_text("secret")
+    generation = tmp_path / "data.d" / "0001"
+    (generation / link).parent.mkdir(parents=True)
+    (generation / link).symlink_to(secrets / link.replace("store", "."))
+    data = tmp_path / "data"
+    data.symlink_to("data.d/0001")  # root's own
+    with pytest.raises(BackstayError, match=rf"{data / link} is a link, .* find out who made it"):
+        freeze(data / "store/inner/media", tmp_path / "stage", first=True, data=data)
+    assert not (tmp_path / "stage").exists()
+
+
+def test_roots_own_link_to_the_live_data_is_followed(tmp_path):
+    (tmp_path / "data.d" / "0001" / "media").mkdir(parents=True)
+    (tmp_path / "data.d" / "0001" / "media" / "a.jpg").write_text("a")
+    (tmp_path / "data").symlink_to("data.d/0001")
+    assert freeze(tmp_path / "data" / "media", tmp_path / "stage", first=True).files == 1
+
+
 def test_directories_keep_their_mode_and_owner_also_when_they_are_empty(media: Path, stage: Path) -> None:
     (media / "waiting").mkdir()
     (media / "waiting").chmod(0o2750)

@@ -316,14 +316,87 @@ def _locked_by(there: Repository) -> subprocess.Popen[bytes]:
 
 def test_a_lock_names_its_holder_and_outlives_him_by_nothing(disk):
     holder = _locked_by(disk)
+    slept: list[float] = []
+    said: list[str] = []
+    waiting = replace(disk, wait_seconds=12.0, sleep=slept.append, say=said.append)
     try:
         with pytest.raises(RepositoryError, match=rf"locked by process {holder.pid} of root on \S+ since 20") as caught:
-            disk.prune()
+            waiting.prune()
         assert _kind(caught) == "locked"
+        assert sum(slept) == pytest.approx(15.0)  # looked at for the last time when the twelve seconds are over
+        (told,) = said
+        assert f"locked by process {holder.pid}" in told
+        assert told.endswith(": waiting up to 0 min")
     finally:
         holder.kill()
         holder.wait()
-    disk.prune()  # the lock of a dead process does not stand in the way
+    slept.clear()
+    waiting.prune()  # the lock of a dead process does not stand in the way
+    assert slept == []
+
+
+def test_who_ends_while_it_is_waited_for_holds_nobody_up(disk):
+    holder = _locked_by(disk)
+
+    def ends(_seconds: float) -> None:
+        assert holder.stdin is not None
+        holder.stdin.close()
+        holder.wait()
+
+    replace(disk, sleep=ends).prune()
+    assert holder.returncode is not None
+
+
+@pytest.mark.parametrize("read_data", [False, True])
+def test_a_check_goes_beside_a_backup_and_neither_waits(disk, stage, read_data):
+    stored = disk.store(stage, ("databases", "media"), TAGS)
+    holder = _locked_by(disk)
+    never = replace(disk, wait_seconds=0.0)
+    try:
+        never.check(read_data=read_data)
+        checks: list[bool] = []
+
+        def beside(arguments: Sequence[str], **given: Any) -> Completed:
+            if "check" in arguments and not checks:
+                checks.append(True)
+                never.store(stage, ("databases", "media"), TAGS, parent=stored.id)
+                (never_more,) = never.snapshots()[:1]
+                never.restore(never_more.id, stage.parent / "out")
+            return run(arguments, **given)
+
+        replace(never, runner=beside).check(read_data=read_data)
+        assert checks
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+def test_who_asks_which_repository_it_is_needs_no_lock(disk):
+    locks = Path(disk.settings.location) / "locks"
+    locks.rmdir()
+    locks.write_text("nobody can lock anything here")
+    assert disk.identity() is not None
+
+
+def test_what_a_check_finds_while_somebody_removes_counts_only_when_it_is_found_again(disk, stage):
+    """As a prune does: packs go between two looks of the check, and come back in others."""
+    disk.store(stage, ("databases", "media"), TAGS)
+    pack = _pack(disk)
+    away = stage.parent / "away"
+
+    def pruning(arguments: Sequence[str], **given: Any) -> Completed:
+        if "--no-lock" in arguments:
+            pack.rename(away)
+            try:
+                return run(arguments, **given)
+            finally:
+                away.rename(pack)
+        return run(arguments, **given)
+
+    replace(disk, runner=pruning).check()
+    pack.rename(away)
+    with pytest.raises(RepositoryError, match="damaged"):
+        disk.check()
 
 
 def _pack(disk: Repository) -> Path:

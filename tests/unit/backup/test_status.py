@@ -5,16 +5,23 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _evidence
+from ansible_collections.backstay.ops.plugins.module_utils._application import Application
 from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import BackupPolicy, ProofPolicy
 from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import RepositorySettings as Settings
-from ansible_collections.backstay.ops.plugins.module_utils._backup_status import fold, metrics
+from ansible_collections.backstay.ops.plugins.module_utils._backup_status import (
+    backup_facts,
+    backup_lines,
+    fold,
+    metrics,
+)
 from ansible_collections.backstay.ops.plugins.module_utils._catalogue import catalogue, points
 from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
@@ -40,6 +47,115 @@ def _drills(layout: Layout, day: int) -> list[str]:
     now = dt.datetime(2026, 2, 1, 3, tzinfo=dt.UTC) + dt.timedelta(days=day)
     policy = BackupPolicy(POLICY.repositories, max_age_hours=10000, proof=POLICY.proof)
     return [each for each in fold(points(layout, Storage()), policy, now)["problems"] if "drill" in each]
+
+
+# what does not go
+
+SHRUNK = "The restore point has 20 rows and the one before it has 200: run `backstay backup --accept-shrink`."
+
+
+def _told(layout: Layout, day: float = 0.0, **given: Any) -> dict[str, Any]:
+    """The facts, so many days after the newest point."""
+    now = dt.datetime(2026, 2, 1, 3, tzinfo=dt.UTC) + dt.timedelta(days=day)
+    patient = replace(POLICY, max_age_hours=10000, proof=ProofPolicy(nightly=None, level5_max_age_days=3650))
+    return fold(points(layout, Storage()), patient, now, **given)
+
+
+def _append(layout: Layout, event: str, *, day: float = 0.0, run: str = RUN, **data: Any) -> None:
+    at = dt.datetime(2026, 2, 1, 2, tzinfo=dt.UTC) + dt.timedelta(days=day)
+    catalogue(layout, Storage(), lambda: f"{at:%Y-%m-%dT%H:%M:%SZ}").append(event, run, repository="disk", **data)
+
+
+def _day(layout: Layout, day: int) -> str:
+    """A run so many days after the newest point."""
+    run = f"202602{day + 1:02}T020000000-1"
+    at = f"2026-02-{day + 1:02}T02:00:00Z"
+    chain = catalogue(layout, Storage(), lambda: at)
+    chain.append("made", run, at=at, release="0001-1.0.0", manifest=f"manifest of {run}", rows=1, size_bytes=1)
+    chain.append("stored", run, repository="disk", id="r", snapshot=f"s-{run}", tree="t", manifest_snapshot="m")
+    return run
+
+
+def test_an_anomaly_that_holds_retention_back_is_a_problem_until_a_person_has_looked(layout):
+    now = dt.datetime(2026, 2, 1, 3, tzinfo=dt.UTC)
+    _append(layout, "retained", run=OLD)
+    assert _told(layout)["problems"] == []
+    _append(layout, "kept_back", reason=SHRUNK)
+    facts = _told(layout)
+    assert facts["problems"] == [f"disk: {SHRUNK.rstrip('.')}"]
+    assert facts["repositories"]["disk"]["kept_back"] == SHRUNK
+    assert 'backstay_backup_kept_back{application="portal",repository="disk"} 1' in metrics("portal", facts, now)
+    assert any("--accept-shrink" in line for line in backup_lines(facts))
+    catalogue(layout, Storage(), lambda: "2026-02-01T03:00:00Z").append("accepted", RUN)
+    assert _told(layout)["problems"] == []
+    _append(layout, "retained")
+    facts = _told(layout)
+    assert facts["repositories"]["disk"]["retained_at"] == "2026-02-01T02:00:00Z"
+    said = metrics("portal", facts, now)
+    assert 'backstay_backup_kept_back{application="portal",repository="disk"} 0' in said
+    assert 'backstay_backup_retention_timestamp_seconds{application="portal",repository="disk"} 1769911200' in said
+
+
+@pytest.mark.parametrize("ends", [{"event": "kept_back", "reason": "It is locked.", "failed": True}, None])
+def test_retention_that_has_not_succeeded_for_a_week_of_backups_is_a_problem(layout, ends):
+    """A lock that nobody takes away, or a process that is killed each night, ends no backup; it must be told all the
+    same."""
+    _append(layout, "retained")
+    for day in range(1, 9):
+        run = _day(layout, day)
+        _append(layout, "expiring", day=day, run=run, runs=[OLD])
+        if ends is not None:
+            _append(layout, day=day, run=run, **ends)
+        assert _told(layout, day)["problems"] == []
+    run = _day(layout, 9)
+    (sentence,) = _told(layout, 9)["problems"]
+    assert sentence.startswith("disk: retention has not succeeded for 8 d (")
+    assert ("It is locked" if ends else "cut short") in sentence
+    _append(layout, "retained", day=9, run=run)
+    assert _told(layout, 9)["problems"] == []
+
+
+def test_where_no_backup_is_made_retention_is_not_blamed_as_well(layout):
+    _append(layout, "retained")
+    assert _told(layout, 20)["problems"] == []
+
+
+# how long deleted data survive
+
+
+def test_a_point_that_is_kept_for_longer_counts_by_how_old_it_is(layout):
+    """One that was proven to L5 stays for as long as none is proven higher, whatever the policy's weeks are."""
+    assert _told(layout)["repositories"]["disk"]["greatest_age_days"] == 32  # of the first of January
+    catalogue(layout, Storage(), lambda: "t").append("expired", OLD, repository="disk")
+    assert _told(layout)["repositories"]["disk"]["greatest_age_days"] == 29
+    facts = _told(layout, 89)
+    assert facts["repositories"]["disk"]["greatest_age_days"] == 90
+    assert "disk: 1 points, deleted data up to 90 d" in backup_lines(facts)[1]
+
+
+def test_where_nobody_removes_anything_deleted_data_survive_without_end(layout):
+    facts = _told(layout, unpruned=("disk",))
+    assert facts["repositories"]["disk"]["greatest_age_days"] is None
+    assert "deleted data without end" in backup_lines(facts)[1]
+    now = dt.datetime(2026, 2, 1, 3, tzinfo=dt.UTC)
+    assert 'backstay_backup_deleted_data_days{application="portal",repository="disk"} inf' in metrics(
+        "portal", facts, now
+    )
+    catalogue(layout, Storage(), lambda: "t").append("expired", OLD, repository="disk")
+    assert _told(layout, unpruned=("disk",))["repositories"]["disk"]["greatest_age_days"] == 29  # somebody does
+
+
+@pytest.mark.parametrize(("secrets", "days"), [({}, None), ({"prune": {"access_key_id": "k"}}, 32), (None, None)])
+def test_without_credentials_for_pruning_an_append_only_repository_keeps_all(layout, secrets, days):
+    settings = Settings(location="s3:https://h/b/p", append_only=True)
+    application = mock.create_autospec(Application, instance=True)
+    application.backup = replace(POLICY, repositories={"disk": settings})
+    if secrets is not None:
+        layout.configuration.mkdir(parents=True)
+        layout.backup_secrets.write_text(json.dumps({"format": 1, "repositories": {"disk": secrets}}))
+    facts = backup_facts(layout, Storage(), application, now=dt.datetime(2026, 2, 1, 3, tzinfo=dt.UTC))
+    assert facts is not None
+    assert facts["repositories"]["disk"]["greatest_age_days"] == days
 
 
 def _evidence_of(**changed: Any) -> bytes:

@@ -14,6 +14,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 PLAY = """
+- name: Only asks
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Ask
+      ansible.builtin.fail:
+        msg: nobody will see this
+      when: false
 - name: Show everything
   hosts: all
   gather_facts: false
@@ -112,7 +120,7 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> str:
             r" +in .*play\.yml:\d+$",
             id="a failure is a sentence, with its place",
         ),
-        pytest.param(r"^host +ok +changed +failed +unreachable +skipped\napp1 +\d+ +\d+ +1 +0 +1$", id="the table"),
+        pytest.param(r"^host +ok +changed +failed +unreachable +skipped\napp1 +\d+ +\d+ +1 +0 +2$", id="the table"),
         pytest.param(r"^failed on app1 in \d+\.\d s$", id="the verdict"),
     ],
 )
@@ -120,7 +128,7 @@ def test_it_prints(output: str, pattern: str) -> None:
     assert re.search(pattern, output, re.MULTILINE), f"no line like {pattern!r} in:\n{output}"
 
 
-@pytest.mark.parametrize("unwanted", ["swordfish", "another", "\x1b", "Never runs", '"msg"', "fatal:"])
+@pytest.mark.parametrize("unwanted", ["swordfish", "another", "\x1b", "Never runs", "Only asks", '"msg"', "fatal:"])
 def test_it_never_prints(output: str, unwanted: str) -> None:
     assert unwanted not in output, f"{unwanted!r} was printed:\n{output}"
 

@@ -311,14 +311,20 @@ def _to_link(path: Path, chance: random.Random) -> None:
 
 def stale_log(place: Place, chance: random.Random) -> Lie:
     """A real log, which SQLite would apply: it takes the rows away again, and the file alone is as it was."""
-    ending = chance.choice(["-wal", "-journal"])
 
     def change(stage: Path) -> str:
-        path = stage / "databases" / f"main.sqlite3{ending}"
-        path.write_bytes(chance.randbytes(chance.randrange(1, 4096)))
-        return ending
+        path = stage / "databases" / "main.sqlite3"
+        twin = place.top / "twin.sqlite3"
+        shutil.copyfile(path, twin)
+        connection = sqlite3.connect(twin)
+        connection.execute("PRAGMA wal_autocheckpoint=0")
+        lost = connection.execute("DELETE FROM report WHERE id >= ?", (_row(chance),)).rowcount
+        connection.commit()
+        shutil.copyfile(f"{twin}-wal", f"{path}-wal")  # closing it would bring it into the file
+        connection.close()
+        return f"{lost} rows"
 
-    return _changed(place, change, "beside the database lies")
+    return _changed(place, change, "a log that takes away")
 
 
 def canary_changed(place: Place, chance: random.Random) -> Lie:

@@ -85,6 +85,7 @@ def write_database(path: Path, shape: Shape, seed: int, day: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     names = sorted(shape.media)
     connection = sqlite3.connect(path)
+    connection.execute("PRAGMA journal_mode=WAL")  # as most live ones are: what lies beside such a file is applied
     connection.execute("PRAGMA foreign_keys=ON")
     connection.executescript(
         """

@@ -3,14 +3,16 @@ ever called a liar. `BACKSTAY_ALL=1` tries them all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .liars import LIARS, Liar
+from .liars import LIARS, Liar, stale_log
 from .points import DAYS, Place
 
 ALL = os.environ.get("BACKSTAY_ALL") == "1"
@@ -42,6 +44,21 @@ def test_a_liar_is_refuted_by_the_level_that_promised_it(liar: Liar, seed: int, 
 def test_every_kind_is_there_and_the_sample_is_large_enough() -> None:
     assert len({liar.kind for liar in LIARS}) == len(LIARS)
     assert len(_cases()) == (CORRUPTIONS if ALL else SAMPLE)
+
+
+def test_the_log_of_a_liar_is_one_that_sqlite_applies(place: Place) -> None:
+    """And calls what is left sound."""
+    path = place.stage / "databases" / "main.sqlite3"
+    before = path.read_bytes()
+
+    def rows(uri: str) -> int:
+        with contextlib.closing(sqlite3.connect(f"file:{path}{uri}", uri=True)) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+            return int(connection.execute("SELECT count(*) FROM report").fetchone()[0])
+
+    stale_log(place, random.Random(1))
+    assert path.read_bytes() == before
+    assert rows("?immutable=1") > rows("")
 
 
 def test_the_place_that_the_liars_change_is_sound(original: Place, another: Callable[[str], Place]) -> None:

@@ -198,12 +198,13 @@ def test_a_database_that_kills_its_reader_is_a_finding(place: Place, tmp_path: P
     }
 
 
-def test_a_stale_log_is_seen_though_sqlite_calls_the_database_sound(place: Place, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["-wal", "-journal"])
+def test_a_stale_log_is_seen_though_sqlite_calls_the_database_sound(place: Place, tmp_path: Path, ending: str) -> None:
     target = tmp_path / "restored"
     manifest = restored(place, target)
-    (target / "databases" / "main.sqlite3-wal").write_bytes(b"")
+    (target / "databases" / f"main.sqlite3{ending}").write_bytes(b"")
     (found,) = check_restored(target, manifest, place.application)
-    assert "a stale main.sqlite3-wal" in found.sentence
+    assert f"a stale main.sqlite3{ending}" in found.sentence
 
 
 def test_the_job_of_the_sandbox_is_refused_by_an_older_library(

@@ -1,0 +1,73 @@
+"""A wrong -i or --limit is refused by every verb: a run that did nothing must not look like what was asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+VERBS = sorted(path.stem for path in (ROOT / "playbooks").glob("*.yml"))
+HOSTS = """
+app_servers: {hosts: {web1: {}, web2: {}}}
+build_hosts: {hosts: {build1: {}}}
+"""
+
+
+def play(
+    playbook: str, hosts: str, directory: Path, *options: str, callback: str = "backstay.ops.progress"
+) -> tuple[int, str]:
+    """Run a playbook with these hosts; return its exit code and what was printed, with the line breaks folded."""
+    inventory = directory / "hosts.yml"
+    inventory.write_text(hosts, encoding="utf-8")
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            f"playbooks/{playbook}.yml",
+            *("-i", str(inventory), *options),
+        ],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+        | {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_STDOUT_CALLBACK": callback, "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_no_verb_ends_well_without_a_host(verb: str, tmp_path: Path) -> None:
+    code, said = play(verb, "all: {}\n", tmp_path, "-e", "version=1.1.0")
+    assert code == 2, said
+    group = "build_hosts" if verb == "build" else "app_servers"
+    assert f"Nothing was done, because {tmp_path}/hosts.yml has no host in {group}; name your inventory with -i" in said
+
+
+def test_the_usual_output_says_it_too(tmp_path: Path) -> None:
+    code, said = play("rollback", "all: {}\n", tmp_path, callback="ansible.builtin.default")
+    assert code == 2, said
+    assert "Nothing was done, because" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        pytest.param((), False, id="all of them"),
+        pytest.param(("--limit", "web2"), False, id="one of them, and this machine is not named"),
+        pytest.param(("--limit", "build1"), True, id="a limit to others"),
+        pytest.param(
+            ("--limit", "build1", "-e", "backstay_beside=:build_hosts"), False, id="others that are meant, too"
+        ),
+        pytest.param(("-e", "backstay_hosts=web_servers"), True, id="a group that is not there"),
+        pytest.param(("-e", "backstay_hosts=app_servers:&canary"), True, id="groups that have no host in common"),
+        pytest.param(("-e", "backstay_hosts=build_hosts"), False, id="another group"),
+    ],
+)
+def test_what_counts_is_who_is_left(options: tuple[str, ...], refused: bool, tmp_path: Path) -> None:
+    code, said = play("plays/hosts", HOSTS, tmp_path, *options)
+    assert (code, "Nothing was done" in said) == ((2, True) if refused else (0, False)), said
