@@ -33,6 +33,53 @@ def photographs(scene: Scene) -> list[str]:
     return [line.removeprefix("./") for line in found.splitlines()]
 
 
+# What code in a restored copy might do: each a place that it must not see, or somebody whom it must not reach.
+TRIES = """
+import json, os, socket, sys
+def connect(host, port):
+    socket.create_connection((host, port), timeout=3).close()
+def call(path):
+    with socket.socket(socket.AF_UNIX) as channel:
+        channel.connect(path)
+application, address, live = sys.argv[1:]
+found = {}
+for name, what in {
+    "the front door": lambda: connect("127.0.0.1", 443),
+    "the network": lambda: connect(address, 22),
+    "the live data": lambda: open(f"/opt/{application}/data/db/portal.sqlite3").close(),
+    "the secrets": lambda: open(f"/etc/backstay/{application}/secrets.json").close(),
+    "the catalogue": lambda: open(f"/var/lib/backstay/{application}/backups.jsonl").close(),
+    "the repository": lambda: os.listdir(f"/srv/backup/{application}"),
+    "the live release": lambda: call(live),
+    "mail": lambda: open("/usr/sbin/sendmail").close(),
+}.items():
+    try:
+        what()
+        found[name] = "reached"
+    except OSError as refused:
+        found[name] = f"no: {refused.strerror}"
+print(json.dumps(found))
+"""
+# The sandbox of a proof with a command of our own in it; then one that does not end.
+INSIDE = """
+import glob, json, sys
+from pathlib import Path
+sys.path.insert(0, sorted(glob.glob("/usr/lib/backstay/*/"))[-1])
+from backstay._application import from_dict
+from backstay._errors import BackstayError
+from backstay._sandbox import Limits, Scratch, SystemdSandbox, Task
+application = from_dict(json.load(open(f"/etc/backstay/{sys.argv[2]}/application.json")), file="application.json")
+sandbox = SystemdSandbox(application)
+with Scratch(Path("/var/lib/backstay/trial"), "trial") as scratch:
+    done = sandbox.run(scratch, Task(("/usr/bin/python3", "-c", *sys.argv[1:]), Limits(seconds=60)))
+    print(done.stdout.strip() or json.dumps(done.stderr))
+    try:
+        sandbox.run(scratch, Task(("/usr/bin/sleep", "60"), Limits(seconds=2)))
+    except BackstayError as ended:
+        print(json.dumps(ended.message))
+"""
+
+
 @pytest.fixture
 def kept(at_1_1: Scene) -> Scene:
     """The host with 1.1.0 live and at least one restore point."""
@@ -52,6 +99,20 @@ def test_never_backed_up_is_a_failure_from_the_first_day(at_1_1: Scene) -> None:
     finally:
         for name in catalogue:
             shell(at_1_1, f"mv {STATE}/{name}.aside {STATE}/{name}")
+
+
+def test_a_restored_copy_is_looked_at_where_it_sees_and_reaches_nothing_that_is_live(kept: Scene) -> None:
+    live = shell(kept, f"readlink /opt/{APPLICATION}/active")
+    given = shlex.join([TRIES, APPLICATION, kept.address(), live])
+    mail = "/usr/sbin/sendmail"
+    shell(kept, f"test -e {mail} || install -m 0755 /dev/null {mail}")
+    outside = json.loads(shell(kept, f"python3 -c {given}"))
+    assert set(outside.values()) == {"reached"}, f"what is tried is not there at all: {outside}"
+    inside, ended = shell(kept, f"python3 -c {shlex.quote(INSIDE)} {given}").splitlines()
+    assert all(told.startswith("no: ") for told in json.loads(inside).values()), inside
+    assert set(json.loads(inside)) == set(outside)
+    assert "it took longer than it may" in ended
+    shell(kept, f"test -s {mail} || rm {mail}; rm -r /var/lib/backstay/trial")
 
 
 def test_every_row_acknowledged_before_a_backup_is_in_it(kept: Scene) -> None:
