@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _review, _runtime
+from ansible_collections.backstay.ops.plugins.module_utils._error_kinds import ErrorKind
 from ansible_collections.backstay.ops.plugins.module_utils._events import of_ledger
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._releases import Release
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
 from .host import NAME, CrashEngine, Payloads, Quick, conduct, declare, engine_on, play
@@ -66,3 +68,27 @@ def test_it_is_told_as_the_release_was_with_the_changelogs_entry(engine: CrashEn
     assert all(event.kind == "release" for event in found)
     assert "First." in found[0].lines, "the notes of the payload"
     assert any("none of a new kind; 3 kinds" in line for line in found[-1].lines)
+
+
+def test_status_lists_what_the_release_before_did_not_have_and_reads_the_logs_once_a_minute(
+    engine: CrashEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = "portal/faults.py:__call__"
+    kind = ErrorKind("k", "portal", "LookupError", "no lift #", where, 3, "t1", "t2", "no lift 7")
+    asked: list[str] = []
+
+    def errors(_engine: object, release: Release) -> tuple[tuple[ErrorKind, ...], int]:
+        asked.append(release.id)
+        return (kind,), 2
+
+    monkeypatch.setattr(_review, "_errors", errors)
+    for _look in range(3):
+        day = _review.watched(engine)
+        assert day is not None
+        assert (day["before"], day["until"]) == ("0002-1.1.0", "2026-11-22T06:00:00Z")
+        (told,) = day["new_errors"]
+        assert (told["what"], told["count"]) == ("LookupError", 3)
+        assert "LookupError" in told["sentence"]
+    assert asked == ["0003-1.2.0"]
+    engine.now = lambda: "2026-11-22T06:30:00.000Z"
+    assert _review.watched(engine) is None, "its day is over"
