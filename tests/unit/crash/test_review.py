@@ -82,6 +82,7 @@ def test_status_lists_what_the_release_before_did_not_have_and_reads_the_logs_on
         return (kind,), 2
 
     monkeypatch.setattr(_review, "_errors", errors)
+    engine.layout.seen_errors.parent.mkdir(parents=True, exist_ok=True)
     for _look in range(3):
         day = _review.watched(engine)
         assert day is not None
