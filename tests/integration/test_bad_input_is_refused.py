@@ -92,7 +92,7 @@ def test_a_candidate_that_does_not_fit_on_the_disk_is_refused(standing: Scene) -
     finally:
         standing.declare()
     assert not refused.ok
-    assert "of disk and" in told(refused.output), refused.output
+    assert "of disk in /opt/" in told(refused.output), refused.output
     assert ids(standing.status()) == ids(before)
 
 
