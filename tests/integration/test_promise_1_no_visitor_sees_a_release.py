@@ -95,6 +95,7 @@ def test_a_broken_release_is_refused_and_nobody_notices(at_1_1: Scene, version: 
     assert after["last_failed"]["reason"]
 
 
+@pytest.mark.long
 def test_what_only_the_front_door_shows_is_seen_after_the_switch_and_taken_back(at_1_1: Scene) -> None:
     """The candidate is well on its own socket; a file that nginx may not read is found where visitors come in."""
     before = at_1_1.status()

@@ -29,7 +29,7 @@ def say(scene: Scene, message: dict[str, object]) -> dict[str, object]:
 
 
 # `make chaos` strikes everywhere; here some of all strikes, the same ones every time.
-SAMPLE = sample(7, seed=20261121)
+SAMPLE = sample(5, seed=20261121)
 
 
 @pytest.mark.parametrize("strike", SAMPLE, ids=ids(SAMPLE))

@@ -102,6 +102,7 @@ def test_what_is_here_unharmed_is_not_fetched_again_and_what_is_harmed_is(at_1_1
     """A hundred gigabytes of photographs need not come from a bucket because one was lost."""
     media, packs = f"{HOME}/data/media", f"/srv/backup/{APPLICATION}/data"
     size = 20_000_000
+    at_1_1.backstay("backup", "--json", APPLICATION)  # so that the large file gets packs of its own
     shell(at_1_1, f"runuser -u {APPLICATION} -- sh -c 'head -c {size} /dev/urandom > {media}/large.bin'")
     lost, harmed = shell(at_1_1, f"find {media}/ -type f -size -1000k | sort | head -2").splitlines()
     all_of_them = f"cd {media}/ && find . -type f | sort | xargs sha256sum"
