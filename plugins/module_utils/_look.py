@@ -719,8 +719,8 @@ def _growth(series: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
 
 def _peaked(peaks: Sequence[Sequence[float]], at: dt.datetime, disk: Mount) -> list[tuple[float, float]]:
     """The peaks of its days with what is used of a mount now."""
-    # As JSON has them, a pair is a list.
-    days, now = [(float(when), float(used)) for when, used in peaks], (at.timestamp(), float(disk.size_bytes - disk.free_bytes))
+    days = [(float(when), float(used)) for when, used in peaks]  # of JSON, where a pair is a list
+    now = (at.timestamp(), float(disk.size_bytes - disk.free_bytes))
     if days and days[-1][0] // DAY == now[0] // DAY:
         return [*days[:-1], max(days[-1], now, key=lambda peak: (peak[1], peak[0]))]
     return [*days, now]
