@@ -198,22 +198,22 @@ class Restore(Host):
         target.mkdir(mode=0o700)
         fetched, repository = target / "fetched", self.repository_of(restoring)
         fetched.mkdir(mode=0o700)
-        lent = self._lend(restoring, fetched) if repository.fetches_what_differs() else generations.Carried()
-        repository.restore(restoring.snapshot, fetched, fetched_paths(restoring, self.application()))
+        if repository.fetches_what_differs():
+            self._lend(restoring, fetched)
+        here = repository.restore(restoring.snapshot, fetched, fetched_paths(restoring, self.application()))
         files = sum(len(names) for _directory, _folders, names in os.walk(fetched))
-        here = f"; {lent.files} of them ({mib(lent.size_bytes)}) were here and compared" if lent.files else ""
-        return f"{files} files from {restoring.repository}{here}"
+        return f"{files} files from {restoring.repository}" + (f"; {here} of it were here unharmed" if here else "")
 
-    def _lend(self, restoring: Restoring, fetched: Path) -> generations.Carried:
+    def _lend(self, restoring: Restoring, fetched: Path) -> None:
         """Lay what is here where the point is fetched to: the engine looks at it and brings only what differs, so that
         a hundred gigabytes of unharmed photographs need not come from a bucket."""
         manifest = self.known_manifest(restoring.point)
         if manifest is None:
-            return generations.Carried()
+            return
         self.say("Copying what is here and may be as it was then")
         application = self.application()
         with self._disk("laid out"):
-            return generations.lend(
+            generations.lend(
                 self.layout.generation(restoring.before),
                 fetched,
                 loans(part_of(manifest, restoring, application), restoring, application),
