@@ -546,7 +546,7 @@ class Service:
                 return
             self._post(REACHED[command], conductor.result())
         except Exception as broken:  # noqa: BLE001 - a worker that dies silently would hold lock and door for ever
-            failed = broken if isinstance(broken, BackstayError) else BackstayError(_sentence(broken))
+            failed = broken if isinstance(broken, BackstayError) else self._broken(broken)
             conductor.transaction = None
             self._post(
                 "ended",
@@ -560,6 +560,10 @@ class Service:
                     "steps": list(conductor.steps),
                 },
             )
+
+    def _broken(self, broken: Exception) -> BackstayError:
+        """What is a bug, or a disk that refuses: recovery begins when the service ends, and can be asked for."""
+        return BackstayError(f"{_sentence(broken)} Run `backstay recover {self.engine.layout.name}`, then look at it.")
 
     def _confirm(self) -> None:
         """Confirm, answer, and only then settle: nobody waits for old connections to drain."""

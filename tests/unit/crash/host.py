@@ -48,7 +48,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._transaction import R
 from .lossy_storage import LossyStorage
 
 NAME = "portal"
-START = dt.datetime(2026, 11, 21, 6)  # noqa: DTZ001 - UTC, which is written behind it
+START = dt.datetime(2026, 11, 21, 6, tzinfo=dt.UTC)
 FACTS = _artifact.HostFacts("debian-13", "3.13", "x86_64")
 MIGRATIONS = {"1.0.0": 1, "1.1.0": 2, "1.2.0": 3}  # how many of them each version knows
 LOCKS = {"1.0.0": b"django==5.1\n", "1.1.0": b"django==5.1\n", "1.2.0": b"django==5.2\n"}
@@ -357,7 +357,7 @@ def engine_on(layout: Layout, storage: Storage) -> tuple[CrashEngine, Host]:
         layout,
         storage,
         host,
-        now=lambda: (START + dt.timedelta(milliseconds=next(ticks))).isoformat(timespec="milliseconds") + "Z",
+        now=lambda: f"{START + dt.timedelta(milliseconds=next(ticks)):%Y-%m-%dT%H:%M:%S.%fZ}",
         sleep=lambda seconds: None,
         clock=lambda: 0.0,
     )

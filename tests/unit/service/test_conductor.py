@@ -288,6 +288,7 @@ def test_what_cannot_be_undone_now_holds_no_lock_and_is_left_to_recovery(service
     answer = service.inbox.queue[-1][1]
     if asked != "by a deadline":
         assert "No space left on device" in answer["message"]
+        assert "Run `backstay recover portal`" in answer["message"]
         assert ("migrate failed; mend it. Undoing it failed too" in answer["message"]) == (asked == "by a failure")
     service._collect()
     assert service.state == "idle"
