@@ -28,14 +28,14 @@ demo: hosts  ## Boot two real hosts, release the example under load, roll back; 
 demo-down:  ## Remove what `make demo` made, and nothing else
 	@python3 lab/demo.py down
 
-test: hosts-tests  ## What a change has to pass: lint, unit, models, molecule, integration, visitors and sanity; stops at the first failure
-	@$(STAGES) lint unit models molecule integration visitors
+test: hosts-tests  ## What a change has to pass: lint, unit, models, Molecule, hosts and sanity; stops at the first failure
+	@$(STAGES) lint unit molecule hosts
 
 test-unit: setup  ## The inner loop: tests that need no host
 	@$(STAGES) unit
 
 test-full: hosts-tests  ## All of `make test`, what takes long, every lie of a backup, and the matrix: the other Debian and ansible-core
-	@$(STAGES) lint unit models molecule bookworm matrix integration visitors long lies
+	@$(STAGES) lint unit molecule bookworm matrix hosts long lies
 
 chaos: hosts-tests  ## A power cut at every write, and deaths at the steps of every kind of run: a round of ten (under 40 minutes)
 	@$(STAGES) cuts chaos

@@ -3,8 +3,8 @@
     python tools/stages.py lint unit
 
 A quiet step's output is kept and shown only when it fails; quiet steps of a stage run two at a time. A loud step prints
-as it goes. Nothing is printed after the last step of a green run: pytest's own closing line is the verdict, for people
-and for CI.
+as it goes. Nothing is printed after the last step of a green run: its own closing line is the verdict, for people and
+for CI.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest")
 SEVERAL_HOSTS = ("tests/integration/fleet", "tests/integration/test_migrations_on_postgresql.py")
-# Visitors come all the time there, and none may wait five seconds: the host has the machine to itself.
+# Visitors come all the time there, and none may wait five seconds: their hosts come before all others on the machine.
 VISITED = tuple(
     f"tests/integration/test_{name}.py"
     for name in (
@@ -40,6 +40,7 @@ VISITED = tuple(
         "watch",
     )
 )
+ELSEWHERE = (*SEVERAL_HOSTS, *VISITED)
 SPREAD = ("--dist", "worksteal")
 ALL = {"BACKSTAY_ALL": "1"}  # not a sample of a model's tests
 INTEGRATION = (*PYTEST, "-v", "-m", "not long", "--durations=25")
@@ -79,6 +80,17 @@ class Outcome:
     output: str
 
 
+def gently(step: Step) -> Step:
+    """The same where others come first, also before the hosts that it boots; quiet, as it runs beside them."""
+    return replace(step, command=("nice", "-n", "5", *step.command), loud=False)
+
+
+# Half of their time they wait for programs, so there are more of them than cores.
+MODELS_STEPS = (
+    Step("pytest, models", (*PYTEST, "-q", "-n", "4", *SPREAD, *MODELS), loud=True),
+    # What its versions check of themselves, their builds run.
+    Step("pytest, the example", (*PYTEST, "-q", "examples/tests", "-k", "not passes_its_own_release_checks")),
+)
 MOLECULE = Step(
     "molecule test",
     # Molecule remembers hosts that somebody else may have removed: forget them, then make them. -v: workers are silent
@@ -116,28 +128,17 @@ STAGES: dict[str, tuple[Step, ...]] = {
             loud=True,
         ),
     ),
-    # Half of their time they wait for programs, so there are more of them than cores.
-    "models": (
-        # What its versions check of themselves, their builds run.
-        Step("pytest, the example", (*PYTEST, "-q", "examples/tests", "-k", "not passes_its_own_release_checks")),
-        Step("pytest, models", (*PYTEST, "-q", "-n", "4", *SPREAD, *MODELS), loud=True),
-    ),
-    "molecule": (MOLECULE,),
+    "models": MODELS_STEPS,
+    # Molecule waits a third of its time; what needs no host is computed in it.
+    "molecule": (MOLECULE, *map(gently, MODELS_STEPS)),
     "matrix": (Step("pytest tests/matrix", (*PYTEST, "-v", "tests/matrix"), loud=True),),
     "bookworm": (replace(MOLECULE, environment={**MOLECULE.environment, **BOOKWORM}),),
-    # Several hosts spend much of their time waiting for one another, so one host is tested beside them.
-    "integration": (
-        Step("pytest, several hosts", (*INTEGRATION, *SEVERAL_HOSTS)),
-        Step(
-            "pytest tests/integration",
-            (*INTEGRATION, "tests/integration", *(f"--ignore={path}" for path in (*SEVERAL_HOSTS, *VISITED))),
-            loud=True,
-        ),
-    ),
-    # What needs no host takes only what they leave.
-    "visitors": (
-        Step("ansible-test sanity", ("nice", "-n", "19", "tools/sanity")),
-        Step("pytest, under visitors", (*INTEGRATION, *VISITED), loud=True),
+    # Of the two lanes the visitors' goes first: what waits there fails, and the other takes what it leaves.
+    "hosts": (
+        Step("pytest, under visitors", (*INTEGRATION, *VISITED), loud=True, environment={"BACKSTAY_LAB": "visitors"}),
+        gently(Step("pytest, one host", (*INTEGRATION, "tests/integration", *map("--ignore={}".format, ELSEWHERE)))),
+        gently(Step("ansible-test sanity", ("tools/sanity",))),
+        gently(Step("pytest, several hosts", (*INTEGRATION, *SEVERAL_HOSTS))),
     ),
     "cuts": (
         Step("pytest, power cuts", (*PYTEST, "-q", "-n", "2", *SPREAD, "tests/unit/crash"), loud=True, environment=ALL),
@@ -180,7 +181,7 @@ def say(text: str) -> None:
 
 def closing_line(outcome: Outcome) -> str:
     """How many tests a step of pytest ran, in pytest's own words; "" for other steps."""
-    lines = outcome.output.split("\n") if outcome.step.command[: len(PYTEST)] == PYTEST else []
+    lines = outcome.output.split("\n") if "pytest" in outcome.step.command else []
     return next((line.strip("= ") for line in reversed(lines) if " in " in line and "passed" in line), "")
 
 
@@ -189,7 +190,8 @@ def run_stage(name: str) -> Outcome | None:
     steps = STAGES[name]
     failed: list[Outcome] = []
     with ThreadPoolExecutor(max_workers=2) as pool:
-        for outcome in pool.map(run, steps):
+        for done in as_completed([pool.submit(run, step) for step in steps]):
+            outcome = done.result()
             if not outcome.step.loud:
                 verdict = "ok    " if outcome.exit_code == 0 else "FAILED"
                 say(f"   {verdict} {outcome.step.name:<22}{outcome.seconds:7.1f} s   {closing_line(outcome)}".rstrip())

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from configparser import Error as ConfigError
 from dataclasses import asdict, dataclass
-from os import cpu_count, environ
+from os import cpu_count, environ, nice
 from pathlib import Path
 
 from . import images
@@ -65,6 +65,12 @@ class Host:
     release: str
     image: str
     state: str
+
+
+def share(niceness: int) -> int:
+    """A host's share of the cores, for `podman --cpu-shares` (1024 is the usual one): as nice as whoever boots it. A
+    step is a factor of 1.25, as the kernel's table of weights has it."""
+    return max(2, round(1024 / 1.25**niceness))
 
 
 @dataclass(frozen=True)
@@ -222,6 +228,7 @@ class Lab:
             "--cap-add=ALL", "--cap-drop=SYS_TIME",
             "--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined",
             f"--ulimit=nofile={soft}:{hard}", f"--ulimit=nproc={processes}:{processes}",
+            f"--cpu-shares={share(nice(0))}",
             f"--network={self.addresses.network}", f"--ip={self.addresses.address(name)}",
             f"--mac-address={self.addresses.mac(name)}",
             *options, order.tag, images.INIT,

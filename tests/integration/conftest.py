@@ -5,6 +5,7 @@ A failing test prints the units, the journal and the ledger of its host: a red t
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from backstay_lab.errors import LabError
 from backstay_lab.scene import APPLICATION, Scene
 
-LAB = "test"
+LAB = os.environ.get("BACKSTAY_LAB") or "test"  # two stages of the suite have one each
 VERSIONS = ("1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0", "1.6.0")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from backstay_lab.addresses import Addresses
 from backstay_lab.errors import LabError
-from backstay_lab.hosts import Disk, pip_configuration
+from backstay_lab.hosts import Disk, pip_configuration, share
 from backstay_lab.images import load_recipe
 from backstay_lab.keys import known_hosts_text, ssh_config_text
 from backstay_lab.layout import LabLayout
@@ -23,6 +23,10 @@ def test_disk() -> None:
 def test_what_is_no_disk_is_refused(text: str) -> None:
     with pytest.raises(LabError, match="A disk is written"):
         Disk.parse(text)
+
+
+def test_a_host_is_as_nice_as_whoever_boots_it() -> None:
+    assert [share(niceness) for niceness in (0, 5, 19)] == [1024, 336, 15]
 
 
 @pytest.mark.parametrize(
