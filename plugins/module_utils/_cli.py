@@ -212,6 +212,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     rebuild.add_argument("--offline-key", required=True, metavar="FILE", help="what `backstay escrow --to FILE` wrote")
     rebuild.add_argument("--point", default="latest", help="latest, a run, or a time")
     rebuild.add_argument("--isolated", action="store_true", help="a copy elsewhere: nothing of it is let out")
+    rebuild.add_argument("--secrets-to", metavar="FILE", help="only write down what Vault would know, for root alone")
     rebuild.add_argument("--why", default="", help="goes into the ledger")
     rebuild.add_argument("--by", default=_who(), help="goes into the ledger")
     rekey = verb("rekey", _data, "give a repository another password, read from standard input")
@@ -596,6 +597,8 @@ def _data(options: argparse.Namespace) -> int:
 
     if getattr(options, "offline_key", None) and options.name == "verify":
         return _cli_data.drill(options, _tell)
+    if getattr(options, "secrets_to", None):
+        return _cli_data.recall(options, _tell)
     engine = _engine(options)
     if not options.json:
         engine.say = lambda line: _say(f"  {line}")

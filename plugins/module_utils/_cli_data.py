@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import os
 import sys
 import time
@@ -201,9 +202,13 @@ def drill(options: argparse.Namespace, tell: Tell) -> int:
         wanted=options.point,
         repository=options.repository,
         by=options.by,
-        say=(lambda line: None) if options.json else (lambda line: _line(f"  {line}")),
+        say=_follower(options),
     )
     return _tell_proof(options, options.application or "drill", proof, evidence, tell)
+
+
+def _follower(options: argparse.Namespace) -> Callable[[str], None]:
+    return (lambda line: None) if options.json else (lambda line: _line(f"  {line}"))
 
 
 def _line(text: str) -> None:
@@ -379,6 +384,27 @@ def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     message = f"{host.layout.name}: {released['release']} is live on the data of {learnt.run}, after {seconds:g} s."
     result = {"ok": True, "changed": True, "run": learnt.run, "release": released["release"], "seconds": seconds}
     tell(options, {**result, "message": message}, message)
+    return 0
+
+
+def recall(options: argparse.Namespace, tell: Tell) -> int:
+    """What Vault would tell, from a repository and the offline key, on a host that may know nothing yet: a file."""
+    from ._rebuild import recall as recalled
+    from ._storage import Storage
+
+    target = Path(options.secrets_to)
+    if target.exists() or target.is_symlink():
+        raise InputError(f"{target} is there already: name another file.")
+    if not options.application:
+        raise InputError("Name the application: backstay rebuild --offline-key FILE --secrets-to FILE APP.")
+    found = recalled(Path(options.offline_key), options.application, wanted=options.point, say=_follower(options))
+    variables = found.to_variables(options.application)
+    Storage().write(target, json.dumps(variables, indent=1, sort_keys=True).encode() + b"\n", mode=0o600)
+    message = (
+        f"{options.application}: the secrets of {found.run} are in {target}, for root alone: put them into Vault, and "
+        "remove the file."
+    )
+    tell(options, {"ok": True, "changed": True, "run": found.run, "message": message}, message)
     return 0
 
 

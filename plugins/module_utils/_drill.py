@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import _escrow, _evidence
-from ._application import from_dict
-from ._catalogue import from_repository
+from ._application import Application, from_dict
+from ._catalogue import Copy, Point, from_repository
 from ._errors import BackstayError, InputError
 from ._layout import Layout
 from ._points import choose
@@ -41,14 +42,8 @@ def drill(
     Raises InputError for a repository that the key does not name, BackstayError where none can be opened.
     """
     storage = Storage()
-    key = _escrow.read(offline_key, storage)
-    layout = Layout(key.application, root)
-    if repository is not None and repository not in key.repositories:
-        raise InputError(f"The key names no repository {repository!r}; it names: {', '.join(key.repositories)}.")
-    store = _first_that_opens(key, layout, repository, runner, say)
-    point, copy = choose(from_repository(store), wanted, of_releases={})
-    content = store.read(copy.snapshot, "/configuration/application.json")
-    application = from_dict(json.loads(content), file=f"application.json of {point.run}")
+    opened = open_with(offline_key, wanted=wanted, repository=repository, say=say, runner=runner, root=root)
+    layout, store, point, application = opened.layout, opened.store, opened.point, opened.application
     policy = application.backup
     limits = (
         Limits(memory_max_bytes=policy.proof.memory_max_bytes, seconds=policy.proof.seconds) if policy else Limits()
@@ -65,7 +60,7 @@ def drill(
         layout=layout,
         application=application,
         sandbox=sandbox,
-        public_keys=(key.manifest_key,),
+        public_keys=(opened.key.manifest_key,),
         limits=limits,
         runner=runner,
         say=say,
@@ -81,6 +76,42 @@ def drill(
         now=utc_now,
     )
     return proof, evidence
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What an offline key opens: a repository, a restore point in it, and the application as that point knows it."""
+
+    key: _escrow.OfflineKey
+    layout: Layout
+    store: Repository
+    point: Point
+    copy: Copy
+    application: Application
+
+
+def open_with(
+    offline_key: Path,
+    *,
+    wanted: str,
+    repository: str | None = None,
+    say: Callable[[str], None],
+    runner: Runner = run,
+    root: Path = Path("/"),
+) -> Opened:
+    """The first repository of the key that opens (or the one that is named), and a point in it; nothing is proven yet.
+
+    Raises InputError for a repository that the key does not name, BackstayError where none can be opened.
+    """
+    key = _escrow.read(offline_key, Storage())
+    layout = Layout(key.application, root)
+    if repository is not None and repository not in key.repositories:
+        raise InputError(f"The key names no repository {repository!r}; it names: {', '.join(key.repositories)}.")
+    store = _first_that_opens(key, layout, repository, runner, say)
+    point, copy = choose(from_repository(store), wanted, of_releases={})
+    content = store.read(copy.snapshot, "/configuration/application.json")
+    application = from_dict(json.loads(content), file=f"application.json of {point.run}")
+    return Opened(key, layout, store, point, copy, application)
 
 
 def _first_that_opens(

@@ -1,27 +1,33 @@
 """A host that lost everything, or a new one in its place: what it must learn from the repositories and the offline key.
 
-After this the catalogue knows the restore points, their signatures are believed, and the payload of the newest point's
-release lies where releases look for it. What follows is an ordinary release and an ordinary restore.
+`recall` says what Vault would, where that is lost too. After `learn` the catalogue knows the restore points, their
+signatures are believed, and the payload of the newest point's release lies where releases look for it. What follows is
+an ordinary release and an ordinary restore.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from . import _escrow
 from ._catalogue import Point, points, rebuild
 from ._errors import BackstayError, GateRefused, InputError
 from ._host import Host
-from ._manifest import from_bytes
+from ._manifest import digest, from_bytes
 from ._points import choose
 from ._proof import prove
 from ._repository import FORMAT as SECRETS_FORMAT
 from ._repository import Repository, repositories_of
+from ._run import Runner, run
 from ._sandbox import SystemdSandbox
 from ._storage import canonical
+
+_SECRETS = "secrets.json"  # among the configuration in a restore point
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,71 @@ class Learnt:
     payload: str
 
 
+@dataclass(frozen=True)
+class Recalled:
+    """What Vault would tell: the application's `secrets` by key, and what its repositories are opened with, by name."""
+
+    run: str
+    secrets: Mapping[str, Any] = field(repr=False)
+    repositories: Mapping[str, Any] = field(repr=False)
+
+    def to_variables(self, application: str) -> dict[str, Any]:
+        """As the inventory calls them."""
+        return {
+            "backstay_secrets": {application: dict(self.secrets)},
+            "backstay_backup_secrets": {application: dict(self.repositories)},
+        }
+
+
+def recall(
+    offline_key: Path,
+    name: str,
+    *,
+    wanted: str = "latest",
+    say: Callable[[str], None],
+    runner: Runner = run,
+    root: Path = Path("/"),
+) -> Recalled:
+    """The secrets of an application of which this host may know nothing yet, from a restore point that the key vouches
+    for. Nothing is written down here.
+
+    Raises InputError for a key of another application, GateRefused where the point cannot be believed, BackstayError.
+    """
+    from ._drill import open_with
+
+    opened = open_with(offline_key, wanted=wanted, say=say, runner=runner, root=root)
+    _refuse_another(opened.key, name, offline_key)
+    run_, store = opened.point.run, opened.store
+    proof = prove(
+        run_,
+        store,
+        2,
+        layout=opened.layout,
+        application=opened.application,
+        sandbox=SystemdSandbox(opened.application),
+        public_keys=(opened.key.manifest_key,),
+        runner=runner,
+        say=say,
+    )
+    if not proof.ok:
+        raise GateRefused(f"{proof.sentence} Its secrets are not believed: choose another point (--point).")
+    content = store.read(opened.copy.manifest_snapshot, "/manifest.json")
+    known = from_bytes(content, origin=f"the manifest of {run_}").configuration.get(_SECRETS)
+    secrets = store.read(opened.copy.snapshot, f"/configuration/{_SECRETS}") if known else b""
+    if digest(content) != proof.manifest_sha256 or known is None or digest(secrets) != known.sha256:
+        raise GateRefused(
+            f"The secrets in {run_} are not those that its manifest names: choose another point (--point), or give "
+            "them by Vault."
+        )
+    repositories = {each: dict(kept["secrets"]) for each, kept in opened.key.repositories.items()}
+    return Recalled(run_, json.loads(secrets)["values"], repositories)
+
+
+def _refuse_another(key: _escrow.OfflineKey, name: str, origin: Path) -> None:
+    if key.application != name:
+        raise InputError(f"{origin} is the offline key of {key.application}, and this is {name}.")
+
+
 def learn(host: Host, offline_key: Path, *, wanted: str = "latest", say: Callable[[str], None]) -> Learnt:
     """Make this host know the restore points of an application that was declared here and never released.
 
@@ -44,8 +115,7 @@ def learn(host: Host, offline_key: Path, *, wanted: str = "latest", say: Callabl
     if host.live() is not None:
         raise InputError(f"{host.live()} is live here, so nothing needs to be rebuilt: use `backstay restore`.")
     key = _escrow.read(offline_key, storage)
-    if key.application != layout.name:
-        raise InputError(f"{offline_key} is the offline key of {key.application}, and this is {layout.name}.")
+    _refuse_another(key, layout.name, offline_key)
     application = host.application()
     if application.backup is None:
         raise InputError(f"The file of {layout.name} has no `backup`: declare its repositories, then run this again.")

@@ -50,6 +50,12 @@ options:
         here, with the values of C(environment.isolated); no worker, no job and no backup does, until somebody ends it.
     type: bool
     default: false
+  secrets_to:
+    description:
+      - With O(offline_key). Nothing is rebuilt, and the application need not be declared there. What Vault would tell
+        is read from the restore point and the key, and written to this new file on the host, which only root reads, as
+        JSON with the keys C(backstay_secrets) and C(backstay_backup_secrets).
+    type: path
   by:
     description: Who restores; goes into the ledger.
     type: str
@@ -113,10 +119,12 @@ def main() -> None:
             "with_release": {"type": "bool", "default": False},
             "offline_key": {"type": "path"},
             "isolated": {"type": "bool", "default": False},
+            "secrets_to": {"type": "path", "no_log": False},
             "by": {"type": "str", "default": ""},
             "why": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
+        required_by={"secrets_to": "offline_key"},
     )
     given = module.params
     options = {key: given[key] for key in ("point", "only", "undo", "with_release", "by", "why")}
@@ -133,7 +141,10 @@ def main() -> None:
             module.exit_json(
                 changed=True, msg=f"{given['application']}: would be rebuilt from a repository (only planned)"
             )
-        verb, options = "rebuild", {key: given[key] for key in ("offline_key", "point", "isolated", "why")}
+        verb, options = (
+            "rebuild",
+            {key: given[key] for key in ("offline_key", "point", "isolated", "secrets_to", "why")},
+        )
     ask(module, verb, options)
 
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from backstay_lab.layout import CHECKOUT
 from backstay_lab.scene import APPLICATION, Scene
 from backstay_lab.stores import SftpStore
 
+LAB = os.environ.get("BACKSTAY_LAB") or "test"
+NO_VAULT = CHECKOUT / ".lab" / f"{LAB}-without-vault"  # as deep as an inventory of the checkout: it names paths
 PASSWORD = "for this test alone, and long enough"
 
 
 @pytest.fixture
 def burning(tmp_path: Path) -> Iterator[Scene]:
     """A host whose restore points go to an SFTP server on another host."""
-    stage = Scene("burned", lambda line: print(line, flush=True))
+    stage = Scene(f"{LAB}-burned", lambda line: print(line, flush=True))
     stage.remove()
+    shutil.rmtree(NO_VAULT, ignore_errors=True)
     stage.prepare(("app1", "build1"), image="prepared")
     store = SftpStore(stage.lab, "build1")
     store.start()
@@ -33,6 +39,7 @@ def burning(tmp_path: Path) -> Iterator[Scene]:
     stage.manage("seed", "--audits", "10000")
     yield stage
     stage.remove()
+    shutil.rmtree(NO_VAULT, ignore_errors=True)
 
 
 @pytest.mark.long
@@ -40,7 +47,7 @@ def test_a_new_host_is_rebuilt_by_one_command_and_nothing_of_the_last_backup_is_
     burning: Scene, tmp_path: Path
 ) -> None:
     with burning.load(rate=40.0, seconds=60.0) as visitors:
-        time.sleep(3.0)
+        time.sleep(8.0)
         result = visitors.stop()
     tokens = [write.token for write in result.writes]
     assert tokens
@@ -56,15 +63,24 @@ def test_a_new_host_is_rebuilt_by_one_command_and_nothing_of_the_last_backup_is_
 
     burning.lab.down(("app1",))
     burning.lab.up(("app1",), release="trixie", image="prepared")
+    # Vault is lost, too: of secrets there is nothing left but what the key opens.
+    known = burning.lab.ssh("app1", f"ls /etc/backstay/{APPLICATION}/secrets.json", check=False)
+    assert not known.ok
+    burning.backup_secrets = {}
+    shutil.copytree(CHECKOUT / burning.inventory, NO_VAULT, ignore=shutil.ignore_patterns("vault.yml"))
+    burning.inventory = str(NO_VAULT)
     began = time.monotonic()
     played = burning.play("rebuild", key=str(key), why="the server burned down", check=False)
     assert played.ok, played.last_lines(40)
     print(f"rebuilt in {time.monotonic() - began:.0f} s, the host's own provisioning included")
 
+    assert PASSWORD not in played.output
     assert burning.get("/").status == 200
     assert burning.missing_writes(tokens) == []
     status = burning.status()
     assert status["live"]["version"] == "1.1.0"
+    timers = burning.lab.ssh("app1", f"systemctl is-enabled backstay-backup@{APPLICATION}.timer").stdout
+    assert timers.strip() == "enabled", "it is backed up at its time again"
     points = burning.backstay("backups", "--json", APPLICATION)["points"]
     assert points[0]["run"] == made["run"]
     # And it goes on from there: the next point is chained to those of the host before it, and can be proven.
@@ -72,4 +88,5 @@ def test_a_new_host_is_rebuilt_by_one_command_and_nothing_of_the_last_backup_is_
     assert "offsite" in again["repositories"], again
     found = burning.backstay("verify", "--level=L4", "--repository=offsite", "--json", APPLICATION, check=False)
     assert found["ok"], json.dumps(found)
-    assert burning.lab.ssh("app1", "ls /run/backstay-key-* 2>/dev/null", check=False).stdout == ""
+    lent = "ls -d /run/backstay-key-* /run/backstay-recalled-* 2>/dev/null"
+    assert burning.lab.ssh("app1", lent, check=False).stdout == ""
