@@ -88,7 +88,14 @@ def well(application: str, host: str) -> dict[str, Any]:
                 "system": "Debian 12",
                 "supported_until": "2028-06-30T00:00:00+00:00",
             },
-            "exposure": {"open": [22, 80, 443]},
+            "exposure": {
+                "open": [22, 80, 443],
+                "unit": {"name": f"{application}-{live}-web.service", "score": 1.4},
+                "warnings": [],
+                "weak_secrets": [],
+                "accounts": {"at": ago(hours=6), "of": 4, "tried": 4, "weak": []},
+                "unknown": {},
+            },
             "probe": {
                 "ok": True,
                 "failures": 0,

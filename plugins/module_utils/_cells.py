@@ -14,6 +14,7 @@ What never happened (a backup, a proof, a scheduled job) is red from the first d
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -89,6 +90,7 @@ class Limits:
     cpu_ratio: float = 0.80
     load_per_core: float = 4.0
     ports: tuple[int, ...] = (22, 80, 443)
+    unit_score: float = 3.0  # of systemd-analyze security, from 0 to 10
 
 
 @dataclass(frozen=True)
@@ -573,26 +575,95 @@ def _jobs(at: _Look) -> Cell:
 _NEVER_OPEN = {6379: "Redis", 9090: "Prometheus", 9093: "Alertmanager", 5432: "PostgreSQL", 3306: "MySQL"}
 
 
+@dataclass(frozen=True)
+class _Finding:
+    """Something that is open to others and ought not to be, and what to type."""
+
+    state: State
+    why: str
+    command: str
+
+
 def _exposure(at: _Look) -> Cell:
     seen = _mapping(at.look.get("exposure"))
     if not seen:
         return unwatched("exposure", "nobody looked which ports are open")
     declared = tuple(int(port) for port in seen.get("declared") or at.limits.ports)
-    opened = [int(port) for port in seen.get("open") or ()]
-    most = f"only {' '.join(map(str, declared))}"
-    extra = [port for port in opened if port not in declared]
-    worst = [port for port in extra if port in _NEVER_OPEN]
+    most = f"only {' '.join(map(str, declared))}, unit ≤ {at.limits.unit_score:.1f}"
+    parts = [_ports_of(seen)] if seen.get("open") is not None else []
+    unit, warned = _mapping(seen.get("unit")), seen.get("warnings")
+    parts += [f"unit {float(unit['score']):.1f}"] if unit else []
+    parts += [f"{len(warned)} {'warning' if len(warned) == 1 else 'warnings'}"] if warned else []
+    lacking = _lacking(at, seen)
+    parts += [f"{' and '.join(lacking)} unknown"] if lacking else []  # a comma would part it on the page
+    found = [*_passwords(at, seen), *_open_ports(seen, declared), *_unit(at, unit), *_warned(at, warned or ())]
+    found.sort(key=lambda each: -RANK[each.state])
+    # Of what nobody knows nothing is concluded; and without the ports too little is known to call it well.
+    state = found[0].state if found else "green" if seen.get("open") is not None else "grey"
+    why = "; ".join(each.why for each in found)
+    why = why or "; ".join(f"the {what} {_are(what)} not known: {reason}" for what, reason in lacking.items())
+    command = found[0].command if found else ""
+    source = "/proc/net, nftables, systemd, the application"
+    return Cell("exposure", state, ", ".join(parts), most, source=source, why=why, command=command)
+
+
+def _ports_of(seen: Facts) -> str:
+    opened, shut = (" ".join(str(int(port)) for port in seen.get(kind) or ()) for kind in ("open", "closed"))
+    return (f"{opened} open" if opened else "nothing open") + (f", {shut} closed by the firewall" if shut else "")
+
+
+def _are(what: str) -> str:
+    return "are" if what.endswith("s") else "is"
+
+
+def _lacking(at: _Look, seen: Facts) -> dict[str, str]:
+    """What of the four nobody knows, and why. Where nothing is live there is nothing to know but ports."""
+    reasons = _mapping(seen.get("unknown"))
+    found = {} if seen.get("open") is not None else {"ports": "nobody looked"}
+    for what in ("unit", "warnings", "accounts") if at.facts.get("live") else ():
+        if seen.get(what) is None or what in reasons:
+            found[what] = str(reasons.get(what) or "nobody looked")
+    return found
+
+
+def _passwords(at: _Look, seen: Facts) -> Iterable[_Finding]:
+    name = at.application
+    weak = [str(each) for each in _mapping(seen.get("accounts")).get("weak") or ()]
+    if weak:
+        more = f" and {len(weak) - 1} more have" if weak[1:] else " has"
+        dashes = "-- " if weak[0].startswith("-") else ""
+        command = f"backstay run -a {name} python manage.py changepassword {dashes}{shlex.quote(weak[0])}"
+        yield _Finding("red", f"the account {weak[0]}{more} a default password", command)
+    for key in (str(each) for each in seen.get("weak_secrets") or ()):
+        why = f"{key} has a default value: change backstay_secrets['{name}']['{key}'] and release"
+        yield _Finding("red", why, "ansible-vault edit inventories/mine/group_vars/app_servers/vault.yml")
+
+
+def _open_ports(seen: Facts, declared: Sequence[int]) -> Iterable[_Finding]:
     problems = [str(said) for said in seen.get("problems") or ()]
-    state: State = "red" if worst else "yellow" if extra or problems else "green"
-    value = f"{' '.join(map(str, opened))} open" if opened else "nothing open"
-    shut = [int(port) for port in seen.get("closed") or ()]
-    value += f", {' '.join(map(str, shut))} closed by the firewall" if shut else ""
-    said = [f"{_NEVER_OPEN[port]} listens to the world on {port}" for port in worst]
-    rest = [port for port in extra if port not in worst]
-    said += [f"not declared: {', '.join(map(str, rest))}"] if rest else []
-    command = "systemctl restart backstay-firewall.service" if problems else "ss -lntp" if said else ""
-    why = "; ".join(said + problems)
-    return Cell("exposure", state, value, most, source="/proc/net, nftables", why=why, command=command)
+    command = "systemctl restart backstay-firewall.service" if problems else "ss -lntp"
+    extra = [int(port) for port in seen.get("open") or () if int(port) not in declared]
+    rest = [port for port in extra if port not in _NEVER_OPEN]
+    for port in extra:
+        if port in _NEVER_OPEN:
+            yield _Finding("red", f"{_NEVER_OPEN[port]} listens to the world on {port}", command)
+    for said in [f"not declared: {', '.join(map(str, rest))}"] * bool(rest) + problems:
+        yield _Finding("yellow", said, command)
+
+
+def _unit(at: _Look, unit: Facts) -> Iterable[_Finding]:
+    if unit and float(unit["score"]) > at.limits.unit_score:
+        why = f"systemd rates the exposure of its web unit {float(unit['score']):.1f}"
+        yield _Finding("yellow", why, f"systemd-analyze security {unit['name']}")
+
+
+def _warned(at: _Look, warned: Sequence[Facts]) -> Iterable[_Finding]:
+    new = [each for each in warned if each.get("new")]
+    if new:
+        first, said = str(new[0]["id"]), str(new[0]["said"])
+        many = f"{len(new)} new warnings, such as" if new[1:] else "a new warning,"
+        why = f"check --deploy has {many} {first}" + (f": {said}" if said != first else "")
+        yield _Finding("yellow", why, f"backstay run -a {at.application} python manage.py check --deploy")
 
 
 def _alerts(at: _Look) -> Cell:

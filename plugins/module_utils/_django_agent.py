@@ -3,12 +3,13 @@
     <release>/venv/bin/python _django_agent.py <settings module> <action> ['{"databases": ["default"], ...}']
 
 Actions: `state` (what is applied, known, pending, unknown), `describe` (that, each pending migration's operations as
-facts, and where data are kept), `operations` (the same facts of every migration, without any database), `migrate`, and
-`reverse`.
+facts, where data are kept, and what `check --deploy` warns about), `operations` (the same facts of every migration,
+without any database), `migrate`, `reverse`, and `accounts` (which administrators have a default password).
 Options: `databases`; `reverse`, the migrations to take back; `known`, those that the release before knows: `describe`
 then tells of all others, also where another host has applied them already; `lock_seconds` and `statement_seconds`, how
 long one statement may wait for a lock and may take; `wait_seconds`, how long another host may migrate the same database
-before this one gives up; `engine`, for `operations` alone.
+before this one gives up; `engine`, for `operations` alone; `tried` and `seconds`, for `accounts` alone: what was tried
+before, as digests, and how long the rest may be.
 
 The working directory is the release's code/. Standard output belongs to the agent alone: whatever the application
 prints goes to standard error, whose last line is the reason when the exit code is not 0. Exit codes: 0 done, 1 a
@@ -19,9 +20,12 @@ Django 4.2 or newer and nothing of the library, because it runs where the librar
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
+import select
+import signal
 import sys
 import time
 import traceback
@@ -29,9 +33,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from typing import IO, Any
 
-ACTIONS = ("state", "describe", "operations", "migrate", "reverse")
+ACTIONS = ("state", "describe", "operations", "migrate", "reverse", "accounts")
 
 # What PostgreSQL's advisory lock is called in every database: "backstay" in ASCII, as a number.
 LOCK = int.from_bytes(b"backstay", "big")
@@ -56,6 +61,15 @@ _REBUILDING = {
     "AlterOrderWithRespectTo",
 }
 
+# What `check --deploy` may take; a release does not wait longer for what it warns about.
+_CHECK_SECONDS = 10.0
+_WARNINGS = 20
+_WORDS = 100  # letters of each
+_ACCOUNTS = 100
+_TRYING_SECONDS = 40.0  # by the clock on the wall, where the host has no time for this
+# What an administrator's password is tried to be, beside the account's own name.
+DEFAULT_PASSWORDS = ("admin", "password", "changeme", "admin123", "123456", "12345678", "test", "secret")
+
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -78,13 +92,15 @@ class Options:
     statement_seconds: float | None = None
     wait_seconds: float = 0.0
     engine: str | None = None
+    tried: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 def parse_options(text: str) -> Options:
     """Options from one JSON object. Raises Refusal for one that cannot be read."""
     try:
         given = json.loads(text)
-        for name in ("databases", "reverse", "known"):
+        for name in ("databases", "reverse", "known", "tried"):
             given[name] = tuple(given.get(name) or ()) or getattr(Options, name)
         return Options(**given)
     except (ValueError, TypeError, AttributeError) as wrong:
@@ -175,6 +191,126 @@ def _refuse_forks(loader: Any) -> None:
 
 def _name(alias: str, migration: str) -> str:
     return migration if alias == "default" else f"{alias}:{migration}"
+
+
+# what is open to others
+
+
+@contextlib.contextmanager
+def checking() -> Iterator[Callable[[], dict[str, Any]]]:
+    """Ask what `check --deploy` warns about, beside what the caller does meanwhile; what is given waits for the answer.
+
+    A child asks, and the caller has no database open yet: checks are the application's own code, and whatever they do,
+    however long it takes, is no matter of a release.
+    """
+    until = time.monotonic() + _CHECK_SECONDS
+    try:
+        reading, writing = os.pipe()
+        child = os.fork()
+    except OSError as error:
+        failed = {"warnings": None, "failed": sentence(error)}
+        yield lambda: failed
+        return
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.write(writing, json.dumps(_warnings()).encode())
+        os._exit(0)
+    os.close(writing)
+    try:
+        yield lambda: _answered(reading, until)
+    finally:
+        os.close(reading)
+        os.kill(child, signal.SIGKILL)  # it is still there, or a zombie
+        os.waitpid(child, 0)
+
+
+def _answered(reading: int, until: float) -> dict[str, Any]:
+    """{"warnings": [{"id", "said"}], "failed": ""}; `warnings` is None where nobody knows, and `failed` says why."""
+    content = b""
+    while select.select([reading], [], [], max(0.0, until - time.monotonic()))[0]:
+        part = os.read(reading, 65536)
+        if not part:
+            break
+        content += part
+    try:
+        return {"failed": "", **json.loads(content)}
+    except ValueError:
+        return {"warnings": None, "failed": f"the checks did not end within {_CHECK_SECONDS:g} s, or died"}
+
+
+def _warnings() -> dict[str, Any]:
+    try:
+        checks = import_module("django.core.checks")
+        found = checks.run_checks(include_deployment_checks=True)
+        loud = [each for each in found if each.level >= checks.WARNING and not each.is_silenced()]
+        words = [shorten(str(each.msg).partition(". ")[0].rstrip("."), _WORDS, placeholder=" …") for each in loud]
+    except BaseException as error:  # noqa: BLE001 - the application's code may raise anything; the fact is that it did
+        return {"warnings": None, "failed": sentence(error)}
+    told = {each.id or said: said for each, said in zip(loud, words, strict=True)}
+    return {"warnings": [{"id": name, "said": said} for name, said in list(told.items())[:_WARNINGS]]}
+
+
+def accounts(options: Options, tell: Tell) -> None:
+    """Tell which accounts there are that may do most, as digests of their passwords' hashes; then try some passwords
+    that everybody knows on each that was not `tried`, and tell of it at once. Nothing is written, no connection is held
+    meanwhile, and neither hash nor password is told."""
+    rows = _administrators()
+    digests = [_digest(name, encoded) for name, encoded in rows[:_ACCOUNTS]]
+    tell({"event": "accounts", "present": digests, "more": len(rows) > _ACCOUNTS})
+    # Between accounts only: however slow a hash is, one a day is tried.
+    wall, busy = time.monotonic() + _TRYING_SECONDS, time.process_time() + options.seconds
+    for digest, (name, encoded) in zip(digests, rows, strict=False):
+        if digest not in options.tried and time.monotonic() < wall and time.process_time() < busy:
+            is_default = _has_default(name, encoded)
+            if is_default is not None:
+                tell({"event": "tried", "account": digest, "weak": name if is_default else ""})
+
+
+def _administrators() -> list[tuple[str, str]]:
+    """Name and hash of all who can log in by a password and are superusers or staff, superusers first; at most one more
+    than are looked at. Raises Refusal where nobody knows who they are."""
+    if not import_module("django.apps").apps.is_installed("django.contrib.auth"):
+        return []
+    try:
+        model = import_module("django.contrib.auth").get_user_model()
+        names = {each.name for each in model._meta.concrete_fields}
+        powers = [name for name in ("is_superuser", "is_staff") if name in names]
+        if not powers:
+            raise Refusal(f"{model.__name__} knows neither superusers nor staff", exit_code=2)
+        alias = import_module("django.db").router.db_for_read(model)
+        any_of = import_module("django.db.models").Q(*((power, True) for power in powers), _connector="OR")
+        rows = model._base_manager.using(alias).filter(any_of).exclude(password="")
+        rows = rows.exclude(password__startswith="!")  # noqa: S106 - it marks an account without a password
+        rows = rows.filter(is_active=True) if "is_active" in names else rows
+        rows = rows.order_by(*(f"-{power}" for power in powers), "pk").values_list(model.USERNAME_FIELD, "password")
+        connection = _connection(alias)
+        connection.ensure_connection()  # which is given its limits
+        with connection.execute_wrapper(_only_reading):
+            found = list(rows[: _ACCOUNTS + 1])
+        connection.close()
+    except Refusal:
+        raise
+    except Exception as error:
+        raise Refusal(f"the accounts cannot be read: {sentence(error)}", exit_code=2) from error
+    return [(str(name), str(encoded)) for name, encoded in found if encoded]
+
+
+def _digest(name: str, encoded: str) -> str:
+    """What a password that was tried is remembered by: of account, hash and what it was compared with."""
+    return hashlib.sha256(json.dumps([name, encoded, DEFAULT_PASSWORDS]).encode()).hexdigest()[:16]
+
+
+def _has_default(name: str, encoded: str) -> bool | None:
+    """Whether a hash is of a default password; None where nobody can tell. Django's `check_password` would hash again
+    where it finds an old hash."""
+    own = dict.fromkeys(each for each in (name, name.partition("@")[0]) if each)
+    tries = dict.fromkeys([*own, *(f"{each}123" for each in own), *DEFAULT_PASSWORDS])
+    try:
+        hasher = import_module("django.contrib.auth.hashers").identify_hasher(encoded)
+        return any(hasher.verify(each, encoded) for each in tries)
+    except Exception as error:  # noqa: BLE001 - a hasher of the application's, or one whose library is missing
+        sys.stderr.write(f"one password cannot be tried: {type(error).__name__}\n")  # no more: it may name the hash
+        return None
 
 
 # facts about operations
@@ -934,12 +1070,17 @@ def work(arguments: Sequence[str], tell: Tell) -> None:
         tell({"event": "operations", "migrations": operations(options.databases, options.engine)})
         return
     limit(options)
+    if action == "accounts":
+        accounts(options, tell)
+        return
     if action == "migrate":
         migrate(options, tell)
     elif action == "reverse":
         reverse(options, tell)
     elif action == "describe":
-        tell({"event": "describe", "migrations": describe(options.databases, options.known), **places()})
+        with checking() as warnings:
+            tell({"event": "describe", "migrations": describe(options.databases, options.known), **places()})
+            tell({"event": "checks", **warnings()})
     tell({"event": "state", **state(options.databases)})
 
 

@@ -1,8 +1,8 @@
 """A look at this host: everything that the cells of the one-look page are made of, gathered without changing anything.
 
-What is dear (the trends of a month, apt's simulation) is gathered by the timer and kept; a person at a shell waits for
-what is cheap alone. A room that cannot tell something leaves it out, and the cell is grey: one that is damaged must not
-hide the rest.
+What is dear (the trends of a month, apt's simulation, the accounts) is gathered by the timer and kept; a person at a
+shell waits for what is cheap alone. A room that cannot tell something leaves it out, and the cell is grey: one that is
+damaged must not hide the rest.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import _certificate, _updates
+from . import _certificate, _exposure, _updates
 from ._application import Application
 from ._cells import DAY, HOUR, MINUTE, PAGE_SECONDS, Limits, Row, age, broken, from_dict, row, web_state
 from ._charts import thinned
 from ._engine import Engine
 from ._errors import BackstayError
 from ._house import House
+from ._ledger import Entry
 from ._mounts import mount, mount_points
 from ._run import Runner, run
 from ._samples import PROBES, Mount, Sample, recent
@@ -204,6 +205,7 @@ class Looker:
         self.hostname = socket.gethostname()
         self._shared: dict[str, Any] | None = None
         self._kept: dict[str, Any] | None = None
+        self._asked_before: dict[str, Any] | None = None
         self._seen: list[Sample] | None = None
         self._declared: dict[str, Application] = {}
         self._writing = False
@@ -274,10 +276,12 @@ class Looker:
     def look(self, engine: Engine, found: Mapping[str, Any]) -> dict[str, Any]:
         layout, name = engine.layout, engine.layout.name
         trends = dict(self._trends.get("applications") or {}).get(name) or {}
+        entries = engine.ledger.read()
         samples, most = self._recent(name), limits(self._application(engine))
         backup, series = self._backups(engine, found)
         told: dict[str, Any] = {
             **self.shared,
+            "exposure": self._exposed(engine, entries),
             "at": self.now.isoformat(timespec="seconds"),
             "hostname": self.hostname,
             "probe": self._probe(engine, found, samples),
@@ -288,7 +292,7 @@ class Looker:
             "jobs": self._jobs(engine),
             "alerts": self._alerts(engine),
             "acknowledged": self._acknowledged(name),
-            "events": self._events(engine),
+            "events": self._events(engine, entries),
             "series": {
                 "latency": trends.get("latency") or [],
                 "errors": trends.get("errors") or [],
@@ -397,6 +401,32 @@ class Looker:
             "closed": [port for port in heard if port not in declared],
             "declared": sorted(declared),
         }
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        """What systemd and the applications were asked about exposure, seldom, by the timer."""
+        if self._asked_before is None:
+            self._asked_before = _exposure.read(self.house.state / "exposure.json", self.storage)
+        return self._asked_before
+
+    def _exposed(self, engine: Engine, entries: Sequence[Entry]) -> dict[str, Any]:
+        """What of this application is open to others, with the ports of its host."""
+        found = dict(self.shared["exposure"] or {})
+        application, live = self._application(engine), engine.live()
+        try:
+            values = engine.environment_of(live) if live else engine.secrets()
+        except BackstayError:
+            values = engine.secrets()
+        found["weak_secrets"] = _exposure.default_secrets(application.name, values, application.environment.secret)
+        if live is None:
+            return found
+        kept = self._asked.get(application.name) or {}
+        found |= _exposure.told(kept, engine.web_unit(live), self.now)
+        mine = [each.data for each in entries if each.release == live and "warnings" in each.data]
+        found["warnings"] = mine[-1]["warnings"] if mine else None
+        if found["warnings"] is None:
+            found["unknown"]["warnings"] = "they were not written down with the release"
+        return found
 
     # what others observed
 
@@ -603,11 +633,11 @@ class Looker:
             if each.silenced(now) and each.incident.application in (None, name) and each.incident.kind in _CELL_OF
         }
 
-    def _events(self, engine: Engine) -> list[dict[str, Any]]:
+    def _events(self, engine: Engine, entries: Sequence[Entry]) -> list[dict[str, Any]]:
         from ._incidents import history
 
         after = (self.now - dt.timedelta(days=_DAYS)).strftime("%Y-%m-%dT%H:%M:%S")
-        found = month(engine.ledger.read(), after)
+        found = month(entries, after)
         found += began_and_ended(history(self.house, self.storage, _DAYS, self.now), engine.layout.name)
         return sorted(found, key=lambda event: str(event["at"]))
 
@@ -644,6 +674,8 @@ class Looker:
         _updates.refresh(
             self.house.state / "updates.json", self.storage, self.runner, now=self.now, root=self.house.root
         )
+        engines = [self.engine(name) for name in self.house.applications()]
+        _exposure.refresh(self.house.state / "exposure.json", self.storage, engines, self.now)
         self._kept = {**self.kept, "trends": self.trends()}
         rows = self.rows()
         target = self.house.state / "status.html"

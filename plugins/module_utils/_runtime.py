@@ -12,7 +12,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,8 +44,8 @@ class MigrationState:
     `unknown` are applied and not in this code: a newer release left them. `seconds` tells how long each migration took
     that this run applied or took back. `facts` are those of the pending migrations and of those that the release before
     does not know, where they were asked for (`describe`), or of all (`operations`); `_migrations.judge` reads them.
-    `files` are the SQLite files that this code uses, by alias, and `media` is where it puts uploads; both as told by
-    `describe`.
+    `files` are the SQLite files that this code uses, by alias, `media` is where it puts uploads, and `warnings` is what
+    the checks for a deployment warn about, (id, first words), None where that is not known; all as told by `describe`.
     """
 
     applied: tuple[str, ...] = ()
@@ -56,6 +56,18 @@ class MigrationState:
     facts: tuple[Mapping[str, Any], ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     media: str = ""
+    warnings: tuple[tuple[str, str], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """The accounts that may do most in an application, each as a digest that changes with its password. `tried` are
+    those whose password was compared with default ones just now: "", or the account's name where it is one of these.
+    `more`: there are others, that nobody looked at."""
+
+    present: tuple[str, ...]
+    tried: Mapping[str, str]
+    more: bool = False
 
 
 class Workshop(Protocol):
@@ -123,6 +135,13 @@ class Runtime(Protocol):
 
     def agent_progress(self, line: str) -> str | None:
         """One line that the agent printed while it works, as people say it; None where it is not about progress."""
+
+    def accounts_command(self, release_dir: Path, *, tried: Sequence[str], seconds: float) -> list[str]:
+        """What to execute in the release's code/ to compare the passwords of accounts that may do most with default
+        ones, but those that were `tried`, for so many seconds of a processor."""
+
+    def parse_accounts(self, output: str) -> Accounts | None:
+        """What that printed, also where it was cut off; None where it told nothing."""
 
     def prepare(self, workshop: Workshop) -> Prepared:
         """On the build host: the locked dependencies, and an environment to run the checks in."""
@@ -230,6 +249,24 @@ class DjangoRuntime:
             options["known"] = list(known)
         return self._agent(release_dir / "venv", action, options)
 
+    def accounts_command(self, release_dir: Path, *, tried: Sequence[str], seconds: float) -> list[str]:
+        limits = {"lock_seconds": 2.0, "statement_seconds": 5.0, "seconds": seconds}
+        return self._agent(release_dir / "venv", "accounts", {"tried": list(tried), **limits})
+
+    def parse_accounts(self, output: str) -> Accounts | None:
+        found: Accounts | None = None
+        for line in output.splitlines():
+            try:
+                event = json.loads(line)
+                if event["event"] == "accounts":
+                    found = Accounts(tuple(map(str, event["present"])), {}, bool(event["more"]))
+                elif event["event"] == "tried" and found is not None:
+                    tried = {**found.tried, str(event["account"]): str(event["weak"])}
+                    found = replace(found, tried=tried)
+            except (ValueError, KeyError, TypeError):
+                break  # half a line
+        return found
+
     def _agent(self, environment: Path, action: str, options: Mapping[str, Any]) -> list[str]:
         agent = Path(__file__).resolve().with_name("_django_agent.py")
         databases = [database.name for database in self.application.databases] or ["default"]
@@ -247,6 +284,8 @@ class DjangoRuntime:
                 elif event["event"] == "describe":
                     places = {"files": dict(event.get("files") or {}), "media": str(event.get("media") or "")}
                     described = {"facts": tuple(event["migrations"]), **places}
+                elif event["event"] == "checks":
+                    described["warnings"] = _warned(event.get("warnings"))
                 elif event["event"] == "operations":
                     return MigrationState(facts=tuple(event["migrations"]))
                 elif event["event"] == "state":
@@ -356,6 +395,14 @@ class DjangoRuntime:
         # is no verdict on the whole.
         found = judge(self.parse_agent(done.stdout).facts, rebuild_seconds=math.inf).to_dict()
         return {key: found[key] for key in ("format", "migrations")}
+
+
+def _warned(told: Any) -> tuple[tuple[str, str], ...] | None:
+    """What the agent's checks warn about; they decide nothing about a release, so what cannot be read is not known."""
+    try:
+        return tuple((str(each["id"]), str(each["said"])) for each in told)
+    except (KeyError, TypeError):
+        return None
 
 
 def agent_source() -> str:

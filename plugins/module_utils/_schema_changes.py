@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import _restore_point
 from ._errors import BackstayError, GateRefused
+from ._exposure import recorded
 from ._host import DATA_SECONDS, Host
 from ._migrations import judge
 from ._releases import way_back
@@ -18,6 +19,7 @@ from ._transaction import Transaction
 
 if TYPE_CHECKING:
     from ._application import Application
+    from ._releases import Release
     from ._runtime import MigrationState
 
 _PASSING = ("/dev/shm/", "/run/", "/tmp/", "/var/cache/", "/var/tmp/")  # noqa: S108 - told apart, nothing is made there
@@ -58,6 +60,7 @@ class SchemaChanges(Host):
             migrations_known=list(state.known),
             migrations_pending=list(state.pending),
             verdict=verdict.to_dict(),
+            **self._warnings(state, previous),
         )
         for each in verdict.migrations:
             self.say(f"{each.name} is {each.verdict}{': ' if each.reasons else ''}{'; '.join(each.reasons)}")
@@ -70,6 +73,12 @@ class SchemaChanges(Host):
                 lines=needs,
             )
         return f"{len(state.pending)} pending, {verdict.verdict}" if state.pending else "none is pending"
+
+    def _warnings(self, state: MigrationState, previous: Release | None) -> dict[str, Any]:
+        """What the checks for a deployment warn about; they judge no release."""
+        found = state.warnings
+        cleaned = None if found is None else [(name, self._clean((said,))[0]) for name, said in found]
+        return recorded(cleaned, previous.data if previous else None)
 
     def _check_places(self, application: Application, state: MigrationState) -> None:
         """Refuse a release whose data lie where no backup looks. Raises GateRefused."""

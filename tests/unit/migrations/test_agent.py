@@ -56,7 +56,7 @@ def test_one_call_tells_the_state_and_the_facts_of_what_is_pending_and_the_next_
     shop.migration("shop", "0002_price", NULL.format("price"))
     shop.migration("shop", "0003_weight", 'migrations.AddField("thing", "weight", models.IntegerField(default=1)),')
     answer = shop.agent("describe")
-    assert [event["event"] for event in answer.events] == ["describe", "state"]
+    assert [event["event"] for event in answer.events] == ["describe", "checks", "state"]
     assert answer.only("state")["pending"] == ["shop.0002_price", "shop.0003_weight"]
     assert (answer.only("describe")["files"], answer.only("describe")["media"]) == ({"default": str(shop.database)}, "")
     first, second = answer.only("describe")["migrations"]

@@ -142,6 +142,121 @@ def test_the_table(name: str, state: str, look: dict[str, Any], said: dict[str, 
     assert found.why or state == "green", "what is not well says why"
 
 
+# --- exposure: ports, the unit's score, warnings, default passwords
+
+WARNED = {"id": "security.W004", "said": "You have not set SECURE_HSTS_SECONDS", "new": True}
+
+
+def exposed(**values: Any) -> Cell:
+    """The cell where all four are known and well, but for these."""
+    return cell("exposure", changed("exposure", **values))
+
+
+def scored(score: float) -> dict[str, Any]:
+    return {"unit": {"name": "portal-0014-2.3.1-web.service", "score": score}}
+
+
+def accounts(*weak: str, tried: int = 4) -> dict[str, Any]:
+    return {"accounts": {"at": ago(hours=1), "of": 4, "tried": tried, "weak": list(weak)}}
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "why", "command"),
+    [
+        ("green", {}, "", ""),
+        ("green", scored(3.0), "", ""),
+        (
+            "yellow",
+            scored(3.1),
+            "systemd rates the exposure of its web unit 3.1",
+            "systemd-analyze security portal-0014-2.3.1-web.service",
+        ),
+        ("green", {"warnings": [{**WARNED, "new": False}]}, "", ""),
+        (
+            "yellow",
+            {"warnings": [{**WARNED, "id": "security.W001", "new": False}, WARNED, WARNED]},
+            "check --deploy has 2 new warnings, such as security.W004: You have not set SECURE_HSTS_SECONDS",
+            "backstay run -a portal python manage.py check --deploy",
+        ),
+        (
+            "red",
+            accounts("ada"),
+            "the account ada has a default password",
+            "backstay run -a portal python manage.py changepassword ada",
+        ),
+        (
+            "red",
+            accounts("-ada; reboot", "root"),
+            "the account -ada; reboot and 1 more have a default password",
+            "backstay run -a portal python manage.py changepassword -- '-ada; reboot'",
+        ),
+        (
+            "red",
+            {"weak_secrets": ["DB_PASSWORD"]},
+            "DB_PASSWORD has a default value: change backstay_secrets['portal']['DB_PASSWORD'] and release",
+            "ansible-vault edit inventories/mine/group_vars/app_servers/vault.yml",
+        ),
+    ],
+)
+def test_each_of_the_four_rules_has_its_colour_its_reason_and_what_to_type(
+    state: str, values: dict[str, Any], why: str, command: str
+) -> None:
+    found = exposed(**values)
+    assert (found.state, found.why, found.command) == (state, why, command)
+    assert found.threshold == "only 22 80 443, unit ≤ 3.0"
+
+
+def test_what_is_well_is_said_in_a_few_words() -> None:
+    assert exposed().value == "22 80 443 open, unit 1.4"
+    assert exposed(warnings=[{**WARNED, "new": False}] * 2).value == "22 80 443 open, unit 1.4, 2 warnings"
+
+
+def test_the_worst_comes_first_and_gives_the_colour_and_the_command() -> None:
+    found = exposed(open=[22, 6379, 8080], warnings=[WARNED], **scored(9.6), **accounts("ada"))
+    assert found.state == "red"
+    assert [each.partition(" ")[0] for each in found.why.split("; ")] == ["the", "Redis", "not", "systemd", "check"]
+    assert found.command.endswith("changepassword ada")
+    assert exposed(open=[22, 6379], warnings=[WARNED]).command == "ss -lntp"
+
+
+@pytest.mark.parametrize(
+    ("values", "unknown", "why"),
+    [
+        ({"unit": None, "unknown": {"unit": "it is away"}}, "unit", "the unit is not known: it is away"),
+        ({"warnings": None}, "warnings", "the warnings are not known: nobody looked"),
+        (
+            {**accounts(tried=3), "unknown": {"accounts": "3 of 4 were tried"}},
+            "accounts",
+            "the accounts are not known: 3 of 4 were tried",
+        ),
+        (
+            {"unit": None, "accounts": None},
+            "unit and accounts",
+            "the unit is not known: nobody looked; the accounts are not known: nobody looked",
+        ),
+    ],
+)
+def test_what_nobody_knows_is_named_and_the_colour_is_that_of_the_rest(
+    values: dict[str, Any], unknown: str, why: str
+) -> None:
+    found = exposed(**values)
+    assert (found.state, found.why) == ("green", why)
+    assert found.value.endswith(f"{unknown} unknown")
+    assert exposed(**{**values, "open": [8080]}).state == "yellow"
+    assert exposed(**{**values, "weak_secrets": ["A"]}).state == "red"
+
+
+def test_without_the_ports_the_cell_is_never_green() -> None:
+    found = exposed(open=None)
+    assert (found.state, found.why) == ("grey", "the ports are not known: nobody looked")
+    assert exposed(open=None, weak_secrets=["A"]).state == "red"
+
+
+def test_where_nothing_is_live_only_ports_are_looked_at() -> None:
+    found = cell("exposure", {"exposure": {"open": [22], "weak_secrets": []}}, live=None)
+    assert (found.state, found.value, found.why) == ("green", "22 open", "")
+
+
 def backup(**values: Any) -> dict[str, Any]:
     known: dict[str, Any] = well("portal", "app1")["backup"]
     newest = {**known["newest"], **values.pop("newest", {})}

@@ -157,6 +157,44 @@ def test_the_agents_answer_is_its_last_line_with_the_seconds_of_those_before(app
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "warnings"),
+    [
+        ({"warnings": [{"id": "a.W1", "said": "mind the gap"}]}, (("a.W1", "mind the gap"),)),
+        ({"warnings": []}, ()),
+        ({"warnings": None, "failed": "they hang"}, None),
+        ({"warnings": [7]}, None),
+        ({}, None),
+    ],
+)
+def test_what_checks_warn_about_is_told_and_never_a_reason_to_fail(
+    application: Application, told: dict[str, object], warnings: object
+) -> None:
+    state = {"event": "state", "applied": [], "known": [], "pending": [], "unknown": []}
+    output = "\n".join(json.dumps(each) for each in ({"event": "checks", **told}, state))
+    assert runtime.runtime_of(application).parse_agent(output).warnings == warnings
+
+
+def test_the_agent_is_told_which_passwords_were_tried(application: Application) -> None:
+    command = runtime.runtime_of(application).accounts_command(RELEASE, tried=["aa", "bb"], seconds=30.0)
+    assert command[2:4] == ["portal.settings", "accounts"]
+    options = json.loads(command[4])
+    assert (options["tried"], options["seconds"]) == (["aa", "bb"], 30.0)
+
+
+def test_what_was_tried_counts_although_the_agent_was_cut_off(application: Application) -> None:
+    parse = runtime.runtime_of(application).parse_accounts
+    told = [
+        {"event": "accounts", "present": ["aa", "bb", "cc"], "more": False},
+        {"event": "tried", "account": "aa", "weak": "ada"},
+        {"event": "tried", "account": "bb", "weak": ""},
+    ]
+    output = "\n".join(map(json.dumps, told)) + '\n{"event": "tried", "acc'
+    assert parse(output) == runtime.Accounts(("aa", "bb", "cc"), {"aa": "ada", "bb": ""})
+    assert parse("") is None
+    assert parse("Traceback\n") is None
+
+
 @pytest.mark.parametrize("output", ["", "hello\n", "[1]\n", '{"event": "migration"}\n', '{"event": "state"}\n'])
 def test_an_agent_that_did_not_finish_is_an_error_not_an_empty_state(application: Application, output: str) -> None:
     with pytest.raises(BackstayError, match="journal of the migration's unit"):
