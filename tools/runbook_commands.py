@@ -2,7 +2,7 @@
 
     python tools/runbook_commands.py    print them, with their page
 
-Tests check that each of them can be typed, and run those that only look on a real host.
+Tests check that each of them can be typed, and type them: on a host, or where Ansible runs from.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ RUNBOOKS = ROOT / "docs" / "runbooks"
 PAGES = [*sorted(RUNBOOKS.glob("*.md")), ROOT / "docs" / "faq.md"]
 
 _LOOKING = {"status", "history", "health", "logs", "backups", "diagnose"}
+_LOOKING_PLAYBOOKS = {"diagnose", "health", "status"}
 _LOOKING_PROGRAMS = {"date", "df", "du", "free", "ps", "ss", "uptime"}
 _LOOKING_COMMANDS = (
     ("nginx", "-t"),
@@ -35,9 +36,16 @@ class Typed(NamedTuple):
     command: str
 
     @property
+    def on_controller(self) -> bool:
+        """Whether it is typed where Ansible runs from, in the checkout, and not on a host."""
+        return self.command.startswith("ansible-playbook ")
+
+    @property
     def looks_only(self) -> bool:
         """Whether it changes nothing on a host, beside an archive of `diagnose`."""
         words = shlex.split(self.command)
+        if self.on_controller:
+            return "--check" in words or Path(words[1]).stem in _LOOKING_PLAYBOOKS
         if words[0] == "backstay" and (words[1] in _LOOKING or "--plan" in words):
             return True
         if words[0] == "journalctl":

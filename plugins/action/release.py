@@ -30,17 +30,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         if not begins(options["state"]):
             return {**result, **reach(self, "backstay.ops.release", options, {}, task_vars)}
         source, payload = options["src"], options["payload"]
+        if source and payload:
+            self._judge(source, payload)
         if source and payload and not self._task.check_mode:
             self._send(source, str(Layout(options["application"]).payload(payload)), payload)
         return {**result, **self._execute_module("backstay.ops.release", dict(self._task.args), task_vars=task_vars)}
 
-    def _send(self, source: str, target: str, digest: str) -> None:
-        """Have the payload at `target`, whole, or as it was before. Whether it is whole is asked by its digest, so that
-        one that was damaged there is sent again; one that is damaged here is no payload, whatever the host has."""
+    def _judge(self, source: str, digest: str) -> None:
+        """One that is damaged here is no payload, whatever the host has."""
         try:
             check_whole(Path(source), digest, remedy="build it again with playbooks/build.yml")
         except (BackstayError, OSError) as broken:
             raise AnsibleActionFail(str(broken)) from broken
+
+    def _send(self, source: str, target: str, digest: str) -> None:
+        """Have the payload at `target`, whole, or as it was before. Whether it is whole is asked by its digest, so that
+        one that was damaged there is sent again."""
         there, partial = shlex.quote(target), shlex.quote(f"{target}.partial")
         whole = f"printf '%s  %s' {shlex.quote(digest)} {there} | sha256sum --check --status"
         # As one that was sent now: the host removes those of no release, and this has none yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 class Admission(Host):
     """What is checked before anything is touched."""
 
-    def open_release(self, request: Request) -> Transaction:
+    def open_release(self, request: Request, proofs: Mapping[str, str] | None = None) -> Transaction:
         """Check everything that can be checked without touching anything, and fix what the transaction will do.
+        `proofs`: what would come with a payload that need not be here yet, where only a plan is made.
 
         Raises InputError or GateRefused; nothing has changed then.
         """
@@ -80,8 +82,8 @@ class Admission(Host):
             stamp,
             only,
         )
-        transaction = replace(transaction, signed_by=self._check_payload(transaction))
-        self._check_promotion(transaction, application)
+        transaction = replace(transaction, signed_by=self._check_payload(transaction, proofs))
+        self._check_promotion(transaction, application, proofs)
         self._check_room(transaction, application, history)
         return transaction
 
@@ -162,13 +164,13 @@ class Admission(Host):
             return version, str(current.data["payload"]), True
         return check_version(request.version or ""), request.payload, False
 
-    def _check_payload(self, transaction: Transaction) -> str:
+    def _check_payload(self, transaction: Transaction, proofs: Mapping[str, str] | None) -> str:
         """Who vouches for the payload of a release. Raises InputError or GateRefused for one that may not run here."""
         from ._artifact import host_facts, verify
         from ._attestation import ATTESTATION_NAME, check_attestation
 
         path = self.layout.payload(transaction.payload)
-        if not path.exists():
+        if not path.exists() and not proofs:
             raise InputError(
                 f"The payload {transaction.payload[:12]} of {transaction.version} is not on this host ({path}): "
                 f"send it first."
@@ -176,13 +178,15 @@ class Admission(Host):
         signer = ""
         if not transaction.configuration_only:  # what is live was vouched for when it came
             signer = check_attestation(
-                *self._proof(transaction, ATTESTATION_NAME),
+                *self._proof(transaction, ATTESTATION_NAME, proofs),
                 self.layout.allowed_signers,
                 application=transaction.application,
                 version=transaction.version,
                 payload=transaction.payload,
                 runner=self.runner,
             )
+        if not path.exists():
+            return signer
         facts = host_facts()
         manifest = verify(
             path,
@@ -200,12 +204,20 @@ class Admission(Host):
             )
         return signer
 
-    def _proof(self, transaction: Transaction, name: str) -> tuple[bytes | None, bytes | None]:
-        """What lies beside the payload to vouch for it, and its signature."""
+    def _proof(
+        self, transaction: Transaction, name: str, proofs: Mapping[str, str] | None
+    ) -> tuple[bytes | None, bytes | None]:
+        """What lies beside the payload, or would come with it, to vouch for it, and its signature."""
+        if proofs:
+            brought = [proofs.get(each) for each in (name, f"{name}.sig")]
+            content, signature = (None if text is None else text.encode() for text in brought)
+            return content, signature
         path = self.layout.proof(transaction.payload, name)
         return self.storage.read(path), self.storage.read(path.with_name(f"{path.name}.sig"))
 
-    def _check_promotion(self, transaction: Transaction, application: Application) -> None:
+    def _check_promotion(
+        self, transaction: Transaction, application: Application, proofs: Mapping[str, str] | None
+    ) -> None:
         """Only what was live and proven in the stage before, where the application's file asks for that."""
         from ._attestation import check_promotion, promotion_name
 
@@ -213,7 +225,7 @@ class Admission(Host):
         if stage is None or transaction.configuration_only or transaction.request.override_promotion:
             return
         check_promotion(
-            *self._proof(transaction, promotion_name(stage)),
+            *self._proof(transaction, promotion_name(stage), proofs),
             self.layout.allowed_signers,
             application=transaction.application,
             version=transaction.version,
@@ -227,12 +239,14 @@ class Admission(Host):
         from ._runtime import runtime_of
 
         payload = self.layout.payload(transaction.payload)
-        size, inodes = unpacked_bytes(payload)
-        key = runtime_of(application).environment_key(read_manifest(payload))
-        if not (self.layout.environments / key).exists():
-            # A virtualenv unpacks to about four times its wheels, bytecode included.
-            size += 4 * payload.stat().st_size
-            inodes += 12000
+        size = inodes = 0
+        if payload.exists():  # not yet, where only a plan is made
+            size, inodes = unpacked_bytes(payload)
+            key = runtime_of(application).environment_key(read_manifest(payload))
+            if not (self.layout.environments / key).exists():
+                # A virtualenv unpacks to about four times its wheels, bytecode included.
+                size += 4 * payload.stat().st_size
+                inodes += 12000
         self._check_disks(transaction.operation, application, 2 * size)
         disk = os.statvfs(self.layout.home)
         policy = application.releases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,12 @@ _NEEDED = {
     "reverse": ("asked for with reverse=true (--reverse); the maintenance page is shown meanwhile",),
     "irreversible": ("refused, unless insisted upon with --force",),
 }
+_NOT_SENT = "its payload is not on this host yet: whether it fits this host, and has room, is judged once it was sent"
 
 
-def plan(engine: Engine, request: Request) -> dict[str, Any]:
-    """The plan as data, with a sentence and lines for people.
+def plan(engine: Engine, request: Request, proofs: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The plan as data, with a sentence and lines for people. `proofs` are what would come with a payload that need not
+    be here yet.
 
     Raises what beginning it would raise: InputError for bad input, GateRefused where a gate says no.
     """
@@ -35,7 +38,7 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
         way = engine.way_back(request, history)
         # What it would need is told, not refused.
         request = replace(request, reverse=way.kind == "reverse", force=request.force or way.kind == "irreversible")
-    transaction = engine.open(request)
+    transaction = engine.open_release(request, proofs)
     live = transaction.previous
     result: dict[str, Any] = {
         "event": "result",
@@ -58,6 +61,8 @@ def plan(engine: Engine, request: Request) -> dict[str, Any]:
             f"{engine.layout.name}: would release {transaction.candidate} ({what}); live is {live or 'nothing'}."
         )
         result["lines"] = [f"{step['phase']}: {step['title']}" for step in result["steps"]]
+        if not engine.layout.payload(transaction.payload).exists():
+            result["lines"].insert(0, _NOT_SENT)
         return result
     unit = engine.web_unit(transaction.candidate)
     warm = engine.systemd.states([unit]).get(unit) == "active"

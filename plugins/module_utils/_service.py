@@ -453,7 +453,8 @@ class Service:
         try:
             request = Request.from_dict(message.get("request") or {})
             self._take_over(peer, message, request, dry=True)
-            peer.send(plan(self.engine, request))
+            brought = {"proofs": message["proofs"]} if message.get("proofs") else {}
+            peer.send(plan(self.engine, request, **brought))
             peer.close()
         except BackstayError as refused:
             _answer_error(peer, refused)

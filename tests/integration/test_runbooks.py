@@ -1,4 +1,7 @@
-"""What the runbooks tell somebody to type at night is typed on a real host: all that only looks, word for word."""
+"""What the runbooks tell somebody to type at night is typed on a real host, word for word.
+
+What is typed on the controller is typed there: test_runbooks_on_the_controller.py.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,9 @@ import subprocess
 
 import pytest
 from backstay_lab.scene import APPLICATION, Scene
-from runbook_commands import fenced
+from runbook_commands import fenced, inline
 
+HOST = [typed for typed in (*fenced(), *inline()) if not typed.on_controller]
 # These say by it that something is to be looked at (1) or done (2); whatever else does not end with 0 has failed.
 SPEAKING = {"backstay status": (0, 1, 2), "backstay health": (0, 1)}
 MARK = "===ended-with"
@@ -15,7 +19,7 @@ AROUND = "backstay diagnose --around 2026-11-21T08:15:00Z --minutes 15"
 
 
 def test_what_only_looks_works_word_for_word(standing: Scene) -> None:
-    commands = sorted({typed.command for typed in fenced() if typed.looks_only})
+    commands = sorted({typed.command for typed in HOST if typed.looks_only})
     # Each of these takes seconds, and their options are read by the parser in another test.
     commands = [each for each in commands if not each.startswith("backstay diagnose --")] + [AROUND]
     assert len(commands) > 25, commands
@@ -48,11 +52,14 @@ def test_what_only_looks_works_word_for_word(standing: Scene) -> None:
     ]
 
 
-# What a host without that trouble answers: there is no transaction to abort, no such release, no server of PostgreSQL;
-# and from a lab no mail leaves.
+# What a host without that trouble answers: there is no transaction to confirm or abort, no such release or repository,
+# nobody to watch, no server of PostgreSQL; and from a lab no mail leaves.
 REFUSED = {
     "backstay notify test": "not everybody was told",
     "backstay abort": "There is no open transaction",
+    "backstay confirm": "There is no open transaction",
+    "backstay probe": "this host watches no other",
+    "backstay rekey --repository NAME": "There is no repository 'NAME'",
     "backstay rollback --to 0007-1.2.0": "There is no release",
     "systemctl start postgresql": "postgresql",
 }
@@ -60,8 +67,7 @@ REFUSED = {
 
 @pytest.mark.long
 def test_what_does_something_works_word_for_word_too(standing: Scene) -> None:
-    commands = [typed.command for typed in fenced() if not typed.looks_only]
-    commands = [each for each in dict.fromkeys(commands) if not each.startswith("ansible-playbook")]
+    commands = list(dict.fromkeys(typed.command for typed in HOST if not typed.looks_only))
     assert len(commands) > 20, commands
     wrong = []
     for command in commands:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible.parsing.splitter import parse_kv
 from runbook_commands import PAGES, RUNBOOKS, Typed, blocks, fenced, inline
 
 from ansible_collections.backstay.ops.plugins.module_utils import _cli
@@ -84,7 +85,10 @@ def check_playbook(words: list[str]) -> str:
             if not (ROOT / next(rest)).is_dir():
                 return "there is no such inventory"
         elif word == "-e":
-            name = next(rest).partition("=")[0]
+            given = next(rest)
+            name = given.partition("=")[0]
+            if "_raw_params" in parse_kv(given):
+                return f"Ansible takes one word of {given}: write -e '{name}=\"...\"'"
             if not re.search(rf"\b{name}=", header) and not re.search(rf"`{name}=", GUIDE):
                 return f"the variable {name} is documented neither in {file.name} nor in the operator's guide"
             if not re.search(rf"\b{name}\b", "".join(text_of(file))):
@@ -143,6 +147,7 @@ def test_there_are_commands_to_check() -> None:
         "ansible-playbook playbooks/no-such.yml",
         "ansible-playbook playbooks/health.yml -e no_such_variable=1",
         "ansible-playbook playbooks/health.yml -i inventories/nowhere",
+        'ansible-playbook playbooks/release.yml -e why="ticket 123"',
         "rm -rf /opt",
     ],
 )
@@ -198,8 +203,16 @@ def test_what_was_promised_stands_there(page: str, said: str) -> None:
         ("journalctl --vacuum-size=200M", False),
         ("systemctl start nginx", False),
         ("nginx -t", True),
-        ("ansible-playbook playbooks/health.yml", False),
+        ("ansible-playbook playbooks/health.yml", True),
+        ("ansible-playbook playbooks/release.yml -e version=1.1.0 --check", True),
+        ("ansible-playbook playbooks/release.yml -e version=1.1.0", False),
+        ("ansible-playbook playbooks/site.yml", False),
     ],
 )
 def test_what_only_looks_is_told_from_what_does(command: str, looks: bool) -> None:
     assert Typed("x.md", command).looks_only is looks
+
+
+def test_what_is_typed_on_the_controller_is_told_from_what_is_typed_on_a_host() -> None:
+    assert Typed("x.md", "ansible-playbook playbooks/site.yml").on_controller
+    assert not Typed("x.md", "backstay status").on_controller
