@@ -399,13 +399,17 @@ class Repository:
         try:
             with self._private() as directory:
                 command, environment = self._command(directory)
-                done = self.runner(
-                    [*command, *arguments],
-                    cwd=cwd,
-                    environment=environment,
-                    timeout_seconds=min(seconds or self.seconds, self.seconds),
-                    check=False,
-                )
+                try:
+                    done = self.runner(
+                        [*command, *arguments],
+                        cwd=cwd,
+                        environment=environment,
+                        timeout_seconds=min(seconds or self.seconds, self.seconds),
+                        check=False,
+                    )
+                except BackstayError:
+                    self._reach()  # it had no end in time because the store is gone: that is what to say
+                    raise
         except OSError as refused:
             raise self._error(
                 "failed",
@@ -631,7 +635,6 @@ _LOCKED = re.compile(
 )
 _STRONG = (
     "ciphertext verification failed",
-    "repository contains errors",
     "invalid data returned",
     "config .*is damaged",
     "unexpected file size",
@@ -699,14 +702,17 @@ _KINDS: tuple[tuple[Kind, tuple[str, ...]], ...] = (
             "timed out",
             "connection reset",
             "Could not resolve hostname",
-            "input/output error",
             "stale (NFS )?file handle",
             "transport endpoint",
             "unable to start the sftp session",
             "broken pipe",
             "Connection closed",
+            "connection lost",  # an SFTP server's, in the middle
         ),
     ),
+    # A check ends so too when its store was lost in the middle, and that is no damage. A disk that cannot be read is.
+    ("damaged", ("repository contains errors",)),
+    ("unreachable", ("input/output error",)),
     ("damaged", (r"There were \d+ errors", "could not load", "StreamPack", "unable to open config", "unexpected EOF")),
 )
 _CODES: dict[int, Kind] = {3: "incomplete", 10: "no repository", 11: "locked", 12: "wrong key"}  # 10 on: since 0.17

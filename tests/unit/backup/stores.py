@@ -182,6 +182,12 @@ def sftp_server() -> Iterator[Sftp]:
 
 # S3
 
+# Where its parts talk to each other.
+_INNER = (
+    "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
+    "s3.port.grpc",
+)  # fmt: skip
+
 
 @dataclass
 class S3:
@@ -190,9 +196,12 @@ class S3:
     http: int
     https: int
     ca: str
+    directory: Path
     secrets: dict[str, str] = field(default_factory=dict)
     writer: dict[str, str] = field(default_factory=dict)  # may not delete
     process: subprocess.Popen[bytes] | None = None
+    buckets: set[str] = field(default_factory=set)
+    inner: dict[str, int] = field(default_factory=lambda: {part: free_port() for part in _INNER})
 
     def put(self, path: str, query: str = "", body: bytes = b"") -> None:
         """Write a bucket, an object, or something about them; the library itself only reads."""
@@ -206,11 +215,34 @@ class S3:
 
     def made(self, bucket: str, path: str = "portal") -> str:
         """The location of a repository that is there already, and opens at once."""
-        self.put(bucket)
-        for part in sorted(_template().rglob("*")):
+        return self.filled(bucket, _template(), path)
+
+    def filled(self, bucket: str, repository: Path, path: str = "portal") -> str:
+        """The location of a copy of a local repository. A bucket takes a share of the store: one has many paths."""
+        if bucket not in self.buckets:
+            self.put(bucket)
+            self.buckets.add(bucket)
+        for part in sorted(repository.rglob("*")):
             if part.is_file():
-                self.put(f"{bucket}/{path}/{part.relative_to(_template())}", body=part.read_bytes())
+                self.put(f"{bucket}/{path}/{part.relative_to(repository)}", body=part.read_bytes())
         return self.location(bucket, path)
+
+    def start(self) -> None:
+        """As it was when it was stopped, with all that it holds."""
+        weed = Path(sysconfig.get_path("scripts")) / "weed"
+        inner = [f"-{part}={port}" for part, port in self.inner.items()]
+        command = [
+            str(weed), "server", f"-dir={self.directory / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", *inner,
+            "-volume.max=30", "-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-filer", "-s3",
+            "-master.electionTimeout=500ms",  # there is one: by default it waits ten seconds for others to come back
+            f"-s3.port={self.http}",
+            "-s3.port.iceberg=0", "-s3.port.lance=0",  # at fixed ports: of two stores one would not start
+            f"-s3.port.https={self.https}", f"-s3.cert.file={self.directory / 'c.pem'}",
+            f"-s3.key.file={self.directory / 'k.pem'}", f"-s3.config={self.directory / 's3.json'}",
+        ]  # fmt: skip
+        with (self.directory / "log").open("wb") as log:
+            self.process = subprocess.Popen(["nice", "-n", "10", *command], stdout=log, stderr=log, cwd=self.directory)
+        _wait(self.process, self, self.directory / "log")
 
     def stop(self) -> None:
         """It is gone from one moment to the next."""
@@ -237,7 +269,7 @@ def _certificate(directory: Path) -> tuple[Path, Path]:
 @contextlib.contextmanager
 def s3_store() -> Iterator[S3]:
     directory = Path(tempfile.mkdtemp(prefix="backstay-s3-"))
-    key, certificate = _certificate(directory)
+    _key, certificate = _certificate(directory)
     admin = {"access_key_id": "admin-key", "secret_access_key": "admin-secret"}
     writer = {"access_key_id": "writer-key", "secret_access_key": "writer-secret"}
 
@@ -245,36 +277,21 @@ def s3_store() -> Iterator[S3]:
         credentials = [{"accessKey": who["access_key_id"], "secretKey": who["secret_access_key"]}]
         return {"name": name, "credentials": credentials, "actions": actions}
 
-    config = directory / "s3.json"
     everything = ["Admin", "Read", "Write", "List", "Tagging"]
-    config.write_text(
+    (directory / "s3.json").write_text(
         json.dumps({"identities": [identity("a", admin, everything), identity("w", writer, ["Read", "List"])]})
     )
-    store = S3(free_port(), free_port(), certificate.read_text(), admin, writer)
-    data = directory / "data"
-    data.mkdir()
-    weed = Path(sysconfig.get_path("scripts")) / "weed"
-    command = [
-        str(weed), "server", f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=30",
-        "-master.volumeSizeLimitMB=64", f"-master.port={free_port()}", f"-master.port.grpc={free_port()}",
-        f"-volume.port={free_port()}", f"-volume.port.grpc={free_port()}", "-filer", f"-filer.port={free_port()}",
-        f"-filer.port.grpc={free_port()}", "-s3", f"-s3.port={store.http}", f"-s3.port.grpc={free_port()}",
-        "-s3.port.iceberg=0", "-s3.port.lance=0",  # at fixed ports: of two stores one would not start
-        f"-s3.port.https={store.https}", f"-s3.cert.file={certificate}", f"-s3.key.file={key}", f"-s3.config={config}",
-    ]  # fmt: skip
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(["nice", "-n", "10", *command], stdout=log, stderr=log, cwd=directory)
-    store.process = process
+    (directory / "data").mkdir()
+    store = S3(free_port(), free_port(), certificate.read_text(), directory, admin, writer)
     try:
-        _wait(process, store, directory / "log")
+        store.start()
         yield store
     finally:
-        process.terminate()
-        try:
-            process.wait(1)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if store.process is not None:
+            store.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                store.process.wait(1)
+        store.stop()
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,39 @@ def test_a_store_that_does_not_answer_is_unreachable_at_once(tmp_path):
     with pytest.raises(RepositoryError, match="cannot be reached"):
         repository(tmp_path, f"sftp://b@127.0.0.1:{free_port()}//srv", secrets=secrets).initialize()
     assert time.monotonic() - began < 30
+
+
+def test_a_store_that_is_lost_while_restic_tries_on_is_what_is_told_at_its_deadline(tmp_path):
+    """And a store that is there and slow is not called lost."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        location = f"s3:http://127.0.0.1:{listening.getsockname()[1]}/bucket/x"
+
+        def losing(arguments: Sequence[str], **given: Any) -> Completed:
+            if "check" in arguments:
+                listening.close()
+            raise BackstayError("`setpriv` did not end within 4 s and was killed.")
+
+        there = repository(tmp_path, location, secrets={"access_key_id": "a", "secret_access_key": "b"}, runner=losing)
+        with pytest.raises(BackstayError, match="did not end within 4 s"):
+            there.snapshots()
+        with pytest.raises(RepositoryError, match="cannot be reached") as caught:
+            there.check()
+        assert _kind(caught) == "unreachable"
+
+
+def test_a_store_that_is_lost_in_both_looks_of_a_check_is_not_damaged(tmp_path):
+    """restic ends such a check as it ends one that found damage."""
+    looks: list[bool] = []
+
+    def lost(arguments: Sequence[str], **given: Any) -> Completed:
+        looks.append("--no-lock" in arguments)
+        said = f"pack 98d4 failed to download: StreamPack: {REFUSED}\n\nFatal: repository contains errors"
+        return Completed(tuple(arguments), 1, "read all data", said)
+
+    with pytest.raises(RepositoryError, match="cannot be reached") as caught:
+        replace(made(tmp_path), runner=lost).check(read_data=True)
+    assert _kind(caught) == "unreachable"
+    assert looks == [True]
 
 
 def test_a_wrong_password_is_named_and_makes_nothing_new(tmp_path, disk):
@@ -515,6 +549,7 @@ def test_restic_ends_with_the_process_that_asked(tmp_path, disk):
 
 # what restic says, in the words of 0.14 and of 0.18
 
+REFUSED = 'Get "http://h/": dial tcp 10.0.0.1:80: connect: connection refused'
 SAID = [
     ("no repository", 1, "Fatal: unable to open config file: stat /x/config: no such file or directory"),
     ("no repository", 10, "Fatal: repository does not exist: unable to open config file: stat /x/config: no such file"),
@@ -530,6 +565,13 @@ SAID = [
     ("damaged", 1, "Fatal: repository contains errors"),
     ("damaged", 1, "pack 1234: unexpected file size: got 10, expected 204\nFatal: repository contains errors"),
     ("damaged", 1, "ignoring error for /a: ciphertext verification failed\nFatal: There were 2 errors"),
+    ("damaged", 1, "pack 1234 failed to download: read /x: input/output error\nFatal: repository contains errors"),
+    ("damaged", 1, "pack 1234: hash mismatch\nGet: connection refused\nFatal: repository contains errors"),
+    ("unreachable", 1, f"pack 1234 failed to download: StreamPack: {REFUSED}\nFatal: repository contains errors"),
+    ("unreachable", 1, "pack 1234 failed to download: StreamPack: connection lost\nFatal: repository contains errors"),
+    ("unreachable", 1, "ignoring error for /a: StreamPack: connection lost\nFatal: There were 1 errors"),
+    ("unreachable", 1, f"error: error loading index 1662: {REFUSED}\nFatal: LoadIndex returned errors"),
+    ("unreachable", 1, f"Remove(<lock/957c>) returned error, retrying after 1s: {REFUSED}\nunable to create lock"),
     ("damaged", 1, "Fatal: Unmarshal: illegal base64 data at input byte 33"),
     ("damaged", 1, "Fatal: Unmarshal: unexpected end of JSON input"),
     ("damaged", 1, "Fatal: only supported KDF is scrypt()"),

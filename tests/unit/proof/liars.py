@@ -15,7 +15,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ansible_collections.backstay.ops.plugins.module_utils import _manifest
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import SIGNATURE, sign
@@ -35,13 +35,16 @@ class Lie:
     given: Mapping[str, Any] = field(default_factory=dict)
 
 
+AnyPlace = TypeVar("AnyPlace", bound=Place)
+
+
 @dataclass(frozen=True)
-class Liar:
+class Liar(Generic[AnyPlace]):
     """`level` promises to see it. `tell` changes a copy of the place."""
 
     kind: str
     level: int
-    tell: Callable[[Place, random.Random], Lie]
+    tell: Callable[[AnyPlace, random.Random], Lie]
 
 
 def _snapshots(place: Place, run: str) -> dict[str, Snapshot]:
@@ -57,10 +60,11 @@ def _files(place: Place, folder: str) -> list[Path]:
     return sorted(path for path in (place.repository_path / folder).rglob("*") if path.is_file())
 
 
-def _flip(path: Path, chance: random.Random, *, position: int | None = None) -> str:
+def flip(path: Path, chance: random.Random, *, position: int | None = None, bits: int = 8) -> str:
+    """One of the lowest `bits` of a byte."""
     content = bytearray(path.read_bytes())
     at = chance.randrange(len(content)) if position is None else position
-    content[at] ^= 1 << chance.randrange(8)
+    content[at] ^= 1 << chance.randrange(bits)
     path.chmod(0o600)
     path.write_bytes(content)
     return f"bit of byte {at} of {path.parent.name}/{path.name[:8]}"
@@ -75,19 +79,19 @@ def _packs(place: Place) -> list[Path]:
 
 
 def bit_in_pack(place: Place, chance: random.Random) -> Lie:
-    return Lie(_flip(chance.choice(_packs(place)), chance))
+    return Lie(flip(chance.choice(_packs(place)), chance))
 
 
 def bit_in_index(place: Place, chance: random.Random) -> Lie:
-    return Lie(_flip(chance.choice(_files(place, "index")), chance))
+    return Lie(flip(chance.choice(_files(place, "index")), chance))
 
 
 def bit_in_snapshot(place: Place, chance: random.Random) -> Lie:
-    return Lie(_flip(chance.choice(_files(place, "snapshots")), chance))
+    return Lie(flip(chance.choice(_files(place, "snapshots")), chance))
 
 
 def bit_in_config(place: Place, chance: random.Random) -> Lie:
-    return Lie(_flip(place.repository_path / "config", chance))
+    return Lie(flip(place.repository_path / "config", chance))
 
 
 def bit_in_key(place: Place, chance: random.Random) -> Lie:
@@ -240,18 +244,19 @@ def empty_source(place: Place, chance: random.Random) -> Lie:
         (stage / "databases").mkdir()
         (stage / "media").mkdir()
 
-    return _changed(place, change, "empty directories")
+    return changed(place, change, "empty directories")
 
 
 # content: a snapshot of what was changed after the manifest, soundly sealed
 
 
-def _changed(place: Place, change: Callable[[Path], object], what: str) -> Lie:
+def changed(place: Place, change: Callable[[Path], object], what: str, *, signed: bool = True) -> Lie:
+    """With `signed` the host itself was wrong, and took what lies in its stage for what it had counted."""
     parts = _snapshots(place, RUN)
     _forget(place, *parts.values())
     said = change(place.stage)
     content = (place.layout.backup_run(RUN) / MANIFEST).read_bytes()
-    place.store(RUN, content)
+    place.store(RUN, place.sworn(content) if signed else content)
     return Lie(f"{what} {said if isinstance(said, str) else ''}".strip())
 
 
@@ -266,7 +271,7 @@ def _sql(statement: Callable[[random.Random], str]) -> Callable[[Place, random.R
             changed.close()
             connection.close()
 
-        return _changed(place, change, text)
+        return changed(place, change, text)
 
     return tell
 
@@ -290,7 +295,7 @@ def _photograph(change: Callable[[Path, random.Random], object], what: str) -> C
             change(path, chance)
             return path.name
 
-        return _changed(place, edit, what)
+        return changed(place, edit, what)
 
     return tell
 
@@ -298,7 +303,7 @@ def _photograph(change: Callable[[Path, random.Random], object], what: str) -> C
 def _one_bit(path: Path, chance: random.Random) -> None:
     """Of the same size and time: nothing but the content tells."""
     before = path.stat()
-    _flip(path, chance)
+    flip(path, chance)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
@@ -324,7 +329,7 @@ def stale_log(place: Place, chance: random.Random) -> Lie:
         connection.close()
         return f"{lost} rows"
 
-    return _changed(place, change, "a log that takes away")
+    return changed(place, change, "a log that takes away")
 
 
 def canary_changed(place: Place, chance: random.Random) -> Lie:
@@ -356,7 +361,7 @@ def _manifest_wrong(place: Place, chance: random.Random, edit: Callable[[dict[st
     return Lie(what)
 
 
-LIARS: tuple[Liar, ...] = (
+LIARS: tuple[Liar[Place], ...] = (
     Liar("a bit flipped in a pack", 3, bit_in_pack),
     Liar("a bit flipped in an index", 2, bit_in_index),
     Liar("a bit flipped in a snapshot", 2, bit_in_snapshot),

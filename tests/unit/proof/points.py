@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import json
 import os
@@ -9,17 +10,17 @@ import random
 import shutil
 import sqlite3
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ansible_collections.backstay.ops.plugins.module_utils import _manifest, _media, _sqlite_copy
 from ansible_collections.backstay.ops.plugins.module_utils._application import Application, from_dict, to_dict
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import SIGNATURE, sign
 from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import RepositorySettings
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
-from ansible_collections.backstay.ops.plugins.module_utils._manifest import CanaryAnswer, Manifest
+from ansible_collections.backstay.ops.plugins.module_utils._manifest import CanaryAnswer, DatabaseFacts, Manifest
 from ansible_collections.backstay.ops.plugins.module_utils._proof import (
     MANIFEST,
     MANIFEST_NAMESPACE,
@@ -80,10 +81,26 @@ def photographs(seed: int, count: int = 12) -> dict[str, bytes]:
     }
 
 
-def write_database(path: Path, shape: Shape, seed: int, day: int) -> None:
+# What every engine understands.
+CONTENT = """
+CREATE INDEX report_title ON report(title);
+INSERT INTO author(name) VALUES ('Ada'), ('Émile'), ('Łucja');
+INSERT INTO setting VALUES ('colour', 'blue'), ('größe', 'Ω');
+"""
+
+
+def reports_of(shape: Shape, seed: int, day: int) -> Iterator[tuple[int, str, str | None, str, bytes]]:
+    """Author, title, photograph, time and body of each."""
     chance = random.Random(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = sorted(shape.media)
+    for number in range(shape.reports):
+        photograph = names[number % len(names)] if names else None
+        made = f"2026-03-0{day}T01:{number % 60:02}:00+00:00"
+        yield 1 + number % 3, f"Report {number}", photograph, made, chance.randbytes(chance.randrange(1, 900))
+
+
+def write_database(path: Path, shape: Shape, seed: int, day: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=WAL")  # as most live ones are: what lies beside such a file is applied
     connection.execute("PRAGMA foreign_keys=ON")
@@ -92,17 +109,12 @@ def write_database(path: Path, shape: Shape, seed: int, day: int) -> None:
         CREATE TABLE author(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL);
         CREATE TABLE report(id INTEGER PRIMARY KEY AUTOINCREMENT, author INTEGER REFERENCES author, title TEXT,
             photograph TEXT, made TEXT, body BLOB);
-        CREATE INDEX report_title ON report(title);
         CREATE TABLE setting(key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
-        INSERT INTO author(name) VALUES ('Ada'), ('Émile'), ('Łucja');
-        INSERT INTO setting VALUES ('colour', 'blue'), ('größe', 'Ω');
         """
     )
-    for number in range(shape.reports):
-        photograph = names[number % len(names)] if names else None
-        made = f"2026-03-0{day}T01:{number % 60:02}:00+00:00"
-        row = (1 + number % 3, f"Report {number}", photograph, made, chance.randbytes(chance.randrange(1, 900)))
-        connection.execute("INSERT INTO report(author, title, photograph, made, body) VALUES (?, ?, ?, ?, ?)", row)
+    connection.executescript(CONTENT)
+    rows = reports_of(shape, seed, day)
+    connection.executemany("INSERT INTO report(author, title, photograph, made, body) VALUES (?, ?, ?, ?, ?)", rows)
     for statement in shape.statements:
         connection.executescript(statement)
     connection.commit()
@@ -113,12 +125,15 @@ class Place:
     """One host of one application with one repository, below a directory of the test's own."""
 
     def __init__(self, top: Path) -> None:
+        self.application = application_of()
+        self.known: dict[str, dict[str, Snapshot]] = {}  # what was stored, so that no liar has to ask
+        self._settle(top)
+
+    def _settle(self, top: Path) -> None:
         self.top = top
         self.layout = Layout(NAME, top / "host")
-        self.application = application_of()
         self.repository_path = top / "repository"
         self.stage = self.layout.backup_stage
-        self.known: dict[str, dict[str, Snapshot]] = {}  # what was stored, so that no liar has to ask
 
     @property
     def repository(self) -> Repository:
@@ -142,18 +157,20 @@ class Place:
         self.repository.initialize()
         weaken(self.repository_path, PASSWORD)
 
-    def copied(self, top: Path) -> Place:
+    def copied(self, top: Path) -> Self:
         """The same place once more: hard links would let one test damage another's, so everything is copied."""
         shutil.copytree(self.top, top, symlinks=True, dirs_exist_ok=True)
-        copy = Place(top)
-        copy.known = {run: dict(parts) for run, parts in self.known.items()}
-        return copy
+        twin = copy.copy(self)
+        twin.known = {run: dict(parts) for run, parts in self.known.items()}
+        twin._settle(top)
+        return twin
 
     # what a run does
 
     def write_stage(self, shape: Shape, seed: int, day: int) -> None:
         shutil.rmtree(self.stage, ignore_errors=True)
-        write_database(self.stage / "databases" / "main.sqlite3", shape, seed, day)
+        (self.stage / "databases").mkdir(parents=True)
+        self.write_database(shape, seed, day)
         (self.stage / "media").mkdir()
         for name, content in shape.media.items():
             path = self.stage / "media" / name
@@ -166,9 +183,22 @@ class Place:
         (self.stage / "artifacts").mkdir()
         (self.stage / "artifacts" / f"{'a' * 64}.tar").write_bytes(b"a payload")
 
+    def write_database(self, shape: Shape, seed: int, day: int) -> None:
+        """Put the database into the stage."""
+        write_database(self.stage / "databases" / "main.sqlite3", shape, seed, day)
+
+    def database(self) -> tuple[DatabaseFacts, str]:
+        """What is in the stage's database, and what it answers to the canary."""
+        path = self.stage / "databases" / "main.sqlite3"
+        return _sqlite_copy.facts(path, name="main", file="databases/main.sqlite3"), _sqlite_copy.answer(path, CANARY)
+
+    def sworn(self, content: bytes) -> bytes:
+        """A manifest as a host writes it that takes what lies in the stage for what it copied and counted."""
+        return content
+
     def manifest(self, run: str, previous: str | None) -> Manifest:
         """What is true of the stage as it lies there."""
-        database = self.stage / "databases" / "main.sqlite3"
+        facts, answer = self.database()
         return Manifest(
             run=run,
             application=NAME,
@@ -180,11 +210,11 @@ class Place:
             began=f"{run[:4]}-{run[4:6]}-{run[6:8]}T02:00:00Z",
             ended=f"{run[:4]}-{run[4:6]}-{run[6:8]}T02:00:09Z",
             tools={"backstay": "test"},
-            databases={"main": _sqlite_copy.facts(database, name="main", file="databases/main.sqlite3")},
+            databases={"main": facts},
             media=_media.hash_tree(self.stage / "media"),
             configuration=_media.hash_tree(self.stage / "configuration"),
             artifacts=_media.hash_tree(self.stage / "artifacts"),
-            canaries=(CanaryAnswer("reports", "main", _sqlite_copy.answer(database, CANARY)),),
+            canaries=(CanaryAnswer("reports", "main", answer),),
             newest={"main": None},
             previous=previous,
         )

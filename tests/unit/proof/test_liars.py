@@ -1,5 +1,5 @@
 """The liars' suite: whatever is wrong with a restore point, the level that promised to see it does, and no sound one is
-ever called a liar. `BACKSTAY_ALL=1` tries them all."""
+ever called a liar. `BACKSTAY_ALL=1` tries them all, those of SQLite's files and those of a server's dumps."""
 
 from __future__ import annotations
 
@@ -7,27 +7,50 @@ import contextlib
 import os
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from .liars import LIARS, Liar, stale_log
+from .liars import LIARS, AnyPlace, Liar, stale_log
 from .points import DAYS, Place
+from .server_liars import SERVER_LIARS, cut_short, data_begins
+from .server_points import ServerPlace
 
 ALL = os.environ.get("BACKSTAY_ALL") == "1"
-CORRUPTIONS = 300
-SAMPLE = 25
+CORRUPTIONS, SAMPLE = 300, 25
+SERVER_CORRUPTIONS, SERVER_SAMPLE = 90, 4  # each makes a server that is thrown away
 
 
-def _cases() -> list[tuple[Liar, int]]:
+def _cases(
+    liars: Sequence[Liar[AnyPlace]], corruptions: int, sample: int, seed: int
+) -> list[tuple[Liar[AnyPlace], int]]:
     """Every kind as often as the others, seeded; ordinarily a sample that changes with no clock."""
-    whole = [(LIARS[number % len(LIARS)], number) for number in range(CORRUPTIONS)]
-    return whole if ALL else random.Random(4).sample(whole[: len(LIARS)], SAMPLE)
+    whole = [(liars[number % len(liars)], number) for number in range(corruptions)]
+    return whole if ALL else random.Random(seed).sample(whole[: len(liars)], sample)
 
 
-@pytest.mark.parametrize(("liar", "seed"), _cases(), ids=lambda value: getattr(value, "kind", str(value)))
-def test_a_liar_is_refuted_by_the_level_that_promised_it(liar: Liar, seed: int, place: Place) -> None:
+CASES = _cases(LIARS, CORRUPTIONS, SAMPLE, 4)
+SERVER_CASES = _cases(SERVER_LIARS, SERVER_CORRUPTIONS, SERVER_SAMPLE, 1086)
+
+
+def _named(value: object) -> str:
+    return str(getattr(value, "kind", value))
+
+
+@pytest.mark.parametrize(("liar", "seed"), CASES, ids=_named)
+def test_a_liar_is_refuted_by_the_level_that_promised_it(liar: Liar[Place], seed: int, place: Place) -> None:
+    _is_refuted(liar, seed, place)
+
+
+@pytest.mark.parametrize(("liar", "seed"), SERVER_CASES, ids=_named)
+def test_who_lies_about_a_dump_is_refuted_by_the_level_that_promised_it(
+    liar: Liar[ServerPlace], seed: int, dumped: ServerPlace
+) -> None:
+    _is_refuted(liar, seed, dumped)
+
+
+def _is_refuted(liar: Liar[AnyPlace], seed: int, place: AnyPlace) -> None:
     lie = liar.tell(place, random.Random(seed))
     given = dict(lie.given)
     password = given.pop("password", None)
@@ -42,8 +65,10 @@ def test_a_liar_is_refuted_by_the_level_that_promised_it(liar: Liar, seed: int, 
 
 
 def test_every_kind_is_there_and_the_sample_is_large_enough() -> None:
-    assert len({liar.kind for liar in LIARS}) == len(LIARS)
-    assert len(_cases()) == (CORRUPTIONS if ALL else SAMPLE)
+    kinds = [*(liar.kind for liar in LIARS), *(liar.kind for liar in SERVER_LIARS)]
+    assert len(set(kinds)) == len(kinds)
+    assert len(CASES) == (CORRUPTIONS if ALL else SAMPLE)
+    assert len(SERVER_CASES) == (SERVER_CORRUPTIONS if ALL else SERVER_SAMPLE)
 
 
 def test_the_log_of_a_liar_is_one_that_sqlite_applies(place: Place) -> None:
@@ -59,6 +84,29 @@ def test_the_log_of_a_liar_is_one_that_sqlite_applies(place: Place) -> None:
     stale_log(place, random.Random(1))
     assert path.read_bytes() == before
     assert rows("?immutable=1") > rows("")
+
+
+def test_a_dump_that_a_liar_cut_short_still_lists_all_that_is_in_it(dumped: ServerPlace) -> None:
+    """So who only lists it calls it whole."""
+
+    def listed() -> list[str]:
+        found = dumped.server._restore(dumped.dump, ["--list"], 60.0)
+        assert found.ok, found.stderr
+        return [line for line in found.stdout.splitlines() if not line.startswith(";")]
+
+    before = listed()
+    for seed in range(20):
+        whole = dumped.dump.read_bytes()
+        cut_short(dumped, random.Random(seed))
+        assert dumped.dump.stat().st_size > data_begins(whole)
+        dumped.dump.write_bytes(whole)
+    cut_short(dumped, random.Random(1))
+    assert listed() == before
+
+
+def test_the_dump_that_the_liars_change_is_sound(dumped_original: ServerPlace) -> None:
+    proof = dumped_original.prove()
+    assert (proof.ok, proof.level) == (True, 4), proof.sentence
 
 
 def test_the_place_that_the_liars_change_is_sound(original: Place, another: Callable[[str], Place]) -> None:

@@ -30,23 +30,22 @@ APPLICATION = application_of(
 
 
 @pytest.fixture(scope="module")
-def restored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest, Server]:
+def restored(tmp_path_factory: pytest.TempPathFactory, server: Server) -> tuple[Path, Manifest]:
     top = tmp_path_factory.mktemp("dump")
     (top / "databases").mkdir()
     (top / "media").mkdir()
     (top / "media" / "a.jpg").write_bytes(b"x")
-    with _restored._cluster(top, "source") as server:
-        server.create("portal")
-        server.query(
-            "CREATE TABLE report(id serial PRIMARY KEY, title text, photograph text, made timestamptz);"
-            "INSERT INTO report(title, photograph, made) SELECT 'Größe ' || n, 'a.jpg', '2026-03-03 01:00+00' FROM "
-            "generate_series(1, 2000) n",
-            name="portal",
-        )
-        source = dataclasses.replace(server, url=server.url_of("portal"))
-        queries = {"reports": CANARY}
-        dump = top / "databases" / "main.pgdump"
-        copied = source.copy(dump, of="main", file="databases/main.pgdump", queries=queries)
+    server.create("portal")
+    server.query(
+        "CREATE TABLE report(id serial PRIMARY KEY, title text, photograph text, made timestamptz);"
+        "INSERT INTO report(title, photograph, made) SELECT 'Größe ' || n, 'a.jpg', '2026-03-03 01:00+00' FROM "
+        "generate_series(1, 2000) n",
+        name="portal",
+    )
+    source = dataclasses.replace(server, url=server.url_of("portal"))
+    queries = {"reports": CANARY}
+    dump = top / "databases" / "main.pgdump"
+    copied = source.copy(dump, of="main", file="databases/main.pgdump", queries=queries)
     manifest = Manifest(
         run="20260303T020000000-1",
         application="portal",
@@ -64,20 +63,20 @@ def restored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Manifest, 
         artifacts={},
         canaries=(CanaryAnswer("reports", "main", copied.answers["reports"]),),
     )
-    return top, manifest, server
+    return top, manifest
 
 
 def test_a_sound_dump_equals_its_manifest_also_beyond_a_thousand_named_files(
-    restored: tuple[Path, Manifest, Server],
+    restored: tuple[Path, Manifest],
 ) -> None:
-    directory, manifest, _server = restored
+    directory, manifest = restored
     seen = examine(directory, manifest, APPLICATION)
     assert seen.differences == ()
     assert dict(seen.newest) == {"main": "2026-03-03T01:00:00+00:00"}
 
 
-def test_a_dump_that_was_cut_off_is_seen(restored: tuple[Path, Manifest, Server], tmp_path: Path) -> None:
-    directory, manifest, _server = restored
+def test_a_dump_that_was_cut_off_is_seen(restored: tuple[Path, Manifest], tmp_path: Path) -> None:
+    directory, manifest = restored
     (tmp_path / "databases").mkdir()
     content = (directory / "databases" / "main.pgdump").read_bytes()
     (tmp_path / "databases" / "main.pgdump").write_bytes(content[: len(content) * 6 // 10])
@@ -90,8 +89,8 @@ def test_a_dump_that_was_cut_off_is_seen(restored: tuple[Path, Manifest, Server]
     assert "could not be looked at" in found.sentence
 
 
-def test_another_content_and_another_answer_are_seen(restored: tuple[Path, Manifest, Server]) -> None:
-    directory, manifest, _server = restored
+def test_another_content_and_another_answer_are_seen(restored: tuple[Path, Manifest]) -> None:
+    directory, manifest = restored
     facts = manifest.databases["main"]
     table = next(iter(facts.tables))
     wrong = dataclasses.replace(facts.tables[table], sha256="0" * 64)
@@ -106,9 +105,9 @@ def test_another_content_and_another_answer_are_seen(restored: tuple[Path, Manif
 
 
 def test_a_server_that_cannot_be_made_hinders_the_proof_and_says_nothing_about_the_dump(
-    restored: tuple[Path, Manifest, Server], monkeypatch: pytest.MonkeyPatch
+    restored: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory, manifest, _server = restored
+    directory, manifest = restored
 
     def none(version: int | None = None) -> Path:
         raise BackstayError("The server programs of PostgreSQL are not on this host.")
@@ -119,9 +118,9 @@ def test_a_server_that_cannot_be_made_hinders_the_proof_and_says_nothing_about_t
 
 
 def test_a_server_without_room_hinders_the_proof_too(
-    restored: tuple[Path, Manifest, Server], monkeypatch: pytest.MonkeyPatch
+    restored: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory, manifest, _server = restored
+    directory, manifest = restored
 
     def full(server: Server, dump: Path, name: str) -> None:
         raise BackstayError("It was not loaded.", lines=("ERROR:  could not extend file: No space left on device",))
@@ -132,9 +131,9 @@ def test_a_server_without_room_hinders_the_proof_too(
 
 
 def test_a_question_of_the_settings_that_is_wrong_refutes_no_point_and_hides_no_difference(
-    restored: tuple[Path, Manifest, Server],
+    restored: tuple[Path, Manifest],
 ) -> None:
-    directory, manifest, _server = restored
+    directory, manifest = restored
     assert APPLICATION.backup is not None
     asked = dataclasses.replace(APPLICATION.backup.files[0], query="SELECT photograph FROM reports")
     wrong = dataclasses.replace(APPLICATION, backup=dataclasses.replace(APPLICATION.backup, files=(asked,)))

@@ -1,4 +1,5 @@
-"""Sound points of every shape, on which a proof never cries wolf. `BACKSTAY_ALL=1` tries fifty."""
+"""Sound points of every shape, on which a proof never cries wolf. `BACKSTAY_ALL=1` tries fifty of SQLite's files, and a
+dump of each kind of content of a server."""
 
 from __future__ import annotations
 
@@ -8,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.backstay.ops.plugins.module_utils._postgresql import Server
+
 from .points import DAYS, Place, Shape, photographs
+from .server_contents import SERVER_CONTENTS
+from .server_points import ServerPlace
 
 ALL = os.environ.get("BACKSTAY_ALL") == "1"
 POINTS = 50
@@ -57,6 +62,7 @@ STATEMENTS = {
     "autovacuum and gaps": ("PRAGMA auto_vacuum = FULL; DELETE FROM report WHERE id % 3 = 0;",),
     "plain": (),
 }
+AT_ONCE = "all of it at once"
 MEDIA = {
     "photographs": photographs(3),
     "none": {},
@@ -79,11 +85,22 @@ def _cases() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("content", "files"), _cases())
 def test_a_sound_point_is_never_called_a_liar(content: str, files: str, tmp_path: Path) -> None:
     place = Place(tmp_path)
+    _is_never_called_a_liar(place, Shape(reports=30, media=MEDIA[files], statements=STATEMENTS[content]))
+    again = place.prove(read_back="point")
+    assert again.ok, again.sentence
+
+
+@pytest.mark.parametrize("content", [AT_ONCE, *(SERVER_CONTENTS if ALL else ())])
+def test_a_sound_dump_is_never_called_a_liar(content: str, server: Server, tmp_path: Path) -> None:
+    chosen = SERVER_CONTENTS if content == AT_ONCE else [content]
+    statements = tuple(SERVER_CONTENTS[name] for name in chosen)
+    shape = Shape(reports=30, media=MEDIA["unicode names"], statements=statements)
+    _is_never_called_a_liar(ServerPlace(tmp_path, server), shape)
+
+
+def _is_never_called_a_liar(place: Place, shape: Shape) -> None:
     place.begin()
-    shape = Shape(reports=30, media=MEDIA[files], statements=STATEMENTS[content])
     place.run(DAYS[2], shape, 5, 3, None)
     proof = place.prove()
     assert proof.ok, proof.sentence
     assert proof.level == 4
-    again = place.prove(read_back="point")
-    assert again.ok, again.sentence
