@@ -48,6 +48,8 @@ exec cat > {INBOX}/$(date +%s%N).$$
 """
 # Each a message with all that goes with it, an entry of the audit log and a reset token, so many days old.
 AGES = (800, 400, 366, 364, 181, 179, 91, 89, 8, 6, 1)
+# As the example's file has them, before its retention at 03:00.
+NIGHTS = {"at": "02:00", "proof": {"nightly": "02:30"}}
 LIMITS = {"messages": 365, "read_receipts": 180, "audit_log": 90, "reset_tokens": 7}
 PLANT = """
 from datetime import timedelta
@@ -101,7 +103,7 @@ def host() -> Iterator[Scene]:
     sink = f"install -d -m 1777 {INBOX}; rm -f {program}; cat > {program}; chmod 755 {program}"
     stage.lab.ssh("app1", f"printf %s {shlex.quote(SENDMAIL)} | sh -c {shlex.quote(sink)}")
     stage.lab.ssh("app1", f"ln -sf /usr/share/zoneinfo/{ZONE} /etc/localtime")
-    stage.declare(schedules=SCHEDULES)
+    stage.declare(schedules=SCHEDULES, backup=NIGHTS)
     stage.play("site", logwatch_recipients=["ada@example.org"])
     stage.build("1.5.0")
     stage.release("1.5.0", why="the month begins")
