@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -24,9 +25,10 @@ IDENTITY = {
 }
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    folder = tmp_path / "repository"
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with one commit and one tag, and changes that nobody committed."""
+    folder = tmp_path_factory.mktemp("made") / "repository"
     (folder / "site/portal").mkdir(parents=True)
     (folder / "site/VERSION").write_text("1.0.0\n")
     (folder / "site/portal/__init__.py").write_text("")
@@ -42,6 +44,12 @@ def repository(tmp_path: Path) -> Path:
     (folder / "site/ignored").write_text("x")
     (folder / "site/untracked").write_text("x")
     return folder
+
+
+@pytest.fixture
+def repository(made: Path, tmp_path: Path) -> Path:
+    """A copy for each test: four starts of git take longer."""
+    return Path(shutil.copytree(made, tmp_path / "repository"))
 
 
 def names(archive: Path) -> list[str]:

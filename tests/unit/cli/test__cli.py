@@ -15,10 +15,10 @@ from ansible_collections.backstay.ops.plugins.module_utils import _cli, _client,
 LIBRARY = Path(_cli.__file__).parent
 
 
-def sentences(file: Path) -> list[str]:
+def sentences(source: str) -> list[str]:
     """The texts of a module, as they are when their parts are joined; what is filled in is `x`."""
     found = []
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.JoinedStr):
             found.append("".join(str(part.value) if isinstance(part, ast.Constant) else "x" for part in node.values))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -31,8 +31,9 @@ def advice() -> list[str]:
     return sorted(
         {
             said
-            for file in LIBRARY.glob("_*.py")
-            for text in sentences(file)
+            for source in (file.read_text(encoding="utf-8") for file in LIBRARY.glob("_*.py"))
+            if "`backstay" in source  # most modules name no command, and each takes a while to parse
+            for text in sentences(source)
             for said in re.findall(r"`backstay ([^`]+)`", text)
             if "VERB" not in said and said != "run CMD"
         }
@@ -40,10 +41,10 @@ def advice() -> list[str]:
 
 
 def test_each_command_that_a_message_names_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    told, strange = advice(), {}
+    told, strange, parser = advice(), {}, _cli._parser()
     for said in told:
         try:
-            assert callable(_cli._parser().parse_args(shlex.split(said)).verb)
+            assert callable(parser.parse_args(shlex.split(said)).verb)
         except SystemExit:
             strange[said] = capsys.readouterr().err.splitlines()[-1:]
     assert not strange

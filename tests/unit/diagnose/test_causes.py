@@ -25,6 +25,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._causes import (
 )
 
 ROOT = Path(__file__).resolve().parents[3]
+COMMANDS = _cli._parser()
 GIB = 1 << 30
 WEB = Unit("portal-0002-1.1.0-web.service", "web", "active", memory_bytes=100 << 20, memory_max_bytes=400 << 20)
 WORKER = Unit("portal-0002-1.1.0-worker.service", "worker", "active")
@@ -209,7 +210,7 @@ def test_its_command_exists_and_its_runbook_too(key: str) -> None:
         assert (ROOT / "docs" / "runbooks" / cause.runbook).is_file(), cause.runbook
         words = shlex.split(cause.command)
         if words[0] == "backstay":
-            assert callable(_cli._parser().parse_args(words[1:]).verb)
+            assert callable(COMMANDS.parse_args(words[1:]).verb)
         elif words[0] == "ansible-playbook":
             assert (ROOT / words[1]).is_file()
         else:

@@ -7,8 +7,6 @@ import itertools
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._journal import KEEP, Journal, parse
@@ -21,33 +19,11 @@ def _journal(directory: Path) -> Journal:
     return Journal(directory / "journal.jsonl", directory / "journal.d", Storage(), lambda: f"t{next(clock)}")
 
 
-_STEPS = st.lists(
-    st.tuples(
-        st.sampled_from(["begin", "stage", "flip", "confirm"]),
-        st.sampled_from(["begin", "done", "undo"]),
-        st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=2),
-    ),
-    min_size=1,
-    max_size=6,
-)
-
-
 def _lines(steps: list[tuple[str, str, dict[str, str]]]) -> list[bytes]:
     return [
         canonical({"format": 1, "number": n, "time": "t", "step": step, "state": state, "data": data}) + b"\n"
         for n, (step, state, data) in enumerate(steps, start=1)
     ]
-
-
-@given(_STEPS, st.data())
-def test_a_journal_cut_at_any_byte_yields_exactly_the_records_that_were_whole(steps, data):
-    lines = _lines(steps)
-    content = b"".join(lines)
-    cut = data.draw(st.integers(0, len(content)))
-    records, good = parse(content[:cut], path="journal")
-    whole = [line for index, line in enumerate(lines) if sum(map(len, lines[: index + 1])) <= cut]
-    assert len(records) == len(whole)
-    assert good == sum(map(len, whole))
 
 
 def test_what_was_written_is_read_back_and_the_next_record_follows(tmp_path):

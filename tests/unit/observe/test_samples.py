@@ -58,9 +58,10 @@ def test_a_line_that_a_power_cut_cut_off_costs_itself_alone(house: House) -> Non
     assert [each.time for each in found] == [START, START + dt.timedelta(minutes=2)]
 
 
-def test_the_series_is_bounded_and_nothing_is_counted_twice(house: House) -> None:
+def test_the_series_is_bounded_and_nothing_is_counted_twice(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_samples, "HOURS_DAYS", 31)  # each day writes all hours anew
     disk, now = Disk(), START
-    for hour in range(0, 24 * 100, 24):
+    for hour in range(0, 24 * (_samples.HOURS_DAYS + 15), 24):
         now = START + dt.timedelta(hours=hour)
         _samples.append(house, disk, sample(now, requests=1))
         _samples.append(house, disk, sample(now + dt.timedelta(minutes=1), requests=2))

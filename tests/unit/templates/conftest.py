@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,15 @@ ROOT = Path(__file__).resolve().parents[3]
 Render = Callable[..., str]
 
 
+@cache
 def _variables(role: str) -> dict[str, Any]:
+    """What a role's templates are rendered with; merged with what a test gives, never changed."""
     merged: dict[str, Any] = {}
     for part in ("defaults", "vars"):
         file = ROOT / "roles" / role / part / "main.yml"
         if file.exists():
             merged |= yaml.safe_load(file.read_text()) or {}
-    return merged
+    return {key: _trusted(value) for key, value in merged.items()}
 
 
 def _trusted(value: Any) -> Any:
@@ -56,10 +59,9 @@ def render() -> Render:
         directory = ROOT / "roles" / role / "templates"
         loader = DataLoader()
         loader.set_basedir(str(ROOT))
-        defined = _trusted(_variables(role)) | variables | {"inventory_dir": str(ROOT)}
+        defined = _variables(role) | variables | {"inventory_dir": str(ROOT)}
         defined["ansible_search_path"] = [str(directory.parent)]
-        templar = Templar(loader=loader, variables=defined)
-        templar.environment.loader.searchpath = [str(directory)]
+        templar = Templar(loader=loader, variables=defined).copy_with_new_env(searchpath=[str(directory)])
         with _imports(*ansibles):
             return str(templar.template(trust_as_template((directory / template).read_text())))
 
