@@ -47,9 +47,15 @@ INTEGRATION = (*PYTEST, "-v", "-m", "not long", "--durations=25")
 # Needs no host either, and takes longer than an inner loop may: power cuts, all kinds of migration, restic, Ansible.
 SLOW = ("crash", "migrations", "backup", "proof", "restore", "callback", "playbooks", "ci", "lab", "attestation")
 SLOW_FILES = (
+    "application/test_properties",
+    "artifact/test_properties",
+    "environment/test_properties",
     "health/test_health_check",
     "jobs/test_killed_or_cut_off",
+    "journal/test_properties",
+    "ledger/test_properties",
     "observe/test_faults",
+    "releases/test_properties",
     "service/test_conductor",
     "watch/test_ground_truth",
 )
