@@ -45,10 +45,24 @@ SPREAD = ("--dist", "worksteal")
 ALL = {"BACKSTAY_ALL": "1"}  # not a sample of a model's tests
 INTEGRATION = (*PYTEST, "-v", "-m", "not long", "--durations=25")
 # Needs no host either, and takes longer than an inner loop may: power cuts, all kinds of migration, restic, Ansible.
-SLOW = ("crash", "migrations", "backup", "proof", "restore", "callback", "playbooks", "ci", "lab", "attestation")
+SLOW = (
+    "attestation",
+    "backup",
+    "callback",
+    "ci",
+    "crash",
+    "lab",
+    "migrations",
+    "playbooks",
+    "proof",
+    "restore",
+    "templates",
+)
 SLOW_FILES = (
+    "application/test_lookup_application",
     "application/test_properties",
     "artifact/test_properties",
+    "build/test_action",
     "environment/test_properties",
     "health/test_health_check",
     "jobs/test_killed_or_cut_off",
@@ -57,6 +71,7 @@ SLOW_FILES = (
     "observe/test_faults",
     "releases/test_properties",
     "service/test_conductor",
+    "tools/test_import_environment",
     "watch/test_ground_truth",
 )
 MODELS = (*(f"tests/unit/{name}" for name in SLOW), *(f"tests/unit/{name}.py" for name in SLOW_FILES))
