@@ -319,7 +319,7 @@ def check_promotion(
 ) -> str:
     """Who vouches for this payload having been live in `stage`. Raises GateRefused, saying what to do."""
     remedy = f"release {version} in {stage} first"
-    override = 'or say why it cannot wait with -e override_promotion="..." (--override-promotion)'
+    override = "or say why it cannot wait with -e 'override_promotion=\"...\"' (--override-promotion)"
     what = f"the proof that {application} {version} was live in {stage}"
     if content is None:
         raise GateRefused(

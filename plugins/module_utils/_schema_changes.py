@@ -117,7 +117,7 @@ class SchemaChanges(Host):
             raise GateRefused(
                 f"No restore point could be made before {transaction.candidate}: {failed.message} "
                 f"{transaction.previous} still serves; mend it and release again, or say why it cannot wait with "
-                '-e override_backup="..." (--override-backup).',
+                "-e 'override_backup=\"...\"' (--override-backup).",
                 lines=failed.lines,
             ) from failed
         for line in outcome.problems:

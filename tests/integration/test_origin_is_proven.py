@@ -218,7 +218,7 @@ def test_production_takes_what_staging_proved_and_nothing_else(stages: Stages) -
     refused = production.release("1.0.0", check=False)
     assert not refused.ok
     assert "was not proven live in staging" in told(refused.output), refused.output
-    assert 'release 1.0.0 in staging first, or say why it cannot wait with -e override_promotion="' in told(
+    assert "release 1.0.0 in staging first, or say why it cannot wait with -e 'override_promotion=" in told(
         refused.output
     )
     assert production.status("app3")["releases"] == []

@@ -317,7 +317,7 @@ def test_what_was_not_proven_is_told_what_to_do(allowed: Path) -> None:
         promote(None, None, allowed)
     assert caught.value.message == (
         "portal 1.1.0 (payload abababababab…) was not proven live in staging, and only what was may be released here: "
-        'release 1.1.0 in staging first, or say why it cannot wait with -e override_promotion="..." '
+        "release 1.1.0 in staging first, or say why it cannot wait with -e 'override_promotion=\"...\"' "
         "(--override-promotion)."
     )
 

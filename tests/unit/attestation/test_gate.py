@@ -15,8 +15,9 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _attestation, _run
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import ATTESTATION, PROMOTION, Proof
-from ansible_collections.backstay.ops.plugins.module_utils._errors import GateRefused
+from ansible_collections.backstay.ops.plugins.module_utils._errors import GateRefused, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._plan import plan
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._storage import canonical
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
@@ -109,6 +110,33 @@ def test_what_nobody_vouches_for_is_refused(standing: Standing, stranger: Signer
     assert "is about the payload 000000000000…" in standing.refused("1.2.0", sha256)
     standing.attest("1.2.0")
     standing.ask("1.2.0", sha256)
+
+
+def test_a_plan_judges_what_would_come_along_and_says_what_only_the_payload_can_show(
+    standing: Standing, stranger: Signer
+) -> None:
+    def proofs(signer: Signer | None = None) -> tuple[str, dict[str, str]]:
+        """What lies beside a payload, and would be sent with it; here neither it nor they are."""
+        sha256 = standing.attest("1.2.0", signer)
+        files = {"": standing.layout.payload(sha256)}
+        files |= {name: standing.layout.proof(sha256, name) for name in ("attestation.json", "attestation.json.sig")}
+        texts = {name: path.read_text() for name, path in files.items() if name}
+        for path in files.values():
+            path.unlink()
+        return sha256, texts
+
+    sha256, brought = proofs(stranger)
+    request = Request("release", by="tests", version="1.2.0", payload=sha256)
+    with pytest.raises(GateRefused, match="signed by a stranger"):
+        plan(standing.engine, request, brought)
+    sha256, brought = proofs()
+    before = standing.everything()
+    told = plan(standing.engine, request, brought)
+    assert "would release 0003-1.2.0" in told["message"]
+    assert "its payload is not on this host yet" in told["lines"][0]
+    assert standing.everything() == before
+    with pytest.raises(InputError, match="is not on this host"):
+        standing.ask("1.2.0", sha256)  # what is no plan needs all of it
 
 
 def test_a_configuration_release_and_the_way_back_ask_nobody(standing: Standing) -> None:
