@@ -341,7 +341,7 @@ def _locked_by(there: Repository) -> subprocess.Popen[bytes]:
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
     )
     locks = Path(there.settings.location) / "locks"
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not any(locks.iterdir()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -534,7 +534,7 @@ def test_restic_ends_with_the_process_that_asked(tmp_path, disk):
     root = str(Path(_repository.__file__).parents[5])
     parent = subprocess.Popen(["python3", "-c", script], env={**os.environ, "PYTHONPATH": root})
     children: list[str] = []
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (children and "sleep" in Path("/proc", children[0], "cmdline").read_text()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
