@@ -49,10 +49,18 @@ def test_a_change_that_nobody_confirms_undoes_itself(host: Host, module: Module,
     assert host.service("ssh.service").is_running
 
 
-def test_a_reboot_in_between_undoes_it_too(host: Host, module: Module) -> None:
+def answers(host: Host) -> bool:
+    try:
+        return bool(host.run("true").succeeded)
+    except RuntimeError:  # testinfra's word for a session that did not begin
+        return False
+
+
+def test_a_reboot_in_between_undoes_it_too(host: Host, module: Module, becomes: Becomes) -> None:
     assert module("sshd", forwarding=True, seconds=300).returncode == 0
     assert host.service("backstay-undo-sshd.service").is_enabled, "it runs at boot, before sshd"
     host.run("systemctl start backstay-undo-sshd.service")
+    becomes(lambda: answers(host), "sshd, which reads its configuration again, listens again")
     assert effective(host, "allowtcpforwarding") == "no"
     assert not host.file("/etc/systemd/system/multi-user.target.wants/backstay-undo-sshd.service").exists
 
@@ -63,14 +71,7 @@ def test_without_a_key_it_is_refused(host: Host, module: Module, becomes: Become
     away = "mv /root/.ssh/authorized_keys /root/.ssh/kept; sleep 30; mv /root/.ssh/kept /root/.ssh/authorized_keys"
     host.run(f"systemd-run --quiet --collect --unit=away sh -c '{away}'")
     refused = module("sshd", forwarding=True, admins=["nobody"])
-
-    def back() -> bool:
-        try:
-            return bool(host.run("true").succeeded)
-        except RuntimeError:  # testinfra's word for a session that did not begin
-            return False
-
-    becomes(back, "the key is back")
+    becomes(lambda: answers(host), "the key is back")
     assert refused.returncode != 0
     assert "has no key in authorized_keys" in refused.stdout
     assert effective(host, "allowtcpforwarding") == "no"
