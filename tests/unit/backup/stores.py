@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -38,10 +39,25 @@ from ansible_collections.backstay.ops.plugins.module_utils._run import run
 PASSWORD = "correct horse battery staple"
 
 
+_RESERVED: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
+    """A port of the loopback that is given out once. A store's ten are known before one of them is open: they lie below
+    those that Linux gives to outgoing connections, and each is reserved by a name that ends with this process, so that
+    neither a process beside this one nor a second call comes upon it."""
+    while True:
+        port = random.randrange(10_000, 32_000)
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            name.bind(f"\0backstay-test-port-{port}")
+            with socket.socket() as listening:
+                listening.bind(("127.0.0.1", port))
+        except OSError:
+            name.close()
+            continue
+        _RESERVED.append(name)
+        return port
 
 
 def repository(directory: Path, location: str | None = None, **changed: Any) -> Repository:
