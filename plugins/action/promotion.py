@@ -68,7 +68,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
             raise AnsibleActionFail(f"promotion needs the option {missing}: add it to the task.") from missing
         except BackstayError as error:
             raise AnsibleActionFail(error.message, result={"backstay_lines": list(error.lines)}) from error
-        line = f"{application.name} {proof.version} is proven in {application.stage}: {file.name}"
+        word = "would be" if self._task.check_mode else "is"
+        line = f"{application.name} {proof.version} {word} proven in {application.stage}: {file.name}"
         return {**result, "changed": changed, "statement": str(file), "backstay_lines": [line] if changed else []}
 
 
@@ -81,9 +82,10 @@ def proven(hosts: Sequence[str], hostvars: Mapping[str, Any], prefix: str) -> di
             return None
         prepared, confirmed = answers
         release = (confirmed or {}).get("release") or (prepared or {}).get("release")
-        # Nothing was prepared where this very release was live; else it counts once it is confirmed.
-        done = (confirmed or {}).get("release") or not (prepared or {}).get("transaction")
-        if not release or not done:
+        # Nothing was prepared where this very release was live; else it counts once it is confirmed. In check mode
+        # nothing is prepared either, and it says what it would change.
+        live = not (prepared or {}).get("transaction") and not (prepared or {}).get("changed")
+        if not release or not ((confirmed or {}).get("release") or live):
             return None
         found[host] = str(release)
     return found or None

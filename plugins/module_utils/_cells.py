@@ -516,36 +516,37 @@ def _disk(at: _Look) -> Cell:
 def _updates(at: _Look) -> Cell:
     seen = _mapping(at.look.get("updates"))
     most = "security ≤ 7 d"
-    if not seen or seen.get("security") is None:
-        reason = str(seen.get("problem") or "nobody asked apt what waits")
-        return unwatched("updates", reason)
-    count, length = int(seen["security"]), float(seen.get("oldest_seconds") or 0)
-    value = f"{count} for security wait" if count != 1 else "1 for security waits"
-    value = value if count else "up to date"
-    value += ", reboot due" if seen.get("reboot_required") else ""
+    # What is so without asking apt: where a system's time is over, its mirrors go, and apt can say nothing any more.
     bad, less = [], []
     supported = seen.get("supported_until")
     if supported and at.age(supported) > 0:
         bad.append(f"{seen.get('system')} gets no security updates any more")
     elif supported and -at.age(supported) < 90 * DAY:
         less.append(f"{seen.get('system')} gets security updates for {spoken(-at.age(supported))} more")
-    if count and length > 30 * DAY:
-        bad.append(f"security updates wait for {spoken(length)}")
-    elif count and length > 7 * DAY:
-        less.append(f"security updates wait for {spoken(length)}")
     if seen.get("reboot_required"):
         less.append("a reboot is due")
+    observed = None if bad + less else seen.get("at")
+    unknown = str(seen.get("problem") or "nobody asked apt what waits") if seen.get("security") is None else ""
+    if unknown and not bad + less:
+        return unwatched("updates", unknown)
+    less += [unknown] if unknown else []
+    count, length = int(seen.get("security") or 0), float(seen.get("oldest_seconds") or 0)
+    value = f"{count} for security wait" if count != 1 else "1 for security waits"
+    value = "unknown" if unknown else value if count else "up to date"
+    value += ", reboot due" if seen.get("reboot_required") else ""
+    if count and length > 7 * DAY:
+        (bad if length > 30 * DAY else less).append(f"security updates wait for {spoken(length)}")
     state: State = "red" if bad else "yellow" if less else "green"
-    command = "" if not bad + less else "apt-get update && apt-get upgrade" if count else "systemctl reboot"
+    command = "apt-get update && apt-get upgrade" if count or unknown else "systemctl reboot"
     return Cell(
         "updates",
         state,
         value,
         most,
-        observed_at=seen.get("at"),
+        observed_at=observed,
         source="apt",
         why="; ".join(bad + less),
-        command=command,
+        command=command if bad + less else "",
     )
 
 
@@ -647,6 +648,10 @@ def _open_ports(seen: Facts, declared: Sequence[int]) -> Iterable[_Finding]:
     for port in extra:
         if port in _NEVER_OPEN:
             yield _Finding("red", f"{_NEVER_OPEN[port]} listens to the world on {port}", command)
+    for port in (int(each) for each in seen.get("everybody") or ()):
+        if port in _NEVER_OPEN:
+            why = f"{_NEVER_OPEN[port]} answers everybody on {port}: name its `sources` in firewall_ports"
+            yield _Finding("red", why, "ansible-playbook playbooks/site.yml")
     for said in [f"not declared: {', '.join(map(str, rest))}"] * bool(rest) + problems:
         yield _Finding("yellow", said, command)
 
@@ -787,6 +792,18 @@ def _remembered(cell: Cell, at: _Look) -> tuple[Cell, dict[str, Any]]:
     return cell, {"state": cell.state, "since": cell.since or since, "good": good, "at": now}
 
 
+def _with_incidents(cell: Cell, at: _Look) -> Cell:
+    """What people were told of and what is not over is not well, whatever else is seen; advice is no trouble."""
+    if cell.state == "blue" and cell.name == "health":
+        return cell  # a declared maintenance
+    colours: Mapping[str, State] = {"page": "red", "warn": "yellow"}
+    for each in at.look.get("incidents") or ():
+        state = colours.get(str(each["severity"]), "green")
+        if each["cell"] == cell.name and RANK[state] > RANK[cell.state]:
+            cell = replace(cell, state=state, why=str(each["sentence"]), command=str(each["command"]))
+    return cell
+
+
 def cells(facts: Facts, *, now: dt.datetime, limits: Limits | None = None, memory: Facts | None = None) -> list[Cell]:
     """All cells of one application on one host, in the order of the columns."""
     return _cells_and_memory(facts, now, limits or Limits(), memory or {})[0]
@@ -808,7 +825,7 @@ def _cells_and_memory(
             max_age_seconds=MAX_AGES[cell.name],
             acknowledged=acknowledged.get(cell.name),
         )
-        cell, kept[cell.name] = _remembered(_aged(cell, now), at)
+        cell, kept[cell.name] = _remembered(_with_incidents(_aged(cell, now), at), at)
         found.append(cell)
     return found, kept
 

@@ -140,17 +140,17 @@ def disk(mounts: Sequence[tuple[str, float, float, int]]) -> Section:
 
 def updates(told: Mapping[str, Any]) -> Section:
     """What waits, from the facts of `_updates`."""
-    if told.get("security") is None:
-        return Section("UPDATES", unread=(str(told.get("problem") or "nobody asked apt what waits"),))
-    lines = [f"{told['security']} for security and {told['other']} others wait ({told['system']})"]
+    known = told.get("security") is not None
+    lines = [f"{told['security']} for security and {told['other']} others wait ({told['system']})"] if known else []
+    unread = () if known else (str(told.get("problem") or "nobody asked apt what waits"),)
     needs = []
-    if told["security"] and told["oldest_seconds"] > 7 * 86400:
+    if known and told["security"] and told["oldest_seconds"] > 7 * 86400:
         needs.append(
             f"security updates wait for {_spoken(told['oldest_seconds'])}: `apt-get update && apt-get upgrade`"
         )
-    if told["reboot_required"]:
+    if told.get("reboot_required"):
         needs.append("an update waits for a reboot: `systemctl reboot`, at a quiet hour")
-    return Section("UPDATES", tuple(lines), tuple(needs))
+    return Section("UPDATES", tuple(lines), tuple(needs), unread)
 
 
 def units(failed: Sequence[str]) -> Section:

@@ -16,6 +16,7 @@ import socket
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ _CELL_OF: Mapping[str, str] = {
     "jobs": "jobs",
     "tickets": "alerts",
     "incidents": "alerts",
+    "digest": "alerts",
     "declared": "release",
     "release": "release",
     "rollback": "release",
@@ -96,9 +98,13 @@ def listening(table: str) -> set[int]:
     return ports
 
 
-def declared_ports(listing: str) -> set[int]:
-    """The ports that the firewall lets others ask, from the kernel's listing of its table. Pure."""
-    return {int(port) for port in re.findall(r"\btcp dport (\d+) accept\b", listing)}
+def declared_ports(listing: str) -> dict[int, bool]:
+    """The ports that the firewall lets others ask, and whether everybody may: from the kernel's listing of its table.
+    Pure."""
+    found: dict[int, bool] = {}
+    for before, port in re.findall(r"^(.*)\btcp dport (\d+) accept\b", listing, re.MULTILINE):
+        found[int(port)] = found.get(int(port), False) or " saddr " not in before
+    return found
 
 
 def forecast(peaks: Sequence[tuple[float, float]], free_bytes: float) -> float | None:
@@ -291,7 +297,7 @@ class Looker:
             "backup": backup,
             "jobs": self._jobs(engine),
             "alerts": self._alerts(engine),
-            "acknowledged": self._acknowledged(name),
+            **self._incidents(name),
             "events": self._events(engine, entries),
             "series": {
                 "latency": trends.get("latency") or [],
@@ -400,6 +406,7 @@ class Looker:
             "open": [port for port in heard if port in declared],
             "closed": [port for port in heard if port not in declared],
             "declared": sorted(declared),
+            "everybody": [port for port in heard if declared.get(port)],
         }
 
     @property
@@ -547,9 +554,10 @@ class Looker:
         good = [point for point in known if point.good]
         failures = 0
         for point in reversed(known):
-            if point.good:
+            if point.good or point.expired:
                 break
-            failures += 1
+            ended = point.failed or point.refuted or len(point.failed_in) >= len(policy.repositories)
+            failures += bool(ended) or age(point.at, self.now) > policy.seconds  # else it runs
         sizes = [point.size_bytes for point in good[-11:-1]]
         after = (self.now - dt.timedelta(days=_DAYS)).isoformat()
         proven = sorted((p for p in known if p.level >= 4 and p.proven_at), key=lambda p: p.proven_at or "")
@@ -619,7 +627,8 @@ class Looker:
             "stuck": failing[0] if failing else "",
         }
 
-    def _acknowledged(self, name: str) -> dict[str, dict[str, str]]:
+    def _incidents(self, name: str) -> dict[str, Any]:
+        """What is open of the application and of its host, by the cell that shows it, and what of it is known."""
         from ._incidents import opened
 
         try:
@@ -627,10 +636,22 @@ class Looker:
         except BackstayError:
             return {}
         now = self.now.strftime("%Y-%m-%dT%H:%M:%SZ")
-        return {
-            _CELL_OF[each.incident.kind]: {"by": each.acknowledged_by, "until": each.acknowledged_until}
+        mine = [
+            each
             for each in found
-            if each.silenced(now) and each.incident.application in (None, name) and each.incident.kind in _CELL_OF
+            if not each.over and each.incident.application in (None, name) and each.incident.kind in _CELL_OF
+        ]
+        return {
+            "acknowledged": {
+                _CELL_OF[each.incident.kind]: {"by": each.acknowledged_by, "until": each.acknowledged_until}
+                for each in mine
+                if each.silenced(now)
+            },
+            "incidents": [
+                {"cell": _CELL_OF[each.incident.kind], **asdict(each.incident)}
+                for each in mine
+                if each.incident.severity in ("page", "warn")
+            ],
         }
 
     def _events(self, engine: Engine, entries: Sequence[Entry]) -> list[dict[str, Any]]:

@@ -76,6 +76,7 @@ _GAP_SECONDS = 180.0
 _HOUR_SECONDS = 3600.0
 _UNWATCHED_SECONDS = 600.0
 PAGE_TIMER = "backstay-page.timer"
+ALL_JOBS = "all"  # of which nothing is known
 
 
 @dataclass(frozen=True)
@@ -523,13 +524,14 @@ class Observer:
         try:
             jobs = facts(self.house.layout(name), application.schedules, self.storage, now)
         except BackstayError as broken:
-            return replace(found, job_problems=(("all", broken.message),))
-        # A job that never ran counts from the moment at which it was due.
+            return replace(found, job_problems=((ALL_JOBS, broken.message),))
+        # A job that never ran counts from the moment at which it was due. While one runs, nobody knows how that ends.
         problems = [
             (str(job["job"]), f"The job {job['job']} of {name} is {job['state']}: {job['why']}"[:300])
             for job in jobs
             if job["state"] in ("late", "missing", "failed") or (job["state"] == "never" and "due" in job["why"])
         ]
+        problems += [(str(job["job"]), "") for job in jobs if job["state"] == "running"]
         return replace(found, job_problems=tuple(problems))
 
     # judging
@@ -550,7 +552,7 @@ class Observer:
             if name in burning:
                 verdicts.append(self._burning(now, burning, application, verdicts))
         verdicts += [self._digest(now), *self._stuck_tickets(state, described)]
-        self._apply(now, verdicts, sample, described)
+        self._apply(now, verdicts, sample)
         return verdicts
 
     def _reckon_burning(
@@ -614,9 +616,7 @@ class Observer:
             sent = dt.datetime.fromisoformat(json.loads(self.storage.read(self.house.digest) or b"")["at"])
         return digest_verdict(asked, sent, now)
 
-    def _apply(
-        self, now: dt.datetime, verdicts: Sequence[Verdict], sample: Sample, described: Mapping[str, Application]
-    ) -> None:
+    def _apply(self, now: dt.datetime, verdicts: Sequence[Verdict], sample: Sample) -> None:
         known = {each.incident.key for each in open_incidents(self.house, self.storage)}
         for each in verdicts:
             if each.crossed:
@@ -631,9 +631,9 @@ class Observer:
             kind = rest.partition(":")[0]
             gone = subject != "host" and subject not in self.house.applications()
             unit = subject == "host" and kind == "units" and sample.host.failed_units is not None
-            place = subject == "host" and kind == "disk"
-            job = kind == "jobs" and subject in described
+            place = subject == "host" and kind == "disk" and bool(sample.host.mounts)
             here = sample.applications.get(subject)
+            job = kind == "jobs" and here is not None and ALL_JOBS not in dict(here.job_problems)
             well = rest == "health:restarts" and here is not None and here.healthy is True
             if gone or unit or place or job or well:
                 settle(self.house, self.storage, key, now, _gone(kind, rest.partition(":")[2], subject))

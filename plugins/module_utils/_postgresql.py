@@ -310,7 +310,8 @@ class Server:
         """What is in a database of the server as of one moment. `of` is how the manifest calls it; no file is read.
 
         A table's digest is made of the number of its rows and of two sums over the hashes of all rows as text: the
-        order of the rows does not matter, and it is not cryptographic (the digest of the dump itself is). The schema's
+        order of the rows does not matter, and it is not cryptographic (the digest of the dump itself is). Where there
+        are large objects, they count as one more table, `pg_largeobject`, of a row for each. The schema's
         is of the catalogue: equal after a load into another database of the same major version.
         """
         with _Session(self, name, seconds) as session:
@@ -324,6 +325,9 @@ class Server:
             table = str(json.loads(line))
             say(f"Hashing the table {table} of the database {of}.")
             tables[_plain(table)] = _table_facts(json.loads(session.ask(_ROWS.format(table=table))[0]))
+        objects = _table_facts(json.loads(session.ask(_OBJECTS)[0]))
+        if objects.rows:
+            tables[LARGE_OBJECTS] = objects
         sequences = {}
         for line in sorted(session.ask(_SEQUENCES)):
             sequence = str(json.loads(line))
@@ -636,6 +640,25 @@ SELECT pg_catalog.json_build_array(count(*),
   coalesce(sum(pg_catalog.hashtextextended(r COLLATE "C", 2718281828)::numeric), 0)::text)
 FROM (SELECT ROW(x.*)::text AS r FROM ONLY {table} x OFFSET 0) y
 """
+# Large objects lie in no table of the application's. They are read in pieces: one may be of terabytes.
+LARGE_OBJECTS = "pg_largeobject"
+_PIECE_BYTES = 16 << 20
+_OBJECTS = f"""
+WITH RECURSIVE piece(object, at, size, digest) AS (
+  SELECT m.oid, 0::bigint, p.size, p.digest FROM pg_catalog.pg_largeobject_metadata m, LATERAL (
+    SELECT pg_catalog.length(c) AS size, pg_catalog.md5(c) AS digest
+    FROM (SELECT pg_catalog.lo_get(m.oid, 0, {_PIECE_BYTES}) AS c OFFSET 0) q) p
+  UNION ALL
+  SELECT b.object, b.at + {_PIECE_BYTES}, p.size, p.digest FROM piece b, LATERAL (
+    SELECT pg_catalog.length(c) AS size, pg_catalog.md5(c) AS digest
+    FROM (SELECT pg_catalog.lo_get(b.object, b.at + {_PIECE_BYTES}, {_PIECE_BYTES}) AS c OFFSET 0) q) p
+  WHERE b.size = {_PIECE_BYTES}
+)
+SELECT pg_catalog.json_build_array((SELECT count(*) FROM pg_catalog.pg_largeobject_metadata),
+  coalesce(sum(pg_catalog.hashtextextended(r COLLATE "C", 0)::numeric), 0)::text,
+  coalesce(sum(pg_catalog.hashtextextended(r COLLATE "C", 2718281828)::numeric), 0)::text)
+FROM (SELECT object || ' ' || at || ' ' || size || ' ' || digest AS r FROM piece) y
+"""  # noqa: S608 - made of what is written here
 
 
 def _table_facts(found: Sequence[Any]) -> TableFacts:

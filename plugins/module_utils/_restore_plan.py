@@ -347,18 +347,21 @@ def _counts(
 def _counts_of_server(
     engine: Engine, database: Database, generation: str, deadline: float, *, live: bool
 ) -> tuple[Mapping[str, int], str]:
+    from ._postgresql import LARGE_OBJECTS
+
     counts: dict[str, int] = {}
     try:
         server = engine.server_of(database)
         name = None if live else aside(server.database, generation)
-        for line in server.query(_TABLES, name=name, seconds=deadline - engine.clock()):
-            table = str(json.loads(line))
+        listed = server.query(_TABLES, name=name, seconds=deadline - engine.clock())
+        relations = {str(table).removeprefix("public."): str(table) for table in map(json.loads, listed)}
+        for table, relation in (relations | {LARGE_OBJECTS: "pg_catalog.pg_largeobject_metadata"}).items():
             left = deadline - engine.clock()
             if left <= 0.1:
                 return counts, "late"
             # The name comes quoted from the server's own catalogue.
-            sql = f"SET statement_timeout = {int(left * 1000)};\nSELECT count(*) FROM ONLY {table};"
-            counts[table.removeprefix("public.")] = int(server.query(sql, name=name, seconds=left + 1)[-1])
+            sql = f"SET statement_timeout = {int(left * 1000)};\nSELECT count(*) FROM ONLY {relation};"
+            counts[table] = int(server.query(sql, name=name, seconds=left + 1)[-1])
     except BackstayError as refused:
         late = "did not end" in refused.message or "statement timeout" in refused.message
         return counts, "late" if late else refused.message

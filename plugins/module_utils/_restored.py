@@ -47,6 +47,7 @@ LIMIT = 20
 DISK = "/var/tmp"  # noqa: S108 - /tmp may be in memory; what is made there is made for us alone
 _BLOCK_BYTES = 1 << 20
 _SECONDS = 86400.0
+_CANARY_SECONDS = 300.0  # ten times what it may take where it is backed up: nothing is in memory yet, and all gives way
 _BESIDE = ("-wal", "-journal")
 _NO_ROOM = os.strerror(errno.ENOSPC)  # as a server says it too
 
@@ -379,7 +380,11 @@ def look_main(_argv: Sequence[str]) -> int:
             seen = _sqlite_copy.facts(path, name=facts.name, file=facts.file, with_file=False)
             differences += compare_database(facts, seen)
             with contextlib.closing(_reading(path)) as connection:
-                differences += _canaries(job, facts)
+                told, unanswered = _canaries(
+                    job["questions"], facts, lambda query: _sqlite_copy.answer(path, query, seconds=_CANARY_SECONDS)
+                )
+                differences += told
+                refused += unanswered
                 try:
                     _ask(job["questions"], facts.name, connection.execute, files=files, newest=newest)
                 except (sqlite3.OperationalError, InputError) as wrong:
@@ -413,11 +418,23 @@ def _unsound(facts: DatabaseFacts, sentences: Sequence[str]) -> list[Difference]
     ]
 
 
-def _canaries(job: Mapping[str, Any], facts: DatabaseFacts) -> Iterator[Difference]:
-    from ._sqlite_copy import answer
-
-    for canary in job["questions"]["canaries"]:
-        yield from _canary(canary, facts, answer(Path(job["path"]), canary["query"]))
+def _canaries(
+    questions: Mapping[str, Any], facts: DatabaseFacts, answer: Callable[[str], str]
+) -> tuple[list[Difference], list[str]]:
+    """What their answers tell; and of which there is no answer, as there was one when it was backed up: rows and schema
+    are compared beside it, so that says more of where it was asked than of the data."""
+    differences: list[Difference] = []
+    unanswered = []
+    for canary in questions["canaries"]:
+        try:
+            differences += _canary(canary, facts, answer(canary["query"]))
+        except BackstayError as refused:
+            unanswered.append(
+                f"The canary {canary['name']!r} of the database {facts.name} was not answered "
+                f"({refused.message.rstrip('.')}): prove it again where there is time, or ask for less in "
+                "`backup.canaries` and back up again; nothing was proven, and nothing refuted."
+            )
+    return differences, unanswered
 
 
 def _ask(
@@ -491,7 +508,7 @@ def canary_differences(
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # the log belongs to it here: nobody else was there
         for canary in _questions(name, manifest, application)["canaries"]:
-            found += _canary(canary, manifest.databases[name], answer(path, canary["query"]))
+            found += _canary(canary, manifest.databases[name], answer(path, canary["query"], seconds=_CANARY_SECONDS))
     return tuple(found)
 
 
@@ -514,7 +531,7 @@ def server_canary_differences(
     facts = manifest.databases[name]
     found: list[Difference] = []
     for canary in _questions(name, manifest, application)["canaries"]:
-        found += _canary(canary, facts, server.answer(canary["query"]))
+        found += _canary(canary, facts, server.answer(canary["query"], seconds=_CANARY_SECONDS))
     return tuple(found)
 
 
@@ -567,9 +584,8 @@ def _server_database(
 def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, Any]) -> _Answers:
     name = facts.name
     seen = server.facts(name, of=name, file=facts.file)
-    differences = [*compare_database(facts, seen)]
-    for canary in questions["canaries"]:
-        differences += _canary(canary, facts, server.answer(canary["query"], name=name))
+    told, refused = _canaries(questions, facts, lambda query: server.answer(query, name=name, seconds=_CANARY_SECONDS))
+    differences = (*compare_database(facts, seen), *told)
 
     def rows(query: str) -> Iterator[Sequence[Any]]:
         text = query.strip().rstrip(";")
@@ -578,9 +594,8 @@ def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, An
 
     files: list[str] = []
     newest: dict[str, str] = {}
-    refused: tuple[str, ...] = ()
     try:
         _ask(questions, name, rows, files=files, newest=newest)
     except BackstayError as wrong:
-        refused = (_wrong_question(name, wrong),)
-    return _Answers(name, tuple(differences), tuple(files), newest, refused)
+        refused.append(_wrong_question(name, wrong))
+    return _Answers(name, differences, tuple(files), newest, tuple(refused))

@@ -122,7 +122,7 @@ class ApplicationSample:
     backup_problems: tuple[str, ...] = ()
     backup_runs: int = 0  # of the last 30 days
     backup_failed: int = 0
-    job_problems: tuple[tuple[str, str], ...] = ()  # (job, sentence)
+    job_problems: tuple[tuple[str, str], ...] = ()  # (job, sentence; empty while it runs)
     unreadable: str = ""  # what could not be observed, in a sentence
 
     @property

@@ -19,6 +19,7 @@ Severity = Literal["page", "warn", "advice"]
 
 FEWEST_ANSWERS = 20
 FEWEST_ERRORS = 3
+GAP_MINUTES = 10
 QUIET_MINUTES = 30  # with too few answers for so long, slow or failing ones are over
 FULL = 0.95
 NOTHING_FREE = 1 << 20  # bytes; more than the observer keeps back for itself
@@ -57,6 +58,16 @@ def _window(samples: Sequence[Sample], minutes: float) -> list[Sample]:
     return [sample for sample in samples if sample.time > after]
 
 
+def _newest_two(samples: Sequence[Sample]) -> list[Sample]:
+    """In a row, also where one look was missed or all come slowly; what is older than that says nothing of now."""
+    return _window(samples, GAP_MINUTES)[-2:]
+
+
+def _covered(samples: Sequence[Sample], minutes: float) -> bool:
+    """Whether they tell of more than half of so many minutes, however often somebody looked."""
+    return len(samples) > 1 and samples[-1].time - samples[0].time > dt.timedelta(minutes=minutes / 2)
+
+
 def _above(value: float | None, limit: float, over: float) -> bool | None:
     if value is None:
         return None
@@ -81,9 +92,10 @@ def host_verdicts(samples: Sequence[Sample], objectives: Objectives) -> Iterator
         ("cpu", "The processors are", objectives.cpu),
         ("memory", "Memory is", objectives.memory),
     ):
-        values = [value for each in _window(samples, 5) if (value := getattr(each.host, name)) is not None]
-        mean = sum(values) / len(values) if len(values) >= 4 else None
-        shown = f"{title} {mean:.0%} in use over {len(values)} minutes" if mean is not None else f"{title} not measured"
+        measured = [each for each in _window(samples, 5) if getattr(each.host, name) is not None]
+        values = [getattr(each.host, name) for each in measured]
+        mean = sum(values) / len(values) if _covered(measured, 5) else None
+        shown = f"{title} {mean:.0%} in use over 5 minutes" if mean is not None else f"{title} not measured"
         command = "ps aux --sort=-%cpu | head" if name == "cpu" else "ps aux --sort=-rss | head"
         yield Verdict(
             f"host/{name}",
@@ -93,10 +105,10 @@ def host_verdicts(samples: Sequence[Sample], objectives: Objectives) -> Iterator
             command,
             _above(mean, limit, limit - 0.05),
         )
-    loads = [each.host.load / max(1, each.host.cores) for each in _window(samples, 10)]
-    load = sum(loads) / len(loads) if len(loads) >= 8 else None
+    ten = _window(samples, 10)
+    load = sum(each.host.load / max(1, each.host.cores) for each in ten) / len(ten) if _covered(ten, 10) else None
     limit = objectives.load_per_core
-    sentence = f"The load of each core is {load or 0:.1f} over {len(loads)} minutes, the limit is {limit:g}"
+    sentence = f"The load of each core is {load or 0:.1f} over 10 minutes, the limit is {limit:g}"
     yield Verdict(
         "host/load", "warn", None, sentence, "uptime; ps aux --sort=-%cpu | head", _above(load, limit, limit * 0.8)
     )
@@ -106,13 +118,12 @@ def host_verdicts(samples: Sequence[Sample], objectives: Objectives) -> Iterator
 
 def _disks(samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdict]:
     """Two samples in a row, so that a file that comes and goes is no incident; one where nothing at all is free."""
-    last = _window(samples, 2)
+    last = _newest_two(samples)
     for mount in samples[-1].host.mounts:
         seen = [(each.used, each.inodes) for sample in last for each in sample.host.mounts if each.path == mount.path]
         if mount.free_bytes < NOTHING_FREE:
             seen = seen[-1:]
-        elif len(seen) < 2:
-            continue
+        alone = len(seen) < 2 and mount.free_bytes >= NOTHING_FREE
         for what, place in (("", 0), (" of inodes", 1)):
             low, high = min(each[place] for each in seen), max(each[place] for each in seen)
             label = f"{mount.path}{':inodes' if place else ''}"
@@ -124,12 +135,12 @@ def _disks(samples: Sequence[Sample], objectives: Objectives) -> Iterator[Verdic
             severity: Severity = "warn"
             if low > FULL:
                 severity, crossed, sentence = "page", True, f"{sentence}: soon nothing can be written"
-            yield Verdict(f"host/disk:{label}", severity, None, sentence, command, crossed)
+            yield Verdict(f"host/disk:{label}", severity, None, sentence, command, None if alone else crossed)
 
 
 def _units(samples: Sequence[Sample]) -> Iterator[Verdict]:
     """What failed in two samples, and for some minutes what died and was started again: it may die once more."""
-    last = [set(each.host.failed_units) for each in _window(samples, 2) if each.host.failed_units is not None]
+    last = [set(each.host.failed_units) for each in _newest_two(samples) if each.host.failed_units is not None]
     failed = set.intersection(*last) if len(last) >= 2 else set()
     died = {unit for each in _window(samples, DIED_MINUTES) for unit in each.host.died}
     for unit in sorted(died.union(*last)):
@@ -155,7 +166,7 @@ def application_verdicts(
     yield from _certificate(name, known[-1].time, now, objectives)
     yield from _backup(name, now, objectives)
     for job, sentence in now.job_problems:
-        yield Verdict(f"{name}/jobs:{job}", "warn", name, sentence, f"backstay jobs {name}", True)
+        yield Verdict(f"{name}/jobs:{job}", "warn", name, sentence, f"backstay jobs {name}", bool(sentence) or None)
     if spent is not None:
         yield uptime_verdict(name, name, spent, objectives.uptime, f"backstay incidents {name}")
 
@@ -186,7 +197,7 @@ def _health(name: str, known: Sequence[Sample]) -> Iterator[Verdict]:
     now = known[-1].applications[name]
     if now.healthy is None or now.held:
         return
-    well = [each.applications[name].healthy for each in _window(known, 2)]
+    well = [each.applications[name].healthy for each in _newest_two(known)]
     crossed = True if now.healthy is False else (False if len(well) >= 2 and all(well) else None)
     sentence = f"{name} is not well: {now.why}" if now.healthy is False else f"{name} answers well again"
     yield Verdict(f"{name}/health", "page", name, sentence, f"backstay health {name}", crossed)
@@ -245,11 +256,20 @@ def _answers(name: str, samples: Sequence[Sample], objectives: Objectives) -> It
         most = sorted(five.users)[len(five.users) // 2] if len(five.users) >= 3 else None
         sentence = f"{most or 0} addresses use {name} within a minute, the limit is {objectives.users}"
         yield verdict("users", "advice", sentence, _above(most, objectives.users, objectives.users * 0.8))
+    else:
+        yield _dropped(name, "users", "users at once")
     if objectives.api_seconds is not None:
         mean = five.api.mean if five.api.count >= FEWEST_ANSWERS else None
         limit = objectives.api_seconds
         sentence = f"The API of {name} takes {mean or 0:.2f} s for an answer, the limit is {limit:g} s"
         yield verdict("api", "warn", sentence, _above(mean, limit, limit * 0.9))
+    else:
+        yield _dropped(name, "api", "answers of its API")
+
+
+def _dropped(name: str, kind: str, what: str) -> Verdict:
+    """What the application's file asks for no more is over, however it stands."""
+    return Verdict(f"{name}/{kind}", "warn", name, f"{name} declares nothing about {what} any more", "", False)
 
 
 def _errors(
@@ -326,11 +346,15 @@ def _certificate(name: str, at: dt.datetime, now: ApplicationSample, objectives:
 
 def _backup(name: str, now: ApplicationSample, objectives: Objectives) -> Iterator[Verdict]:
     if now.proof_level is None:
-        return  # the file asks for no backups
+        yield _dropped(name, "backup", "backups")
+        yield _dropped(name, "backup:share", "backups")
+        return
     problems = now.backup_problems
     sentence = f"{name}: {problems[0]}" if problems else f"{name} is backed up and proven"
     yield Verdict(f"{name}/backup", "warn", name, sentence, f"backstay backups {name}", bool(problems))
-    if objectives.backup_success is not None and now.backup_runs:
+    if objectives.backup_success is None:
+        yield _dropped(name, "backup:share", "backups that succeed")
+    elif now.backup_runs:
         share = 1 - now.backup_failed / now.backup_runs
         sentence = (
             f"{now.backup_failed} of {now.backup_runs} backups of {name} failed in 30 days, "

@@ -478,7 +478,7 @@ def test_slow_answers_are_told(watched: Watched) -> None:
             watched,
             ("mail",),
             "s for an answer",
-            ("objective", "green"),  # it shows the 95th percentile
+            ("objective", "yellow"),
             breaks=lambda: None,
             during=lambda: watched.visits(30, "/_fault/slow?1.3", at_once=15),
             mends=lambda: None,

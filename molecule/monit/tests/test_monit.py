@@ -67,10 +67,10 @@ def fresh(host: Host) -> Iterator[None]:
     becomes(lambda: host.run("backstay watch-check lighthouse").rc == 0, 60, "the application answers again")
 
 
-def becomes(good: Callable[[], Any], seconds: float, what: str) -> None:
+def becomes(good: Callable[[], Any], seconds: float, what: str, seen: Callable[[], object] = lambda: "") -> None:
     deadline = time.monotonic() + seconds
     while not good():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s {seen()}"
         time.sleep(0.5)
 
 
@@ -159,7 +159,7 @@ def test_what_stays_hung_is_told_once_and_restarted_three_times_at_most(host: Ho
         look(host)
         return len(told(host)) == 4
 
-    becomes(over, 60, "both are over")
+    becomes(over, 120, "both are over", lambda: (told(host), host.run("backstay incidents --json").stdout))
     assert sum("[OVER]" in subject for subject in told(host)) == 2, told(host)
 
 

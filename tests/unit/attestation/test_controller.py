@@ -88,6 +88,7 @@ def test_the_signers_of_an_inventory_are_found_or_it_is_said_how_to_make_them(tm
 
 PREPARED = {"release": "0003-1.0.0", "transaction": "t1", "changed": True}
 CONFIRMED = {"release": "0003-1.0.0", "changed": True}
+WOULD_BE_PREPARED = ({"release": "0003-1.0.0", "changed": True}, {"changed": False})  # check mode
 LIVE_ALREADY = ({"release": "0002-1.0.0", "changed": False}, {"changed": False, "msg": "nothing was prepared"})
 
 
@@ -101,6 +102,7 @@ LIVE_ALREADY = ({"release": "0002-1.0.0", "changed": False}, {"changed": False, 
         ([(PREPARED, CONFIRMED), (PREPARED, {"skipped": True})], None),
         ([(PREPARED, CONFIRMED), (PREPARED, None)], None),
         ([(PREPARED, CONFIRMED), (None, None)], None),
+        ([WOULD_BE_PREPARED], None),
         ([({"failed": True}, CONFIRMED)], None),
         ([], None),
     ],

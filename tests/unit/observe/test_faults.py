@@ -15,6 +15,8 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _notify, _observe, _samples
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._job_results import Run, closed, declaration, record, stamp
+from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._samples import ApplicationSample, HostSample, Sample
 
 from .world import ALERTS, SECRET, START, Disk, MailServer, Webhook, World
@@ -199,6 +201,79 @@ def test_a_fault_is_told_once_when_it_begins_and_once_when_it_is_over(name: str,
         assert not texts or ("OVER" not in texts[0] and "OVER" in texts[1]), shown
     told = [row["key"] for row in _incidents.history(world.house, world.storage, 1, world.now)]
     assert told == [key, key], shown
+
+
+@pytest.mark.parametrize("name", ["cpu", "memory", "disk", "a failed unit", "unwell"])
+def test_who_looks_every_other_minute_sees_the_same(name: str, tmp_path: Path) -> None:
+    """Applications that hang are waited for, one after another: the next look comes later."""
+    more, (break_it, mend_it), _minutes, key, way = FAULTS[name]
+    world = World(tmp_path, **more)
+    world.pace = 125
+    assert world.minutes(5, lambda: mend_it(world)) == []
+    assert key in world.minutes(4, lambda: break_it(world))
+    world.minutes(5, lambda: mend_it(world))
+    told = world.subjects() if way == "mail" else world.texts()
+    assert ["OVER" in text for text in told] == [False, True], told
+
+
+@pytest.mark.parametrize("name", ["cpu", "memory", "disk", "a failed unit", "unwell"])
+def test_a_look_that_was_missed_ends_no_incident(name: str, tmp_path: Path) -> None:
+    more, (break_it, _mend_it), _minutes, key, _way = FAULTS[name]
+    world = World(tmp_path, **more)
+    world.minutes(6, lambda: break_it(world))
+    begun = [*world.texts(), *world.subjects()]
+    assert begun
+    world.pace = 420
+    world.observe()
+    world.pace = 60
+    assert key in world.minutes(5)
+    assert [*world.texts(), *world.subjects()] == begun
+
+
+def test_what_began_ends_with_the_objective_that_the_file_declares_no_more(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        objectives={"users": 40, "api_seconds": 0.5},
+        backup={"repositories": {"disk": {"location": "/srv/backup"}}},
+    )
+    crossed = world.minutes(4, lambda: world.visit(80, seconds=0.8, path="/api/messages/"))
+    assert {"portal/users", "portal/api", "portal/backup"} <= set(crossed)
+    world.describe()
+    world.minutes(2, lambda: world.visit(80, seconds=0.8, path="/api/messages/"))
+    assert _open(world) == ()
+    assert sum("any more" in text for text in world.mailed) == 3, world.mailed
+
+
+def test_a_job_that_failed_and_runs_again_is_not_well_before_it_succeeds(tmp_path: Path) -> None:
+    jobs = {"sync": {"command": ["true"], "when": "hourly"}}
+    world = World(tmp_path, schedules={"scheduler": "systemd", "jobs": jobs})
+    lock = Lock(world.layout.job_lock("sync"))
+
+    def begun() -> Run:
+        run = Run("sync", stamp(world.now))
+        record(world.layout, world.storage, run)
+        assert lock.take()
+        return run
+
+    def ended(run: Run, code: int) -> None:
+        record(world.layout, world.storage, closed(run, world.now, code=code))
+        lock.release()
+
+    for directory in (world.layout.jobs, world.layout.job_lock("sync").parent):
+        directory.mkdir(parents=True, exist_ok=True)
+    world.layout.declared_jobs.write_bytes(declaration(world.application.schedules, None, START))
+    for _unused in range(3):
+        run = begun()
+        world.minutes(2)
+        ended(run, 1)
+        world.minutes(2)
+    assert len(world.mailed) == 1, world.subjects()
+    assert "The job sync of portal is failed" in world.subjects()[0]
+    run = begun()
+    world.minutes(2)
+    ended(run, 0)
+    world.minutes(1)
+    assert ["OVER" in subject for subject in world.subjects()] == [False, True]
 
 
 def test_what_begins_is_told_at_once(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ class World:
         self.until = START + dt.timedelta(days=60)
         self.busy = self.total = 1000
         self.cpu = 0.1
+        self.pace = 60  # seconds from look to look
         self.asked = 0
         self.posted: list[tuple[str, str]] = []
         self.mailed: list[str] = []  # where no test put a real sendmail in its place
@@ -174,10 +175,10 @@ class World:
         return os.statvfs_result((4096, 4096, blocks, free, free, 1000, 900, 900, 0, 255))
 
     def observe(self) -> Outline:
-        """The next minute."""
-        self.now += dt.timedelta(seconds=60)
-        self.total += 6000
-        self.busy += round(6000 * self.cpu)
+        """The next minute, or whenever somebody looks next."""
+        self.now += dt.timedelta(seconds=self.pace)
+        self.total += 100 * self.pace
+        self.busy += round(100 * self.pace * self.cpu)
         idle = self.total - self.busy
         self._place("proc/stat", f"cpu {self.busy} 0 0 {idle} 0 0 0 0 0 0\n")
         observer = Observer(

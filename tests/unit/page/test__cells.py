@@ -112,6 +112,10 @@ TABLE: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
     ("updates", "yellow", changed("updates", reboot_required=True), {}),
     ("updates", "red", changed("updates", supported_until=ago(days=1)), {}),
     ("updates", "grey", changed("updates", security=None, problem="the lists are old"), {}),
+    ("updates", "red", changed("updates", security=None, problem="x", supported_until=ago(days=1)), {}),
+    ("updates", "yellow", changed("updates", security=None, problem="x", reboot_required=True), {}),
+    ("updates", "yellow", changed("updates", at=ago(days=3), reboot_required=True), {}),
+    ("updates", "grey", changed("updates", at=ago(days=3)), {}),
     ("jobs", "yellow", {"jobs": [{"job": "a", "state": "late"}, {"job": "b", "state": "ok"}]}, {}),
     ("jobs", "red", {"jobs": [{"job": "a", "state": "missing"}]}, {}),
     ("jobs", "red", {"jobs": [{"job": "a", "state": "failed"}]}, {}),
@@ -387,6 +391,28 @@ def test_since_is_when_the_colour_began() -> None:
     first = row(facts(full), now=NOW - dt.timedelta(hours=2))
     second = row(facts(full), now=NOW, memory=first.memory)
     assert second.cells[7].since == ago(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("severity", "before", "after"),
+    [("page", "green", "red"), ("warn", "green", "yellow"), ("advice", "green", "green"), ("warn", "red", "red")],
+)
+def test_what_people_were_told_of_is_on_the_page_until_it_is_over(severity: str, before: str, after: str) -> None:
+    look: dict[str, Any] = {} if before == "green" else changed("traffic", budget_left=0.0, burning="page")
+    assert cell("objective", look).state == before
+    told = {"cell": "objective", "severity": severity, "sentence": "portal takes 1.31 s for an answer", "command": "x"}
+    found = row(facts({**look, "incidents": [told]}), now=NOW)
+    mine = next(each for each in found.cells if each.name == "objective")
+    assert mine.state == after
+    assert (mine.why == told["sentence"]) is (before != after)
+    assert all(each.state == "green" for each in found.cells if each.name != "objective")
+
+
+def test_a_declared_maintenance_stays_planned_though_it_was_told_before_that_nobody_is_answered() -> None:
+    told = {"cell": "health", "severity": "page", "sentence": "portal is not well", "command": "x"}
+    look = {"incidents": [told], "maintenance_since": ago(minutes=5)}
+    assert cell("health", look, maintenance=True).state == "blue"
+    assert cell("health", look).state == "red"
 
 
 def test_acknowledged_keeps_its_colour() -> None:

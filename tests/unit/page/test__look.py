@@ -24,6 +24,7 @@ from ansible_collections.backstay.ops.plugins.module_utils import (
 from ansible_collections.backstay.ops.plugins.module_utils._cells import Cell, Row
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
+from ansible_collections.backstay.ops.plugins.module_utils._incidents import Incident, raise_, settle
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Entry, Ledger
 from ansible_collections.backstay.ops.plugins.module_utils._look import Looker
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
@@ -35,6 +36,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._samples import (
     Times,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
+from ansible_collections.backstay.ops.plugins.module_utils._thresholds import Severity
 
 NOW = dt.datetime(2026, 11, 21, 7, 5, tzinfo=dt.UTC)
 DAY = 86400.0
@@ -74,7 +76,7 @@ table inet backstay {
 
 
 def test_the_kernel_says_which_ports_the_firewall_declares() -> None:
-    assert _look.declared_ports(LISTING) == {22, 443, 9100}
+    assert _look.declared_ports(LISTING) == {22: True, 443: True, 9100: False}
 
 
 def test_a_disk_that_grows_steadily_is_full_when_it_will_be() -> None:
@@ -315,10 +317,16 @@ class Nft(Systemd):
     [
         (None, "red", "22 80 443 6379 open", "Redis listens to the world on 6379"),
         (LISTING, "green", "22 443 open, 80 6379 closed by the firewall", ""),
-        (LISTING.replace("443", "6379"), "green", "22 6379 open, 80 443 closed by the firewall", ""),
+        (
+            LISTING.replace("443", "6379"),
+            "red",
+            "22 6379 open, 80 443 closed by the firewall",
+            "Redis answers everybody",
+        ),
+        (LISTING.replace("9100", "6379"), "green", "22 443 6379 open, 80 closed by the firewall", ""),
         ("", "red", "22 80 443 6379 open", "the firewall that is declared does not hold"),
     ],
-    ids=["no firewall", "it holds", "declared is declared", "it does not hold"],
+    ids=["no firewall", "it holds", "to everybody", "to some", "it does not hold"],
 )
 def test_what_answers_from_outside_is_held_against_what_the_firewall_declares(
     house: House, listing: str | None, state: str, value: str, why: str
@@ -331,6 +339,49 @@ def test_what_answers_from_outside_is_held_against_what_the_firewall_declares(
     cell = next(cell for cell in found.cells if cell.name == "exposure")
     assert (cell.state, cell.value) == (state, f"{value}, unit and warnings and accounts unknown")
     assert why in cell.why
+
+
+def test_a_backup_that_runs_has_not_failed(house: House) -> None:
+    chain = Ledger(house.layout("portal").backups, Storage(), lambda: "2026-11-21T02:00:00.000Z")
+
+    def begun(run: str, hours: float) -> None:
+        chain.append("begun", run, at=(NOW - dt.timedelta(hours=hours)).isoformat())
+
+    def told() -> tuple[str, bool]:
+        cell = cell_of(later(house, 0).rows()[0], "backup")
+        return cell.state, "failed" in cell.why
+
+    begun("good", 5)
+    chain.append("made", "good", manifest="a" * 64, rows=1, size_bytes=1)
+    parts = dict.fromkeys(("id", "snapshot", "tree", "manifest_snapshot"), "b" * 64)
+    chain.append("stored", "good", repository="disk", **parts)
+    well = told()
+    assert not well[1]
+    begun("running", 0.01)
+    assert told() == well
+    chain.append("failed", "running", reason="the disk is full")
+    assert told() == ("yellow", True)
+    begun("again", 0.005)
+    assert told() == ("yellow", True), "while it is tried again, one has failed"
+    begun("killed", 100)
+    begun("and the next", 0)
+    assert told() == ("red", True)
+
+
+def test_what_was_told_and_is_not_over_is_on_the_page(house: House) -> None:
+    def raised(key: str, application: str | None, severity: Severity = "warn") -> None:
+        raise_(house, Storage(), Incident(key, severity, application, f"{key} is wrong", "see it"), NOW)
+
+    assert {colours(later(house, 0).rows()[0])[name] for name in ("host", "jobs")} == {"green"}
+    raised("host/load", None)
+    raised("portal/jobs:sync", "portal")
+    raised("portal/requests", "portal", "advice")
+    raised("other/health", "other", "page")
+    found = later(house, 1).rows()[0]
+    said = {cell.name: (cell.state, cell.why) for cell in found.cells if cell.why.endswith("is wrong")}
+    assert said == {"host": ("yellow", "host/load is wrong"), "jobs": ("yellow", "portal/jobs:sync is wrong")}
+    settle(house, Storage(), "host/load", NOW, "it is over")
+    assert colours(later(house, 2).rows()[0])["host"] == "green"
 
 
 def test_health_is_asked_of_the_release_itself(house: House) -> None:

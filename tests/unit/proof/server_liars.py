@@ -148,6 +148,17 @@ SERVER_LIARS: tuple[Liar[ServerPlace], ...] = (
     ),
     Liar("one row changed in a dump", 4, _sql(row_changed)),
     Liar("one row missing from a dump", 4, _sql(lambda chance: f"DELETE FROM report WHERE id = {_row(chance)}")),
+    Liar(
+        "a large object changed or missing in a dump",
+        4,
+        _any(
+            "SELECT lo_unlink(4711)",
+            "SELECT lo_put(4711, 3, 'E')",
+            r"SELECT lo_put(4712, 17999, '\x00')",
+            "SELECT lo_put(4712, 18000, 'more')",
+            "SELECT lo_from_bytea(4713, '')",
+        ),
+    ),
     Liar("a sequence set back in a dump", 4, _sql(set_back)),
     Liar(
         "a column missing from a dump",

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _postgresql, _restored
+from ansible_collections.backstay.ops.plugins.module_utils._application import Application
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import CanaryAnswer, Manifest, MediaFile
 from ansible_collections.backstay.ops.plugins.module_utils._postgresql import Server
@@ -130,14 +131,25 @@ def test_a_server_without_room_hinders_the_proof_too(
         check_restored(directory, manifest, APPLICATION, parts=("databases",))
 
 
+def asked_wrongly(part: str) -> Application:
+    """With a query, of those of that part of `backup`, that no database of ours answers."""
+    policy = APPLICATION.backup
+    assert policy is not None
+    (question,) = getattr(policy, part)
+    wrong = dataclasses.replace(question, query="SELECT photograph FROM reports")
+    return dataclasses.replace(APPLICATION, backup=dataclasses.replace(policy, **{part: (wrong,)}))
+
+
+@pytest.mark.parametrize(
+    ("part", "remedy"),
+    [("files", "correct it in the application's file"), ("canaries", "prove it again where there is time")],
+)
 def test_a_question_of_the_settings_that_is_wrong_refutes_no_point_and_hides_no_difference(
-    restored: tuple[Path, Manifest],
+    restored: tuple[Path, Manifest], part: str, remedy: str
 ) -> None:
     directory, manifest = restored
-    assert APPLICATION.backup is not None
-    asked = dataclasses.replace(APPLICATION.backup.files[0], query="SELECT photograph FROM reports")
-    wrong = dataclasses.replace(APPLICATION, backup=dataclasses.replace(APPLICATION.backup, files=(asked,)))
-    with pytest.raises(InputError, match=r'"reports" does not exist.*correct it in the application.s file'):
+    wrong = asked_wrongly(part)
+    with pytest.raises(InputError, match=rf'"reports" does not exist.*{remedy}'):
         examine(directory, manifest, wrong)
     facts = manifest.databases["main"]
     changed = dataclasses.replace(manifest, databases={"main": dataclasses.replace(facts, schema_sha256="0" * 64)})

@@ -198,6 +198,22 @@ def test_a_database_that_kills_its_reader_is_a_finding(place: Place, tmp_path: P
     }
 
 
+def test_a_canary_without_an_answer_refutes_no_point_and_hides_no_difference(place: Place, tmp_path: Path) -> None:
+    target = tmp_path / "restored"
+    manifest = restored(place, target)
+    policy = place.application.backup
+    assert policy is not None
+    (canary,) = policy.canaries
+    unanswered = replace(policy, canaries=(replace(canary, query="SELECT count(*) FROM reports"),))
+    application = replace(place.application, backup=unanswered)
+    with pytest.raises(BackstayError, match=r"canary 'reports'.*no such table.*nothing was proven, and nothing refut"):
+        check_restored(target, manifest, application, parts=("databases",))
+    facts = manifest.databases["main"]
+    changed = replace(manifest, databases={"main": replace(facts, schema_sha256="0" * 64)})
+    (found,) = check_restored(target, changed, application, parts=("databases",))
+    assert "schema of the database" in found.sentence
+
+
 @pytest.mark.parametrize("ending", ["-wal", "-journal"])
 def test_a_stale_log_is_seen_though_sqlite_calls_the_database_sound(place: Place, tmp_path: Path, ending: str) -> None:
     target = tmp_path / "restored"
