@@ -17,7 +17,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / ".ansible" / "collections"))
+# A checkout has a link to itself by the name that the library imports; an installed collection lies where it is one.
+INSTALLED = ROOT.parent.parent.name == "ansible_collections"
+sys.path.insert(0, str(ROOT.parents[2] if INSTALLED else ROOT / ".ansible" / "collections"))
 
 from ansible_collections.backstay.ops.plugins.module_utils._application import PROVIDED
 from ansible_collections.backstay.ops.plugins.module_utils._environment import parse

@@ -3,10 +3,11 @@ repositories a password, and the inventory a key that signs what it builds.
 
     python tools/make_secrets.py [inventories/example]
 
-Writes `group_vars/app_servers/vault.yml`, encrypted with the Vault password that ansible.cfg names. Values that are
-there stay as they are. No secret is ever written in plain text, and no value is printed. What somebody else gives, such
-as the keys of a bucket, is for you to add (`ansible-vault edit`). Without its password nobody opens a repository: keep
-a copy of it where no fire, thief or administrator of your servers reaches it (`backstay escrow`).
+Writes `group_vars/app_servers/vault.yml`, encrypted with the Vault password that ansible.cfg names: the checkout's own,
+or from an installed collection, which has no example, the one that Ansible finds where you are. Values that are there
+stay as they are. No secret is ever written in plain text, and no value is printed. What somebody else gives, such as
+the keys of a bucket, is for you to add (`ansible-vault edit`). Without its password nobody opens a repository: keep a
+copy of it where no fire, thief or administrator of your servers reaches it (`backstay escrow`).
 
 Makes `signing_key` (OpenSSH, ed25519, its owner's alone, kept out of git) and `allowed_signers`, which names it to the
 hosts, where they are missing; not where the inventory names others (backstay_signing_key, backstay_allowed_signers).
@@ -17,6 +18,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -73,11 +75,18 @@ def repositories_of(inventory: Path) -> dict[str, list[str]]:
 
 
 def vault(*arguments: str, stdin: str | None = None) -> str:
-    """Run ansible-vault with the checkout's configuration; what it prints."""
-    program = Path(sys.executable).parent / "ansible-vault"
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    """Run ansible-vault, in a checkout with its configuration, else with the caller's; what it prints."""
+    beside = Path(sys.executable).parent
+    program = shutil.which("ansible-vault", path=f"{beside}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
+    if program is None:
+        sys.exit(
+            f"make_secrets: there is no ansible-vault in {beside} or in PATH: use the Python that Ansible runs with."
+        )
+    own = ROOT / "ansible.cfg"
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(own)} if own.exists() else None
+    cwd = ROOT if own.exists() else None
     done = subprocess.run(
-        [str(program), *arguments], input=stdin, capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+        [program, *arguments], input=stdin, capture_output=True, text=True, check=False, cwd=cwd, env=environment
     )
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["it printed nothing"]
@@ -125,7 +134,10 @@ def make_signer(inventory: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    inventory = Path(arguments[0] if arguments else ROOT / "inventories" / "example").resolve()
+    example = ROOT / "inventories" / "example"
+    if not arguments and not example.is_dir():
+        sys.exit("make_secrets: name the inventory, such as inventories/mine.")
+    inventory = Path(arguments[0] if arguments else example).resolve()
     file = inventory / "group_vars" / "app_servers" / "vault.yml"
     wanted = wanted_by(inventory)
     if not wanted:

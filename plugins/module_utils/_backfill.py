@@ -72,6 +72,8 @@ def run(engine: Host, name: str, *, say: Callable[[str], None], sleep: Callable[
 
     Raises InputError when the live release declares no such backfill, BackstayError when a batch fails.
     """
+    from ._runtime import program
+
     layout, storage = engine.layout, engine.storage
     while True:
         if layout.journal.exists():
@@ -86,8 +88,6 @@ def run(engine: Host, name: str, *, say: Callable[[str], None], sleep: Callable[
         mine = state(layout, storage, name)
         if _done(mine, _reopened_at(engine)):
             return int(mine["batches"])
-        python = str(layout.release(live) / "venv" / "bin" / "python")
-        words = [python if index == 0 and word == "python" else word for index, word in enumerate(declared.command)]
         done = engine.runner(
             [
                 "systemd-run",
@@ -98,7 +98,7 @@ def run(engine: Host, name: str, *, say: Callable[[str], None], sleep: Callable[
                 f"--unit={layout.unit(live, 'backfill')}",
                 *_POLITE,
                 *one_off(application, live, seconds=BATCH_SECONDS),
-                *words,
+                *program(declared.command, layout.release(live) / "venv"),
             ],
             timeout_seconds=BATCH_SECONDS + 30,
             check=False,

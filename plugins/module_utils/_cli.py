@@ -8,12 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ._errors import BackstayError, InputError
+from ._errors import BackstayError, Busy, InputError
 from ._layout import Layout, applications
 from ._version import PROTOCOL, VERSION
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from ._look import Looker
 
 SERVE = ["transaction", "serve"]
+# After a power cut a database plays back its log and refuses everybody; nobody is there to recover by hand.
+RECOVER_SECONDS, RECOVER_PAUSE_SECONDS = 120.0, 10.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -574,9 +577,18 @@ def _recover(options: argparse.Namespace) -> int:
             f"`backstay status`, or undo it with `backstay abort {engine.layout.name}`.",
             exit_code=4,
         )
-    result = recover(engine, forward=options.forward)
-    _tell(options, {"ok": True, **result}, result["message"])
-    return 0
+    until = time.monotonic() + (RECOVER_SECONDS if options.boot else 0.0)
+    while True:
+        try:
+            result = recover(engine, forward=options.forward)
+        except BackstayError as failed:
+            if time.monotonic() >= until:
+                raise
+            _say(f"  {failed.message} It is tried again for {until - time.monotonic():.0f} s.")
+            time.sleep(RECOVER_PAUSE_SECONDS)
+            continue
+        _tell(options, {"ok": True, **result}, result["message"])
+        return 0
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -706,18 +718,25 @@ def _review(options: argparse.Namespace) -> int:
 
 def _maintenance(options: argparse.Namespace) -> int:
     engine = _engine(options)
-    flag = engine.layout.maintenance_flag
-    was = flag.exists()
-    on = options.switch == "on"
-    if on and not was:
+    flag, name = engine.layout.maintenance_flag, engine.layout.name
+    was, on, shut_by = flag.exists(), options.switch == "on", engine.shut_by()
+    if was and not on and shut_by is not None:
+        raise Busy(
+            f"The {shut_by.operation} of {name} to {shut_by.candidate} ({shut_by.id}) changes data behind the closed "
+            f"door, and what visitors wrote now could be lost: wait until it has ended (`backstay status {name}`), or "
+            f"undo it with `backstay abort {name}`."
+        )
+    if on and (not was or shut_by is not None):
+        # Whoever says so while a transaction has it closed wants it closed when that has ended, too.
         engine.storage.write(flag, f"{_who()}\n".encode(), mode=0o644)
     elif was and not on:
         engine.storage.remove(flag)
     state = "on: visitors get 503 and the maintenance page" if on else "off: the door is open"
+    state += f", also after the {shut_by.operation} that is under way" if on and shut_by is not None else ""
     _tell(
         options,
         {"ok": True, "changed": was != on, "maintenance": on},
-        f"{engine.layout.name}: maintenance is {state}{'' if was != on else ' (as before)'}.",
+        f"{name}: maintenance is {state}{'' if was != on else ' (as before)'}.",
     )
     return 0
 
@@ -759,6 +778,7 @@ def _jobs(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     import subprocess
 
+    from ._runtime import program
     from ._units import one_off
 
     command = [part for index, part in enumerate(options.command) if not (index == 0 and part == "--")]
@@ -770,8 +790,6 @@ def _run(options: argparse.Namespace) -> int:
         raise BackstayError(
             f"Nothing of {engine.layout.name} is live, so there is no environment to run in: release first."
         )
-    if command[0] == "python":
-        command[0] = str(engine.layout.release(live) / "venv" / "bin" / "python")
     terminal = "--pty" if sys.stdin.isatty() and sys.stdout.isatty() else "--pipe"
     arguments = [
         "systemd-run",
@@ -780,7 +798,7 @@ def _run(options: argparse.Namespace) -> int:
         "--collect",
         terminal,
         *one_off(engine.application(live), live),
-        *command,
+        *program(command, engine.layout.release(live) / "venv"),
     ]
     return subprocess.run(arguments, check=False).returncode
 

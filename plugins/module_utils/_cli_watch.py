@@ -7,7 +7,9 @@ import datetime as dt
 import json
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._application import Application, from_dict
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from ._notify import Secrets
 
 Tell = Callable[[argparse.Namespace, dict[str, Any], str], None]
+MAIL_SECONDS = 20.0
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 
@@ -146,12 +149,28 @@ def notify(options: argparse.Namespace, tell: Tell) -> int:
         send(house, storage, message, to, secrets)
         delivered = deliver(house, storage, secrets, now, at_once=True)
     outcomes = [each for each in delivered if each.subject == message.subject]
+    if any(each.way == "mail" for each in to) and not _left(house, now):
+        why = "this host took it, and its relay has not within 20 s: see `mailq` and `journalctl -u nullmailer`"
+        mailed = {each.name for each in to if each.way == "mail"}
+        outcomes = [replace(each, state="waits", why=why) if each.destination in mailed else each for each in outcomes]
     lines = [f"  {each.state:<8} {each.destination}{f': {each.why}' if each.why else ''}" for each in outcomes]
     good = len(outcomes) == len(to) and all(each.state == "sent" for each in outcomes)
     text = f"{name}: {'everybody was told' if good else 'not everybody was told'}"
     result = {"ok": good, "changed": True, "message": text, "lines": [line.strip() for line in lines]}
     tell(options, result, "\n".join([text, *lines]))
     return 0 if good else 1
+
+
+def _left(house: House, since: dt.datetime) -> bool:
+    """Whether the mail that was handed over since then has left this host."""
+    from ._notify import queued
+
+    until = time.monotonic() + MAIL_SECONDS
+    while any(at >= since.timestamp() - 0.1 for at in queued(house.root)[0]):
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 def _whom(name: str | None, storage: Storage) -> tuple[House, str, Mapping[str, AlertPolicy | None], Secrets]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from ._errors import BackstayError
 from ._host import Host
+from ._journal import parse
 from ._transaction import Transaction
+
+_TRANSACTION = b"transaction "  # so begins a flag that is no person's
 
 
 class ClosedDoor(Host):
@@ -12,7 +15,18 @@ class ClosedDoor(Host):
 
     def _our_door(self, transaction: Transaction) -> bytes:
         """What the maintenance flag holds when this transaction closed the door: another's stays closed after it."""
-        return f"transaction {transaction.id}\n".encode()
+        return _TRANSACTION + f"{transaction.id}\n".encode()
+
+    def shut_by(self) -> Transaction | None:
+        """The transaction that changes data behind the closed door: from when it closed it until it opens it again.
+
+        Reads only, also while the transaction's service is at work. Raises BackstayError where nobody can know.
+        """
+        content = self.storage.read(self.layout.journal) or b""
+        records, _size = parse(content, path=str(self.layout.journal))
+        states = {(record.step, record.state) for record in records}
+        shut = ("close", "begin") in states and not states & {("close", "undone"), ("open", "done")}
+        return Transaction.from_dict(records[0].data) if shut else None
 
     def do_close(self, transaction: Transaction) -> str:
         if self.layout.maintenance_flag.exists():
@@ -64,12 +78,19 @@ class ClosedDoor(Host):
 
     def do_open(self, transaction: Transaction) -> str:
         if self.storage.read(self.layout.maintenance_flag) not in (None, self._our_door(transaction)):
-            return "left closed, as it was before"
+            return "left closed, as somebody wants it"
         self._open_door()
         return "open"
 
     def undo_open(self, transaction: Transaction, reason: str) -> None:
         """Past the point of no return nothing is undone."""
+
+    def serve(self) -> None:
+        """Run what the link names where nothing else could be done: visitors need no recovery to have succeeded. Not
+        behind a door that a transaction has closed: the data are on their way there."""
+        live, flag = self.live(), self.storage.read(self.layout.maintenance_flag) or b""
+        if live and not flag.startswith(_TRANSACTION):
+            self._start_missing([self.web_unit(live), *self._units(live, web=False)])
 
     def do_halt(self, transaction: Transaction) -> str:
         """Requests that were begun end; then every process of the application stops, of whichever release."""

@@ -85,6 +85,6 @@ class Engine(Admission, Preparation, SchemaChanges, Switch, ClosedDoor, Restore,
             facts=facts,
             runner=self.runner,
             secrets=tuple(self.secrets().values()),
-            python=str(self.layout.release(release) / "venv" / "bin" / "python"),
+            environment=self.layout.release(release) / "venv",
             say=self.say,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._environment import redact
@@ -25,18 +26,19 @@ def run_hooks(
     facts: Mapping[str, str],
     runner: Runner,
     secrets: tuple[str, ...],
-    python: str,
+    environment: Path,
     say: Callable[[str], None],
 ) -> int:
     """Run the commands that the application declares for `when` (such as `before_flip`), one after the other.
 
     `release` is the one whose code and environment they run in; `facts` (no secret is among them) reach them as
-    `BACKSTAY_HOOK_<NAME>`; a first word `python` is `python`, the release's own. Returns how many ran. Raises
-    GateRefused, with the last lines of the one that failed.
+    `BACKSTAY_HOOK_<NAME>`; programs are those of `environment`, the release's virtualenv, first. Returns how many ran.
+    Raises GateRefused, with the last lines of the one that failed.
     """
+    from ._runtime import program
+
     commands: tuple[tuple[str, ...], ...] = getattr(application.hooks, when)
     for command in commands:
-        words = [python if index == 0 and word == "python" else word for index, word in enumerate(command)]
         given = [f"--setenv=BACKSTAY_HOOK_{name.upper()}={value}" for name, value in {"when": when, **facts}.items()]
         began = time.monotonic()
         done = runner(
@@ -48,7 +50,7 @@ def run_hooks(
                 "--collect",
                 *given,
                 *one_off(application, release, seconds=SECONDS),
-                *words,
+                *program(command, environment),
             ],
             timeout_seconds=SECONDS + 30,
             check=False,

@@ -194,6 +194,8 @@ class JobRun:
 
     def _ended(self, run: Run) -> Run:
         """Run the command and say how it ended."""
+        from ._runtime import program
+
         host, layout, job = self._host, self._host.layout, self.job
         if not run.release:
             return closed(run, self._clock(), code=None, why="nothing is live, so there is no environment to run in")
@@ -201,8 +203,6 @@ class JobRun:
         if refused:
             return closed(run, self._clock(), code=None, why=refused, refused=True)
         process = layout.job_process(self._name)
-        python = str(layout.release(run.release) / "venv" / "bin" / "python")
-        words = [python if index == 0 and word == "python" else word for index, word in enumerate(job.command)]
         properties = (
             f"MemoryMax={job.memory_max_bytes}",
             "TasksMax=512",
@@ -220,7 +220,7 @@ class JobRun:
             *one_off(host.application(run.release), run.release, seconds=job.timeout_seconds),
             *(f"--property={line}" for line in properties),
             "--",
-            *words,
+            *program(job.command, layout.release(run.release) / "venv"),
         ]
         kept: deque[str] = deque(maxlen=LINES)
         began = time.monotonic()

@@ -39,11 +39,15 @@ class Place:
         return {"inode": self.inode, "offset": self.offset, "head": self.head}
 
 
+_NOWHERE = Place(0, 0)  # no file has this number
+
+
 class Since:
     """The whole lines that a log got since `places`, oldest first; then `places` is where to go on.
 
     At most `limit_bytes` of each file are read, the newest; `scale` is by how much what was read is to be multiplied
-    to stand for all. Without places nothing is read: what was before is nobody's business now.
+    to stand for all. Without places nothing is read: what was before is nobody's business now. A log that was not there
+    at the first look has no before: all of it is read when it comes.
     """
 
     def __init__(self, path: Path, places: Sequence[Place], *, limit_bytes: int) -> None:
@@ -60,12 +64,14 @@ class Since:
     def __iter__(self) -> Iterator[bytes]:
         known = {place.inode: place for place in self._before}
         found: list[Place] = []
+        absent = False
         rotated = self._path.with_name(f"{self._path.name}.1")
         for path in (rotated, self._path):
             try:
                 file = path.open("rb")
-            except OSError:
-                continue  # nobody wrote yet, or it is compressed already
+            except OSError as refused:  # nobody wrote yet, or it is compressed already
+                absent = path is self._path and isinstance(refused, FileNotFoundError)
+                continue
             with file:
                 inode = os.fstat(file.fileno()).st_ino
                 head = file.read(_HEAD_BYTES)
@@ -79,7 +85,7 @@ class Since:
                 else:
                     offset = yield from self._lines(file, place.offset if place else 0)
                 found.append(Place(inode, offset, _digest(head[:offset])))
-        self.places = tuple(found) or self._before
+        self.places = tuple(found) or self._before or ((_NOWHERE,) if absent else ())
 
     def _lines(self, file: BinaryIO, offset: int) -> Any:
         size = os.fstat(file.fileno()).st_size

@@ -607,7 +607,7 @@ class Looker:
             return None
 
     def _alerts(self, engine: Engine) -> dict[str, Any] | None:
-        from ._notify import path_facts
+        from ._notify import path_facts, relay_trouble
 
         samples, policy = self._recent(None), self._application(engine).alerts
         if policy is None:
@@ -624,7 +624,7 @@ class Looker:
             "heartbeat_at": samples[-1].at if samples else None,
             "tested_at": min((str(test) for test in tests), default=None) if all(tests) else None,
             "routes": sorted(ways),
-            "stuck": failing[0] if failing else "",
+            "stuck": failing[0] if failing else relay_trouble(self.house.root, self.now) if policy.mail else "",
         }
 
     def _incidents(self, name: str) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from ._run import Runner, run
 from ._storage import Storage, canonical
 
 FORMAT = 1
+SPOOL = "var/spool/nullmailer"
+RELAY_SECONDS = 900.0  # so long a relay may be away, or put somebody off (greylisting), before that is trouble
+REFUSED_DAYS = 8.0  # as long as a test message is believed
 KEEP_DAYS = 3
 MOST_WAITING = 1000
 MOST_AT_ONCE = 20
@@ -342,6 +345,31 @@ def path_facts(house: House, storage: Storage, policies: Mapping[str, AlertPolic
     found = waiting(house)
     oldest = min((value["at"] for path in found if (value := _read(storage, path))), default=None)
     return {"declared": bool(names), "waiting": len(found), "oldest_at": oldest, "destinations": names}
+
+
+def queued(root: Path) -> tuple[list[float], list[float]]:
+    """Of the mail that this host's sendmail has taken (nullmailer's queue, see role mail): when what waits for the
+    relay was handed over, and when what the relay refused for good was put away; seconds since 1970, the oldest first.
+    """
+    spool, found = root / SPOOL, []
+    for name in ("queue", "failed"):
+        try:
+            found.append(sorted(entry.stat().st_mtime for entry in os.scandir(spool / name) if entry.is_file()))
+        except OSError:  # another sendmail, or one was sent meanwhile: that is asked again at the next look
+            found.append([])
+    return found[0], found[1]
+
+
+def relay_trouble(root: Path, now: dt.datetime) -> str:
+    """Why mail does not leave this host though its sendmail takes it, in a clause; empty where it does."""
+    waits, refused = queued(root)
+    refused = [at for at in refused if now.timestamp() - at < REFUSED_DAYS * 86400]
+    if waits and now.timestamp() - waits[0] > RELAY_SECONDS:
+        minutes = (now.timestamp() - waits[0]) / 60
+        return f"mail waits {minutes:.0f} min for its relay ({len(waits)} in `mailq`): see `journalctl -u nullmailer`"
+    if refused:
+        return f"the relay refused mail for good: read and remove {len(refused)} in /{SPOOL}/failed"
+    return ""
 
 
 def all_destinations(name: str, policy: AlertPolicy) -> tuple[Destination, ...]:

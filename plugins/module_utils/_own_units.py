@@ -149,7 +149,7 @@ RECOVER_UNIT = f"""\
 # Written by backstay.
 [Unit]
 Description=Finish or undo an unfinished transaction of %i, and run what must run
-After=local-fs.target network.target systemd-tmpfiles-setup.service
+After=local-fs.target network.target systemd-tmpfiles-setup.service postgresql.service
 StartLimitIntervalSec=0
 
 [Service]

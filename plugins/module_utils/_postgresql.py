@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 COPY_SECONDS = 3600.0
 LOAD_SECONDS = 3600.0
+NAME_BYTES = 63  # what a server keeps of a name
 ADMIN_SECONDS = 120.0
 ANSWER_SECONDS = 30.0
 ANSWER_ROWS = 1000
@@ -166,6 +167,15 @@ _EXPRESSIONS = ("column", "constraint", "index", "view", "trigger", "relation")
 _SETVAL = re.compile(r"SELECT pg_catalog\.setval\(E?'((?:[^']|'')+)', (-?\d+), (true|false)\);")
 
 
+_LOST = re.compile(
+    "server closed the connection|terminating connection|could not connect|Connection refused|the database system is"
+)
+
+
+class Unanswered(BackstayError):
+    """The server was too slow, or is gone: that says nothing of what it was asked about."""
+
+
 # reaching a server
 
 
@@ -277,7 +287,8 @@ class Server:
         return done.stdout.splitlines()
 
     def _refused(self, what: str, text: str) -> BackstayError:
-        return BackstayError(
+        kind = Unanswered if _LOST.search(text) else BackstayError
+        return kind(
             f"{what} was refused by the server of {self.database}: {_reason(text)}; see its log, and the URL and role "
             "of the application.",
             lines=tuple(_without_password(text, self.url).splitlines()[-20:]),
@@ -452,7 +463,8 @@ class Server:
         """The lines that pg_restore prints while a dump is loaded into the new database `name`."""
         done = self._restore(dump, options, seconds, name)
         if not done.ok:
-            raise BackstayError(
+            kind = Unanswered if _LOST.search(done.stderr) else BackstayError
+            raise kind(
                 f"The dump {dump} could not be loaded: {_reason(done.stderr)}; the new database {name} was dropped "
                 "again; choose another restore point, or see the server's log.",
                 lines=tuple(_without_password(done.stderr, self.url).splitlines()[-20:]),
@@ -517,7 +529,7 @@ class Server:
                 env=self.environment(name),
             )
         except subprocess.TimeoutExpired as late:
-            raise BackstayError(
+            raise Unanswered(
                 f"A client of the server of {self.database} did not end within {seconds:g} s and was killed: see what "
                 "keeps the server busy, then run it again."
             ) from late
@@ -787,7 +799,7 @@ class _Session:
             if len(lines) > 1_000_000:
                 break
         if self._late.is_set():
-            raise BackstayError(
+            raise Unanswered(
                 f"The database {self._name or self._server.database} was not read within {self._seconds:g} s, so it "
                 "was given up: see what keeps its server busy, or set the deadline higher."
             )
@@ -896,6 +908,11 @@ def _without_password(text: str, url: str) -> str:
 def _identifier(name: str) -> str:
     if "\0" in name or "\\" in name:
         raise InputError(f"{name!r} is no name of a database or role.")
+    if len(name.encode()) > NAME_BYTES:
+        raise InputError(
+            f"{name} has {len(name.encode())} bytes, and PostgreSQL takes {NAME_BYTES} and cuts the rest off, which "
+            "would make it another one's name: give the database a shorter one."
+        )
     return '"' + name.replace('"', '""') + '"'
 
 

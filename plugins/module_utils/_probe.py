@@ -253,7 +253,7 @@ class Probe:
         if not self.house.targets.exists():
             return []
         from ._look import began_and_ended
-        from ._notify import path_facts
+        from ._notify import path_facts, relay_trouble
 
         declared, now = self.declared(), self.now()
         past = history(self.house, self.storage, EVENT_DAYS, now)
@@ -271,7 +271,8 @@ class Probe:
                     "acknowledged": known and {"by": known.acknowledged_by, "until": known.acknowledged_until},
                     "events": began_and_ended(mine, each["application"]),
                     "stuck": next(
-                        (f"{name}: {way['why']}" for name, way in ways.items() if way.get("failing_since")), ""
+                        (f"{name}: {way['why']}" for name, way in ways.items() if way.get("failing_since")),
+                        relay_trouble(self.house.root, now) if any("@" in name for name in ways) else "",
                     ),
                 }
             )

@@ -69,7 +69,7 @@ def _place(
             target.parent.mkdir(parents=True, exist_ok=True)
             os.rename(directory / facts.file, target)
         elif database.url_key is not None:
-            servers[database.name] = server_of(directory, facts, directory, stack, account=application.name)
+            servers[database.name] = server_of(directory, facts, directory, stack, application)
     if application.media is not None:
         target = data / application.media
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -534,8 +534,8 @@ class Restore(Host):
         self, release: str, command: tuple[str, ...], *, unit: str, seconds: float, properties: tuple[str, ...] = ()
     ) -> Any:
         """Run one command as a unit with a known name, in the environment and sandbox of a release."""
-        python = str(self.layout.release(release) / "venv" / "bin" / "python")
-        words = [python if index == 0 and word == "python" else word for index, word in enumerate(command)]
+        from ._runtime import program
+
         return self.runner(
             [
                 "systemd-run",
@@ -546,7 +546,7 @@ class Restore(Host):
                 f"--unit={self.layout.unit(release, unit)}",
                 *one_off(self.application(release), release, seconds=seconds),
                 *properties,
-                *words,
+                *program(command, self.layout.release(release) / "venv"),
             ],
             timeout_seconds=seconds + 30,
             check=False,
@@ -618,11 +618,14 @@ class Restore(Host):
 
     def _load_databases(self, restoring: Restoring, application: Application, partial: Path) -> None:
         """Load the dumps beside the live databases, each into a new database that bears the generation's name."""
+        from ._restored import load_seconds
+
         for database in restored_servers(restoring, application):
             server = self.server_of(database)
             name = aside(server.database, restoring.generation)
             server.drop(name)
-            server.load(partial / "fetched" / "databases" / f"{database.name}.pgdump", name)
+            dump = partial / "fetched" / "databases" / f"{database.name}.pgdump"
+            server.load(dump, name, seconds=load_seconds(application))
 
     def _beside(self, restoring: Restoring, application: Application, release: str) -> _Beside:
         return _Beside(self, restoring, application, release)
@@ -820,8 +823,17 @@ def file_of(database: Database) -> str:
 
 
 def aside(database: str, generation: str) -> str:
-    """What a server's database is called while it is not the live one."""
-    return f"{database}_g{generation}"
+    """What a server's database is called while it is not the live one. Raises InputError where PostgreSQL would cut
+    that off: to the name of the live one, in the end."""
+    from ._postgresql import NAME_BYTES
+
+    name = f"{database}_g{generation}"
+    if len(name.encode()) > NAME_BYTES:
+        raise InputError(
+            f"The database {database} is restored beside itself as {name}, which has {len(name.encode())} bytes, and "
+            f"PostgreSQL takes {NAME_BYTES}: give the database a shorter name, release that, then restore."
+        )
+    return name
 
 
 def exchange(server: Any, live: str, fresh: str, before: str) -> None:

@@ -516,11 +516,11 @@ def canary_differences(
 
 
 def server_of(
-    directory: Path, facts: DatabaseFacts, scratch: Path, stack: contextlib.ExitStack, *, account: str = ""
+    directory: Path, facts: DatabaseFacts, scratch: Path, stack: contextlib.ExitStack, application: Application
 ) -> Server:
     """A database in a cluster that lives as long as `stack`, loaded from the restored dump."""
-    server = stack.enter_context(_cluster(scratch, f"{facts.name}-alive", account))
-    server.load(directory / facts.file, facts.name)
+    server = stack.enter_context(_cluster(scratch, f"{facts.name}-alive", application.name))
+    server.load(directory / facts.file, facts.name, seconds=load_seconds(application))
     return replace(server, url=server.url_of(facts.name))
 
 
@@ -564,6 +564,8 @@ def _server_database(
     directory: Path, manifest: Manifest, application: Application, name: str, scratch: Path
 ) -> _Answers:
     """Load a dump into a cluster of its own, without TCP, and look at what came of it there."""
+    from ._postgresql import Unanswered
+
     facts = manifest.databases[name]
     dump = directory / facts.file
     wrong = tuple(_not_a_database(dump, name, facts)) or tuple(_other_file(dump, facts))
@@ -571,19 +573,27 @@ def _server_database(
         return _Answers(name, wrong)
     # A cluster that cannot be made says nothing about the dump.
     with _cluster(scratch, name, application.name) as server:
+        seconds = load_seconds(application)
         try:
-            server.load(dump, name)
-            return _ask_server(server, facts, _questions(name, manifest, application))
+            server.load(dump, name, seconds=seconds)
+            return _ask_server(server, facts, _questions(name, manifest, application), seconds)
         except BackstayError as refused:
-            if any(_NO_ROOM in line for line in (refused.message, *refused.lines)):
+            if isinstance(refused, Unanswered) or any(_NO_ROOM in line for line in (refused.message, *refused.lines)):
                 raise
             sentence = f"The dump of the database {name} could not be looked at: {refused.message}"
             return _Answers(name, (Difference(facts.file, "unreadable", "a dump", sentence),))
 
 
-def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, Any]) -> _Answers:
+def load_seconds(application: Application) -> float:
+    """How long a dump may take to be loaded, and to be read again: as long as the whole proof, which is limited too."""
+    from ._postgresql import LOAD_SECONDS
+
+    return max(LOAD_SECONDS, application.backup.proof.seconds) if application.backup else LOAD_SECONDS
+
+
+def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, Any], seconds: float) -> _Answers:
     name = facts.name
-    seen = server.facts(name, of=name, file=facts.file)
+    seen = server.facts(name, of=name, file=facts.file, seconds=seconds)
     told, refused = _canaries(questions, facts, lambda query: server.answer(query, name=name, seconds=_CANARY_SECONDS))
     differences = (*compare_database(facts, seen), *told)
 

@@ -151,7 +151,7 @@ def deliver(engine: Host, release: Release, summary: str) -> str:
                 facts={"release": release.id, "by": to, "summary": summary},
                 runner=engine.runner,
                 secrets=tuple(engine.secrets().values()),
-                python=str(engine.layout.release(release.id) / "venv" / "bin" / "python"),
+                environment=engine.layout.release(release.id) / "venv",
                 say=engine.say,
             )
             told.append("hooks.on_review")

@@ -413,9 +413,16 @@ def agent_source() -> str:
 
 
 def program(command: Sequence[str], environment: Path) -> list[str]:
-    """A declared command with its program taken from an environment; an absolute path stays what it is."""
+    """A declared command as where its release's virtualenv is active: the first word is the program of that name which
+    is installed there, else the host's own (`sh`); one with a slash stays what it is.
+
+    Workers, hooks, jobs, backfills, `backstay run`: all ask here, so that the same words do the same everywhere.
+    """
     first, *rest = command
-    return [first if "/" in first else str(environment / "bin" / first), *rest]
+    own = environment / "bin" / first
+    # Debian's Python never stands in for the release's, which knows its Django: without one the command fails by name.
+    installed = first in ("python", "python3") or ("/" not in first and own.is_file())
+    return [str(own) if installed else first, *rest]
 
 
 def pip_install(environment: Path, options: Sequence[str], runner: Runner) -> None:

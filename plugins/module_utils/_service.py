@@ -255,8 +255,18 @@ def _failpoint(step: str, moment: str) -> None:
 def recover(engine: Engine, *, forward: bool = False, emit: Emit = lambda event: None) -> dict[str, Any]:
     """Finish or undo an unfinished transaction, then make what must run, run. The caller holds the lock.
 
-    Says what it found. Safe to repeat, and to run when nothing is wrong.
+    Says what it found. Safe to repeat, and to run when nothing is wrong. Where it fails, what the link names is run all
+    the same, and the transaction stays open for the next.
     """
+    try:
+        return _recover(engine, forward=forward, emit=emit)
+    except Exception:
+        with contextlib.suppress(BackstayError):
+            engine.serve()
+        raise
+
+
+def _recover(engine: Engine, *, forward: bool, emit: Emit) -> dict[str, Any]:
     conductor = Conductor(engine, emit)
     found = recovery(engine.journal.read(), forward=forward)
     name = engine.layout.name

@@ -46,6 +46,7 @@ SystemCallFilter=~@privileged @resources
 SystemCallFilter=@chown
 SystemCallErrorNumber=EPERM
 """
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # systemd's own
 
 
 def quote(argument: str) -> str:
@@ -69,6 +70,12 @@ def sandbox(application: Application) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _path(layout: Layout, release_id: str) -> str:
+    """The directive that puts the release's own programs before the host's, also for what a script calls or begins with
+    (`#!/usr/bin/env python3`). A PATH that the application's file sets is in the environment's file, which wins."""
+    return f"Environment=PATH={layout.release(release_id) / 'venv' / 'bin'}:{_SYSTEM_PATH}"
+
+
 def unit_text(application: Application, release_id: str, process: Process, command: Sequence[str]) -> str:
     """The unit of one process of one release; `command` is what the runtime says to execute."""
     layout = Layout(application.name)
@@ -82,6 +89,7 @@ def unit_text(application: Application, release_id: str, process: Process, comma
         "UMask=0027",
         f"WorkingDirectory={layout.release(release_id) / 'code'}",
         f"EnvironmentFile={layout.environment_file(release_id)}",
+        _path(layout, release_id),
         f"Environment=BACKSTAY_PROCESS={process.name}",
     ]
     if web:
@@ -103,7 +111,7 @@ def unit_text(application: Application, release_id: str, process: Process, comma
         f"ExecStart={start}",
         "KillMode=mixed",
         "Restart=always",
-        "RestartSec=500ms",
+        f"RestartSec={'500ms' if web else '3s'}",
         "TimeoutStartSec=90",
         f"TimeoutStopSec={process.stop_seconds:g}",
         f"MemoryMax={process.memory_max_bytes}",
@@ -115,8 +123,8 @@ def unit_text(application: Application, release_id: str, process: Process, comma
         "[Unit]\n"
         f"Description={application.name} {release_id} {process.name}\n"
         "After=network.target\n"
-        "StartLimitIntervalSec=60\n"
-        "StartLimitBurst=20\n"
+        # A database may be away for longer than any limit of starts lasts, and nobody would start it again.
+        "StartLimitIntervalSec=0\n"
         "\n"
         "[Service]\n" + "\n".join(service) + "\n\n" + sandbox(application)
     )
@@ -134,6 +142,7 @@ def one_off(application: Application, release_id: str, *, seconds: float | None 
         "UMask=0027",
         f"WorkingDirectory={layout.release(release_id) / 'code'}",
         f"EnvironmentFile={layout.environment_file(release_id)}",
+        _path(layout, release_id),
         *(line for line in sandbox(application).splitlines() if line),
     ]
     if seconds is not None:

@@ -29,7 +29,8 @@ ignore_patterns = ^applications$, ^signing_key, ^allowed_signers$
 """
 # What a user gets; whatever else the tree holds stays here.
 SHIPPED_ROOMS = ("changelogs", "docs", "meta", "playbooks", "plugins", "requirements", "roles")
-SHIPPED_FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "requirements.yml")
+SHIPPED_TOOLS = ("tools/import_environment.py", "tools/make_secrets.py")
+SHIPPED_FILES = ("CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "requirements.yml", *SHIPPED_TOOLS)
 
 
 def run(command: Sequence[str], directory: Path) -> str:
@@ -103,7 +104,7 @@ def test_the_tarball_holds_what_users_need_and_nothing_else(installed: Installed
     }
     assert sorted(expected - shipped) == [], "missing: see `manifest:` in galaxy.yml"
     assert sorted(shipped - expected - {"FILES.json", "MANIFEST.json"}) == [], "shipped, and nobody asked for it"
-    for room in ("playbooks/release.yml", "roles/nginx/tasks/main.yml", "plugins/modules/release.py"):
+    for room in ("playbooks/release.yml", "roles/nginx/tasks/main.yml", "plugins/modules/release.py", *SHIPPED_TOOLS):
         assert room in shipped
 
 
@@ -125,6 +126,20 @@ def test_every_module_and_plugin_is_documented_there(installed: Installed) -> No
         assert set(listed) == names, f"{kind}: {sorted(names ^ set(listed))}"
         undocumented = [name for name, line in listed.items() if not line or line == "UNDOCUMENTED"]
         assert undocumented == []
+
+
+def test_its_tools_run_where_no_checkout_is(installed: Installed) -> None:
+    """What every build needs, a signing key and secrets, is made from what the documents tell people to type."""
+    tools = Path("collections") / "ansible_collections" / "backstay" / "ops"
+    (installed.directory / "mine" / "applications").mkdir(parents=True)
+    (installed.directory / ".env.example").write_text("SECRET_KEY=change-me\nDEBUG=false\n")
+    block = run(["python", str(tools / "tools/import_environment.py"), ".env.example"], installed.directory)
+    (installed.directory / "mine" / "applications" / "shop.yml").write_text(block)
+    said = run(["python", str(tools / "tools/make_secrets.py"), "mine"], installed.directory)
+    assert "made shop: SECRET_KEY" in said
+    assert {"allowed_signers", "signing_key"} <= {path.name for path in (installed.directory / "mine").iterdir()}
+    vault = installed.directory / "mine" / "group_vars" / "app_servers" / "vault.yml"
+    assert vault.read_text().startswith("$ANSIBLE_VAULT;"), "by the password of the caller's own ansible.cfg"
 
 
 def test_it_releases_and_rolls_back(installed: Installed, at_1_0: Scene) -> None:

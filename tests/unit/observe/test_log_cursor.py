@@ -41,7 +41,11 @@ def test_what_was_there_before_the_first_look_is_passed_over(tmp_path: Path) -> 
 
 
 def test_a_log_that_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
-    read = Reader(tmp_path / "log")
+    log = tmp_path / "log"
+    read = Reader(log)
+    assert read() == []
+    write(log, "the first, and the only one for days\n")
+    assert read() == ["the first, and the only one for days"]
     assert read() == []
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._house import House, 
 from ansible_collections.backstay.ops.plugins.module_utils._http import Answer, Target
 from ansible_collections.backstay.ops.plugins.module_utils._incidents import acknowledge, opened, raise_
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
+from ansible_collections.backstay.ops.plugins.module_utils._notify import SPOOL, relay_trouble
 from ansible_collections.backstay.ops.plugins.module_utils._outside import Record, Seen, Watched, minutes, noted
 from ansible_collections.backstay.ops.plugins.module_utils._probe import Probe
 from ansible_collections.backstay.ops.plugins.module_utils._prober import USER_AGENT
@@ -458,6 +461,40 @@ def test_whether_its_messages_arrive_can_be_tried(
         kept.unlink()
     code, said = run("notify", "test", "shop", capsys=capsys)
     assert code == 2, said
+
+
+def test_mail_that_this_host_took_and_no_relay_is_not_told_as_sent(
+    host: Post, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cli_watch, "MAIL_SECONDS", 0.3)
+    queue = host.house.root / SPOOL / "queue"
+    queue.mkdir(parents=True)
+    (queue / "yesterday's").touch()
+    os.utime(queue / "yesterday's", (time.time() - 86400,) * 2)
+    host.house.sendmail.write_text("#!/bin/sh\ncat > /dev/null\n")
+    host.house.sendmail.chmod(0o755)
+    code, said = run("notify", "test", "portal", capsys=capsys)
+    assert (code, "everybody was told" in said) == (0, True), said
+    host.house.sendmail.write_text(f"#!/bin/sh\ncat > {queue}/new\n")
+    code, said = run("notify", "test", "portal", capsys=capsys)
+    assert (code, "its relay has not" in said) == (1, True), said
+
+
+def test_a_relay_that_is_away_for_long_or_refuses_is_trouble(tmp_path: Path) -> None:
+    def put(name: str, minutes: float) -> None:
+        path = tmp_path / SPOOL / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (START.timestamp() - 60 * minutes,) * 2)
+
+    assert relay_trouble(tmp_path, START) == "", "another sendmail"
+    put("queue/1", 14)
+    put("failed/1", 9 * 1440)
+    assert relay_trouble(tmp_path, START) == ""
+    put("failed/2", 1440)
+    assert "refused mail for good: read and remove 1 in" in relay_trouble(tmp_path, START)
+    put("queue/2", 40)
+    assert "mail waits 40 min for its relay (2 in `mailq`)" in relay_trouble(tmp_path, START)
 
 
 # --- asking

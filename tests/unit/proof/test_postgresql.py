@@ -12,7 +12,8 @@ from ansible_collections.backstay.ops.plugins.module_utils import _postgresql, _
 from ansible_collections.backstay.ops.plugins.module_utils._application import Application
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import CanaryAnswer, Manifest, MediaFile
-from ansible_collections.backstay.ops.plugins.module_utils._postgresql import Server
+from ansible_collections.backstay.ops.plugins.module_utils._postgresql import Server, Unanswered
+from ansible_collections.backstay.ops.plugins.module_utils._restore import aside
 from ansible_collections.backstay.ops.plugins.module_utils._restored import check_restored, examine
 
 from .points import application_of
@@ -123,12 +124,54 @@ def test_a_server_without_room_hinders_the_proof_too(
 ) -> None:
     directory, manifest = restored
 
-    def full(server: Server, dump: Path, name: str) -> None:
+    def full(server: Server, dump: Path, name: str, **_unused: float) -> None:
         raise BackstayError("It was not loaded.", lines=("ERROR:  could not extend file: No space left on device",))
 
     monkeypatch.setattr(Server, "load", full)
     with pytest.raises(BackstayError, match="was not loaded"):
         check_restored(directory, manifest, APPLICATION, parts=("databases",))
+
+
+@pytest.mark.parametrize("when", ["it is loaded", "it is read"])
+def test_a_server_that_is_too_slow_hinders_the_proof_too(
+    restored: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """A dump of minutes may take hours to be loaded, with its indexes: that is no fault of the dump."""
+    directory, manifest = restored
+    load = Server.load
+    if when == "it is loaded":
+        monkeypatch.setattr(Server, "load", lambda self, dump, name, **_: load(self, dump, name, seconds=0.01))
+    else:
+        facts = Server.facts
+        monkeypatch.setattr(
+            Server, "facts", lambda self, *given, **more: facts(self, *given, **more | {"seconds": 0.0})
+        )
+    with pytest.raises(Unanswered, match=r"did not end within|was not read within"):
+        check_restored(directory, manifest, APPLICATION, parts=("databases",))
+
+
+def test_a_load_may_take_as_long_as_the_proof() -> None:
+    policy = APPLICATION.backup
+    assert policy is not None
+    patient = dataclasses.replace(policy, proof=dataclasses.replace(policy.proof, seconds=80_000.0))
+    assert _restored.load_seconds(dataclasses.replace(APPLICATION, backup=patient)) == 80_000.0
+    assert _restored.load_seconds(dataclasses.replace(APPLICATION, backup=None)) == _postgresql.LOAD_SECONDS
+
+
+def test_a_name_that_the_server_would_cut_off_is_refused_before_anything_is_dropped(server: Server) -> None:
+    """Of 63 bytes it keeps all, and of what is called after it, for the next generation, the same 63."""
+    name = "d" * 63
+    server.create(name)
+    try:
+        for change in (server.drop, server.create):
+            with pytest.raises(InputError, match="has 69 bytes, and PostgreSQL takes 63"):
+                change(f"{name}_g0002")
+        with pytest.raises(InputError, match="give the database a shorter name"):
+            aside(name, "0002")
+        assert name in server.databases()
+    finally:
+        server.drop(name)
+    assert len(aside("d" * 57, "0002")) == 63
 
 
 def asked_wrongly(part: str) -> Application:

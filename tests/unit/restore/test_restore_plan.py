@@ -223,7 +223,7 @@ def test_the_tables_of_a_server_are_counted_under_the_names_of_the_manifest(
     monkeypatch.setattr(engine, "server_of", lambda asked: server)
     deadline = engine.clock() + 10
     counted = _restore_plan._counts(engine, database, "0001", deadline, live=True)
-    assert counted == ({"orders": 7, 'audit."Odd"': 7}, "")
+    assert counted == ({"orders": 7, 'audit."Odd"': 7, "pg_largeobject": 7}, "")
     _restore_plan._counts(engine, database, "0001", deadline, live=False)
     assert set(server.asked) == {None, "portal_g0001"}
     server.slow = "audit"

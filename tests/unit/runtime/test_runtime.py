@@ -118,11 +118,12 @@ def test_web_listens_on_its_own_socket_which_the_directory_guards(application: A
     ("process", "expected"),
     [
         ("worker", [f"{RELEASE}/venv/bin/python", "manage.py", "run_worker"]),
-        ("celery", [f"{RELEASE}/venv/bin/celery", "-A", "portal"]),
+        ("celery", ["celery", "-A", "portal"]),
         ("shell", ["/usr/bin/env", "true"]),
     ],
 )
 def test_a_worker_runs_what_its_release_installed(application: Application, process: str, expected: list[str]) -> None:
+    """This one has installed nothing; test_first_word.py has one that has."""
     found = runtime.runtime_of(application).process_command(application, process, RELEASE, Path("/s"), Path("/g"))
     assert found == expected
 
