@@ -46,6 +46,7 @@ class Account:
     uid: int
     home: str
     shell: str
+    comment: str
 
 
 @dataclass(frozen=True)
@@ -229,7 +230,23 @@ def refusal(current: Current, layout: Layout, *, adopt: bool) -> str | None:
             f"The user {layout.name} exists with the home {account.home} and the shell {account.shell}, and is "
             "somebody else's: name the application differently, or say adopt=keep to run it as that user."
         )
+    if account is not None and account.comment != _comment(layout.name):
+        return (
+            f"The user {layout.name} exists and was not made by backstay: name the application differently, or say "
+            "adopt=keep to run it as that user."
+        )
+    logs = current.directories.get(layout.logs)
+    if logs is not None and logs.owner != layout.name:
+        return (
+            f"{layout.logs} exists and belongs to {logs.owner}: move it away, or say adopt=keep to give it to the user "
+            f"{layout.name}."
+        )
     return None
+
+
+def _comment(name: str) -> str:
+    """By what an account that Backstay made is recognised where the application has nothing else here yet."""
+    return f"backstay {name}"
 
 
 class Declaration:
@@ -387,7 +404,7 @@ class Declaration:
             group = ["--user-group"]
         account = ["--system", *group, "--home-dir", NO_HOME, "--no-create-home", "--shell", NO_SHELLS[0]]
         try:
-            self._run(["useradd", *account, "--comment", f"backstay {name}", name])
+            self._run(["useradd", *account, "--comment", _comment(name), name])
         except BackstayError as refused:  # the service of a transaction, for one, may not write to /etc
             raise BackstayError(
                 f"The user {name}, as whom the application runs, is missing on this host and could not be made here: "
@@ -494,7 +511,8 @@ def _account(name: str) -> Account | None:
         found = pwd.getpwnam(name)
     except KeyError:
         return None
-    return Account(found.pw_uid, found.pw_dir, found.pw_shell)
+    # useradd writes the comment whole; what chfn added behind it (room, telephone) makes the account nobody else's.
+    return Account(found.pw_uid, found.pw_dir, found.pw_shell, found.pw_gecos.partition(",")[0])
 
 
 def _in_use(home: Path) -> bool:

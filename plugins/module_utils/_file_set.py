@@ -40,6 +40,7 @@ class Entry:
     """What one path should be. `content` is for a file, `target` for a link; `owner` is (uid, gid).
 
     `reload`: whether the service must be told of a change, because it does not read the file at each use.
+    `serves`: a directory that a site shows to visitors; with somebody's pages in it even a site as shipped is theirs.
     """
 
     path: str
@@ -50,11 +51,13 @@ class Entry:
     owner: tuple[int, int] = (0, 0)
     secret: bool = False
     reload: bool = True
+    serves: str = ""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one path is now. `packaged`: exactly as its Debian package shipped it, so nobody's work."""
+    """What one path is now. `packaged`: exactly as its Debian package shipped it, so nobody's work. `page`: somebody's
+    work that visitors are shown by it."""
 
     kind: Kind
     content: bytes = b""
@@ -62,6 +65,7 @@ class Seen:
     mode: int = 0
     owner: tuple[int, int] = (0, 0)
     packaged: bool = False
+    page: str = ""
 
 
 ABSENT = Seen("absent")
@@ -149,12 +153,16 @@ def _judge(entry: Entry, before: Seen, written: str | None, *, adopt: bool) -> C
         return Change(entry, before, verb)
     if written is not None:
         return Change(entry, before, verb, kept="it was ours and had been edited by hand")
-    if before.packaged:
+    if before.packaged and not before.page:
         return Change(
             entry, before, verb, kept="" if before.kind == "link" else "it was as its Debian package shipped it"
         )
     if adopt:
         return Change(entry, before, verb, kept="it was there before Backstay and was taken over")
+    if before.page:
+        return (
+            f"{entry.path} shows visitors what lies in {entry.serves} ({before.page}) and was not written by Backstay."
+        )
     return f"{entry.path} exists and was not written by Backstay."
 
 
@@ -263,7 +271,11 @@ class FileSet:
     def plan(self, entries: Sequence[Entry], *, adopt: bool) -> Plan:
         """What placing this set would do. Raises InputError when it is not possible, naming every reason."""
         _check(entries)
-        planned = plan(entries, self.see([entry.path for entry in entries]), self.registry(), adopt=adopt)
+        seen = self.see([entry.path for entry in entries])
+        for entry in entries:
+            if seen[entry.path].packaged:
+                seen[entry.path] = replace(seen[entry.path], page=_somebodys_page(entry.serves))
+        planned = plan(entries, seen, self.registry(), adopt=adopt)
         if planned.refused:
             remedy = (
                 "Nothing was changed. Move them away, or take them over with adopt=keep: then a copy of each is kept "
@@ -538,6 +550,20 @@ def _is_packaged(path: Path, found: Seen, shipped: Mapping[str, str]) -> bool:
         return False
     there = found if found.kind == "file" else _look(real)
     return there.kind == "file" and hashlib.md5(there.content, usedforsecurity=False).hexdigest() == expected
+
+
+def _somebodys_page(directory: str) -> str:
+    """The first thing in a directory of pages that no web server's package put there; nothing, where there is none."""
+    if not directory or not Path(directory).is_dir():
+        return ""
+    return next((path.name for path in sorted(Path(directory).iterdir()) if not _is_welcome(path)), "")
+
+
+def _is_welcome(page: Path) -> bool:
+    """What nginx and Apache greet with: nobody else uses the name of the one, everybody that of the other."""
+    if page.name == "index.nginx-debian.html":
+        return True
+    return page.name == "index.html" and page.is_file() and b"<title>Apache2 Debian Default Page" in page.read_bytes()
 
 
 def _missing_parents(paths: Sequence[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a host must be before anything on it is touched: its system, its ports, the names its sites claim.
+"""What a host must be before anything on it is touched: its system, its people, its ports, the names its sites claim.
 
 Kept readable for Python 3.8, so that an unsupported host is refused in a sentence and not by a syntax error.
 """
@@ -6,15 +6,19 @@ Kept readable for Python 3.8, so that an unsupported host is refused in a senten
 from __future__ import annotations
 
 import json
+import pwd
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ._errors import InputError
 from ._run import Runner, run
 
 _LISTEN = "0A"
+# What useradd of every supported system makes, and systemd, sudo and ssh take.
+_USER = r"[A-Za-z_][A-Za-z0-9_.-]{0,31}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Wanted:
 
     supported: tuple[str, ...]
     packages: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
     process: str = ""
     sites: tuple[Site, ...] = ()
@@ -47,13 +52,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What is there. `listeners`: program by port; `claims`: names by the file of nginx that claims them; `placed`: the
+    """What is there. `versions`: the version by each name that apt knows an installed package by; `users`: those asked
+    for that exist; `listeners`: programs by port; `claims`: names by the file of nginx that claims them; `placed`: the
     files that Backstay wrote."""
 
     system: System
     is_root: bool
     installed: frozenset[str] = frozenset()
-    listeners: Mapping[int, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    users: frozenset[str] = frozenset()
+    listeners: Mapping[int, Sequence[str]] = field(default_factory=dict)
     claims: Mapping[str, Sequence[str]] = field(default_factory=dict)
     placed: frozenset[str] = frozenset()
 
@@ -68,14 +76,23 @@ def problems(wanted: Wanted, found: Found) -> tuple[str, ...]:
         said.append(
             "The play is not root on the host: connect as root, or as a user who may use sudo without a password."
         )
-    for port in wanted.ports:
-        holder = found.listeners.get(port)
-        if holder is not None and holder != wanted.process:
-            said.append(
-                f"Port {port} is taken by {holder}, where {wanted.process} is to listen: stop {holder}, or move it to "
-                "another port."
-            )
-    return tuple(said) + _clashes(wanted, found)
+    said += [
+        f"The name {name!r} cannot be that of a user: give at most 32 letters, digits, `_`, `-` and `.`, and begin "
+        "with a letter or `_`."
+        for name in missing_users(wanted, found)
+        if not re.fullmatch(_USER, name)
+    ]
+    return (*said, *_taken_ports(wanted, found), *_clashes(wanted, found))
+
+
+def _taken_ports(wanted: Wanted, found: Found) -> tuple[str, ...]:
+    return tuple(
+        f"Port {port} is taken by {holder}, where {wanted.process} is to listen: stop {holder}, or move it to another "
+        "port."
+        for port in wanted.ports
+        for holder in found.listeners.get(port, ())
+        if holder != wanted.process
+    )
 
 
 def _clashes(wanted: Wanted, found: Found) -> tuple[str, ...]:
@@ -100,7 +117,18 @@ def _clashes(wanted: Wanted, found: Found) -> tuple[str, ...]:
 
 
 def missing_packages(wanted: Wanted, found: Found) -> tuple[str, ...]:
-    return tuple(name for name in wanted.packages if name not in found.installed)
+    """Those that apt is to be asked for. What is in its language and not in ours, such as `name/release`, always is."""
+    return tuple(asked for asked in wanted.packages if not _is_there(asked, found))
+
+
+def _is_there(asked: str, found: Found) -> bool:
+    name, _, version = asked.partition("=")
+    there = found.versions.get(name)
+    return there is not None and (not version or fnmatchcase(there, version))
+
+
+def missing_users(wanted: Wanted, found: Found) -> tuple[str, ...]:
+    return tuple(name for name in wanted.users if name not in found.users)
 
 
 def new_sites(wanted: Wanted, found: Found) -> tuple[str, ...]:
@@ -127,14 +155,30 @@ def parse_server_names(text: str) -> tuple[str, ...]:
     return tuple(sorted(name.strip("\"'") for name in names if name not in ("_", '""')))
 
 
-def parse_listeners(text: str) -> dict[int, str]:
-    """Inode of the socket by port, for each that listens, from /proc/net/tcp or tcp6."""
-    found: dict[int, str] = {}
+def parse_listeners(text: str) -> dict[str, int]:
+    """Port by inode of the socket, for each that listens, from /proc/net/tcp or tcp6. One port can have several: each
+    address its own, and each of IPv4 and IPv6."""
+    found: dict[str, int] = {}
     for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) > 9 and fields[3] == _LISTEN:
-            found[int(fields[1].rpartition(":")[2], 16)] = fields[9]
+            found[fields[9]] = int(fields[1].rpartition(":")[2], 16)
     return found
+
+
+# As `parse_packages` reads it; a field may be empty.
+_PACKAGE = "${Package}\t${Architecture}\t${Version}\t${db:Status-Status}\t${Provides}\n"
+
+
+def parse_packages(text: str) -> tuple[frozenset[str], dict[str, str]]:
+    """The names of what is installed, and the version by each name that apt knows it by: its own, that with its
+    architecture, and those that it provides, which have no version of their own."""
+    rows = [fields for fields in (line.split("\t") for line in text.splitlines()) if len(fields) == 5]
+    there = [fields for fields in rows if fields[3] == "installed"]
+    versions = {name.split()[0]: "" for fields in there for name in fields[4].split(",") if name.strip()}
+    for name, architecture, version, _, _ in there:
+        versions[name] = versions[f"{name}:{architecture}"] = version
+    return frozenset(fields[0] for fields in there), versions
 
 
 class Host:
@@ -145,10 +189,13 @@ class Host:
         self._run = runner
 
     def look(self, wanted: Wanted, *, is_root: bool) -> Found:
+        installed, versions = self._packages()
         return Found(
             system=parse_os_release(self._read("etc/os-release")),
             is_root=is_root,
-            installed=self._installed(),
+            installed=installed,
+            versions=versions,
+            users=frozenset(name for name in wanted.users if _exists(name)),
             listeners=self._listeners(wanted.ports),
             claims=self._claims() if wanted.sites else {},
             placed=self._placed() if wanted.sites else frozenset(),
@@ -160,26 +207,26 @@ class Host:
         except OSError:
             return ""
 
-    def _installed(self) -> frozenset[str]:
+    def _packages(self) -> tuple[frozenset[str], dict[str, str]]:
         if not (self._root / "usr/bin/dpkg-query").exists():
-            return frozenset()
-        done = self._run(["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"], check=False)
-        pairs = (line.split() for line in done.stdout.splitlines())
-        return frozenset(pair[0] for pair in pairs if len(pair) == 2 and pair[1] == "installed")
+            return frozenset(), {}
+        return parse_packages(self._run(["dpkg-query", "--show", f"--showformat={_PACKAGE}"], check=False).stdout)
 
-    def _listeners(self, ports: Sequence[int]) -> dict[int, str]:
+    def _listeners(self, ports: Sequence[int]) -> dict[int, Sequence[str]]:
         listening = {**parse_listeners(self._read("proc/net/tcp6")), **parse_listeners(self._read("proc/net/tcp"))}
-        wanted = {f"socket:[{inode}]": port for port, inode in listening.items() if port in ports}
-        holders = dict.fromkeys(wanted.values(), "another program")
+        wanted = {f"socket:[{inode}]": port for inode, port in listening.items() if port in ports}
+        holders: dict[str, set[str]] = {socket: set() for socket in wanted}
         for process in (self._root / "proc").glob("[0-9]*") if wanted else ():
             try:
-                links = [str(link.readlink()) for link in (process / "fd").iterdir()]
+                links = {str(link.readlink()) for link in (process / "fd").iterdir()}
             except OSError:
                 continue  # it ended meanwhile
-            for link in links:
-                if link in wanted:
-                    holders[wanted[link]] = self._read(f"proc/{process.name}/comm").strip() or "another program"
-        return holders
+            for socket in links & wanted.keys():
+                holders[socket].add(self._read(f"proc/{process.name}/comm").strip() or "another program")
+        found: dict[int, set[str]] = {}
+        for socket, names in holders.items():
+            found.setdefault(wanted[socket], set()).update(names or {"another program"})
+        return {port: sorted(names) for port, names in found.items()}
 
     def _claims(self) -> dict[str, Sequence[str]]:
         nginx = self._root / "etc/nginx"
@@ -193,3 +240,11 @@ class Host:
             return frozenset(json.loads(self._read("var/lib/backstay/files.json") or "{}").get("files", {}))
         except (ValueError, AttributeError):
             return frozenset()
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except (KeyError, ValueError):  # ValueError: a zero byte, which no name has
+        return False
+    return True

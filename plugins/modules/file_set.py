@@ -64,6 +64,11 @@ options:
             each use, such as a certificate whose path holds a variable.
         type: bool
         default: true
+      serves:
+        description:
+          - A directory whose pages visitors are shown by this file, a site. With more in it than the pages that nginx
+            and Apache greet with, the site counts as somebody's, even where it is as its Debian package shipped it.
+        type: path
   secrets:
     description: Content of the files marked as secret, by path.
     type: dict
@@ -179,6 +184,7 @@ def entry(given: dict[str, Any], secrets: dict[str, Any]) -> Entry:
         owner=(0, 0) if kind in ("absent", "link") else ids(given["owner"], given["group"]),
         secret=given["secret"],
         reload=given["reload"],
+        serves=given["serves"] or "",
     )
 
 
@@ -221,6 +227,7 @@ def main() -> None:
         "group": {"type": "str", "default": "root"},
         "secret": {"type": "bool", "default": False, "no_log": False},
         "reload": {"type": "bool", "default": True},
+        "serves": {"type": "path"},
     }
     module = AnsibleModule(
         argument_spec={

@@ -11,8 +11,9 @@ version_added: 0.1.0
 author:
   - Backstay contributors (@backstay)
 description:
-  - Looks at the operating system, at who holds the ports that will be needed, and at the names nginx already serves.
-    Where something is in the way it fails with one sentence for each reason, and its remedy. It changes nothing.
+  - Looks at the operating system, at the people, at who holds the ports that will be needed, and at the names nginx
+    already serves. Where something is in the way it fails with one sentence for each reason, and its remedy. It changes
+    nothing.
 options:
   supported:
     description: Systems that are fit, each as the C(ID) and C(VERSION_ID) of C(/etc/os-release).
@@ -20,7 +21,14 @@ options:
     elements: str
     default: [debian 12, debian 13]
   packages:
-    description: Debian packages to look for.
+    description:
+      - Debian packages to look for, as apt is asked for them - also with an architecture (V(libpq5:amd64)), with a
+        version (V(nginx=1.26*)), or by a name that other packages provide.
+    type: list
+    elements: str
+    default: []
+  users:
+    description: Users that are to be on the host; a name that is missing must be one that a user can have.
     type: list
     elements: str
     default: []
@@ -80,6 +88,12 @@ missing_packages:
   type: list
   elements: str
   sample: [nginx]
+missing_users:
+  description: Those of O(users) that do not exist.
+  returned: success
+  type: list
+  elements: str
+  sample: [ada]
 installed_packages:
   description: Every package that is installed, so that one question serves all roles of a play.
   returned: success
@@ -105,6 +119,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._host_check import (
     Site,
     Wanted,
     missing_packages,
+    missing_users,
     new_sites,
     problems,
     refuse,
@@ -117,6 +132,7 @@ def look(options: dict[str, Any]) -> dict[str, Any]:
     wanted = Wanted(
         supported=tuple(options["supported"]),
         packages=tuple(options["packages"]),
+        users=tuple(options["users"]),
         ports=tuple(options["ports"]),
         process=options["process"],
         sites=tuple(Site(site["file"], tuple(site["names"])) for site in options["sites"]),
@@ -127,6 +143,7 @@ def look(options: dict[str, Any]) -> dict[str, Any]:
         "changed": False,
         "system": asdict(found.system),
         "missing_packages": list(missing_packages(wanted, found)),
+        "missing_users": list(missing_users(wanted, found)),
         "installed_packages": sorted(found.installed),
         "new_sites": list(new_sites(wanted, found)),
     }
@@ -141,6 +158,7 @@ def main() -> None:
         argument_spec={
             "supported": {"type": "list", "elements": "str", "default": ["debian 12", "debian 13"]},
             "packages": {"type": "list", "elements": "str", "default": []},
+            "users": {"type": "list", "elements": "str", "default": []},
             "ports": {"type": "list", "elements": "int", "default": []},
             "process": {"type": "str", "default": "nginx"},
             "sites": {"type": "list", "elements": "dict", "default": [], "options": site_options},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +53,50 @@ def test_keys_added_by_hand_survive(host: Host, ada: str, play: Play) -> None:
     done = play()
     assert done.returncode == 0, done.stdout
     assert "by-hand" in host.file("/home/ada/.ssh/authorized_keys").content_string
+
+
+def changes(done: subprocess.CompletedProcess[str]) -> int:
+    """How many tasks changed something, from the table at the end."""
+    found = re.search(r"^molecule-base +(\d+) +(\d+) ", done.stdout, re.MULTILINE)
+    assert found is not None, done.stdout
+    return int(found[2])
+
+
+def test_who_had_a_user_before_keeps_shell_and_primary_group(host: Host, play: Play) -> None:
+    host.run("useradd --create-home --no-user-group --gid users --shell /bin/dash bob")
+    asked = json.dumps({"base_admins": [{"name": "bob", "keys": ["ssh-ed25519 AAAAbob bob"]}]})
+    done = play("-e", asked)
+    assert done.returncode == 0, done.stdout
+    bob = host.user("bob")
+    assert (bob.shell, bob.group) == ("/bin/dash", "users")
+    assert "backstay-admin" in bob.groups
+    keys = host.file("/home/bob/.ssh/authorized_keys")
+    assert "ssh-ed25519 AAAAbob bob" in keys.content_string
+    assert (keys.user, keys.group, keys.mode) == ("bob", "users", 0o600)
+    assert host.user("ada").shell == "/bin/bash", "who had none gets the usual shell"
+    again = play("-e", asked)
+    assert changes(again) == 0, again.stdout
+
+
+def test_a_name_that_cannot_be_a_users_is_refused_before_anything_is_touched(host: Host, play: Play) -> None:
+    admins = [{"name": "carol", "keys": []}, {"name": "dave smith", "keys": []}]
+    done = play("-e", json.dumps({"base_admins": admins, "base_packages": ["sl"]}))
+    assert done.returncode != 0
+    assert "The name 'dave smith' cannot be that of a user" in " ".join(done.stdout.split())
+    assert not host.user("carol").exists
+    assert not host.package("sl").is_installed
+
+
+def test_packages_may_be_named_in_every_way_that_apt_knows_and_are_installed_once(host: Host, play: Play) -> None:
+    architecture = host.run("dpkg --print-architecture").stdout.strip()
+    named = ["awk", f"tree:{architecture}", "tree=2*"]  # awk is virtual
+    done = play("-e", json.dumps({"base_packages": [*named, f"sl:{architecture}"]}))
+    assert done.returncode == 0, done.stdout
+    assert changes(done) == 1, done.stdout
+    assert host.package("sl").is_installed
+    again = play("-e", json.dumps({"base_packages": [*named, f"sl:{architecture}"]}))
+    assert changes(again) == 0, again.stdout
+    host.run("apt-get purge -y sl")
 
 
 def test_the_journal_is_kept_and_bounded(host: Host) -> None:

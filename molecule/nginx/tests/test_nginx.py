@@ -448,3 +448,21 @@ def test_debians_default_site_stays_where_somebody_changed_it(host: Host, play: 
         assert not host.file("/etc/nginx/sites-enabled/default").exists
     finally:
         host.run("rm -f /etc/nginx/sites-enabled/default")
+
+
+def test_debians_default_site_stays_where_it_shows_somebodys_pages(host: Host, play: Play) -> None:
+    enabled, page = "/etc/nginx/sites-enabled/default", "/var/www/html/prices.html"
+    host.run(f"ln -s /etc/nginx/sites-available/default {enabled} && echo theirs > {page}")
+    try:
+        done = play()
+        assert done.returncode != 0
+        said = f"{enabled} shows visitors what lies in /var/www/html (prices.html) and was not written by Backstay"
+        assert said in " ".join(done.stdout.split())
+        assert host.file(enabled).exists
+        taken = play("-e", "nginx_adopt=keep")
+        assert taken.returncode == 0, taken.stdout
+        assert not host.file(enabled).exists
+        assert host.file(page).content_string == "theirs\n"
+        assert host.run(f"find /var/lib/backstay/replaced -path '*{enabled}' -type l").stdout, "the link is kept"
+    finally:
+        host.run(f"rm -f {enabled} {page}")

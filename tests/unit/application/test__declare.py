@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pwd
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,7 +48,8 @@ FILE: dict[str, Any] = {
     "media": "files/media",
     "environment": {"secret": ["SECRET_KEY", "OPTIONAL"], "required": ["SECRET_KEY"]},
 }
-NOLOGIN = Account(999, "/nonexistent", "/usr/sbin/nologin")
+NOLOGIN = Account(999, "/nonexistent", "/usr/sbin/nologin", f"backstay {NAME}")
+THEIRS = Account(1000, "/home/x", "/bin/bash", "Ada Lovelace")
 BARE = Current(
     ours=False,
     account=None,
@@ -59,6 +61,11 @@ BARE = Current(
     enabled=frozenset(),
     active=frozenset(),
 )
+
+
+def logs_of(owner: str) -> Current:
+    """A bare host, but for the directory of the logs."""
+    return replace(BARE, directories={LAYOUT.logs: Directory(LAYOUT.logs, owner, "adm", 0o755)})
 
 
 def portal(**changes: Any) -> Application:
@@ -177,10 +184,17 @@ def test_a_required_secret_that_is_missing_is_refused() -> None:
         (BARE, None),
         (replace(BARE, account=NOLOGIN), None),
         (replace(BARE, home_in_use=True), f"/opt/{NAME} exists and was not made by backstay"),
-        (replace(BARE, account=Account(1000, "/home/x", "/bin/bash")), "with the home /home/x and the shell /bin/bash"),
-        (replace(BARE, account=Account(999, "/home/x", "/usr/sbin/nologin")), "is somebody else's"),
-        (replace(BARE, account=Account(0, "/nonexistent", "/usr/sbin/nologin")), "is root under another name"),
-        (replace(BARE, ours=True, home_in_use=True, account=Account(1000, "/home/x", "/bin/bash")), None),
+        (replace(BARE, account=THEIRS), "with the home /home/x and the shell /bin/bash"),
+        (replace(BARE, account=replace(NOLOGIN, home="/home/x")), "is somebody else's"),
+        (replace(BARE, account=replace(NOLOGIN, comment="")), f"The user {NAME} exists and was not made by backstay"),
+        (replace(BARE, account=replace(NOLOGIN, comment="backstay other")), "was not made by backstay"),
+        (replace(BARE, account=replace(NOLOGIN, uid=0)), "is root under another name"),
+        (logs_of("syslog"), f"/var/log/{NAME} exists and belongs to syslog: move it away, or say adopt=keep"),
+        (logs_of("root"), f"/var/log/{NAME} exists and belongs to root"),
+        (logs_of(NAME), None),
+        (replace(BARE, ours=True, home_in_use=True, account=THEIRS), None),
+        (replace(BARE, ours=True, account=replace(NOLOGIN, comment="")), None),
+        (replace(logs_of("root"), ours=True), None),
     ],
 )
 def test_what_is_somebody_elses_is_refused(current: Current, said: str | None) -> None:
@@ -189,9 +203,9 @@ def test_what_is_somebody_elses_is_refused(current: Current, said: str | None) -
 
 
 def test_what_is_somebody_elses_can_be_adopted_but_never_root() -> None:
-    taken = replace(BARE, home_in_use=True, account=Account(1000, "/home/x", "/bin/bash"))
+    taken = replace(logs_of("syslog"), home_in_use=True, account=THEIRS)
     assert refusal(taken, LAYOUT, adopt=True) is None
-    assert refusal(replace(taken, account=Account(0, "/root", "/bin/bash")), LAYOUT, adopt=True) is not None
+    assert refusal(replace(taken, account=replace(THEIRS, uid=0)), LAYOUT, adopt=True) is not None
 
 
 def test_where_backstay_removes_what_no_release_refers_to_nobody_elses_files_are_taken_in() -> None:
@@ -279,6 +293,36 @@ def test_a_file_where_a_directory_must_be_is_named(tmp_path: Path) -> None:
     (tmp_path / "var/log").mkdir(parents=True)
     (tmp_path / f"var/log/{NAME}").touch()
     assert "is in the way and is no directory" in refusal_on(tmp_path)
+
+
+def test_logs_of_somebody_else_are_refused_and_taken_over_only_where_that_was_said(tmp_path: Path) -> None:
+    logs = tmp_path / f"var/log/{NAME}"
+    logs.mkdir(parents=True)
+    assert f"{logs} exists and belongs to {logs.owner()}" in refusal_on(tmp_path)
+    adopted = declaration(tmp_path, adopt=True).plan()
+    assert logs in [directory.path for directory in adopted.directories]
+    (tmp_path / f"etc/backstay/{NAME}").mkdir(parents=True)
+    assert declaration(tmp_path).plan().changed, "what is ours already is only put right"
+
+
+@pytest.mark.parametrize(
+    ("gecos", "known"),
+    [(f"backstay {NAME}", True), (f"backstay {NAME},,,", True), ("", False), ("Web server", False)],
+)
+def test_an_account_is_recognised_by_the_comment_that_backstay_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gecos: str, known: bool
+) -> None:
+    systemd = Systemd()
+    ours = declaration(tmp_path, runner=systemd)
+    ours.apply(replace(ours.plan(), directories=(), data_link=False, files=(), enable=(), start=()))
+    made = next(line for line in systemd.ran if line.startswith("useradd"))
+    assert f"--comment backstay {NAME} {NAME}" in made
+    entry = pwd.struct_passwd((NAME, "x", 999, 999, gecos, "/nonexistent", "/usr/sbin/nologin"))
+    monkeypatch.setattr(_declare.pwd, "getpwnam", lambda _: entry)
+    if known:
+        assert not declaration(tmp_path).plan().user
+    else:
+        assert f"The user {NAME} exists and was not made by backstay" in refusal_on(tmp_path)
 
 
 def test_files_of_a_newer_backstay_are_not_replaced(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import replace
@@ -299,6 +300,49 @@ def test_a_packages_default_goes_only_while_nobody_changed_it(
             file_set.place([entry])
         assert enabled.is_symlink()
     assert available.read_text() == content
+
+
+WELCOME = {
+    "index.nginx-debian.html": "<title>Welcome to nginx!</title>",
+    "index.html": "<head>\n<title>Apache2 Debian Default Page: It works</title>",
+}
+
+
+@pytest.mark.parametrize(
+    ("pages", "page"),
+    [
+        ({}, ""),
+        ({"index.nginx-debian.html": WELCOME["index.nginx-debian.html"]}, ""),
+        (WELCOME, ""),
+        ({**WELCOME, "prices.pdf": "x"}, "prices.pdf"),
+        ({**WELCOME, "index.html": "<title>Harbour of Ada</title>"}, "index.html"),
+        ({**WELCOME, ".well-known/token": "x"}, ".well-known"),
+    ],
+)
+def test_a_packages_default_site_is_somebodys_where_it_shows_their_pages(
+    file_set: FileSet, tmp_path: Path, host: Host, pages: dict[str, str], page: str
+) -> None:
+    available, enabled, served = tmp_path / "available-default", tmp_path / "enabled", tmp_path / "html"
+    available.write_text("as shipped\n")
+    enabled.symlink_to(available)
+    digest = hashlib.md5(b"as shipped\n").hexdigest()
+    host.conffiles = f" {available} {digest}\n"
+    for name, text in pages.items():
+        (served / name).parent.mkdir(parents=True, exist_ok=True)
+        (served / name).write_text(text)
+    entry = Entry(str(enabled), "absent", serves=str(served))
+    if page:
+        said = f"{enabled} shows visitors what lies in {served} ({page}) and was not written by Backstay. Nothing was"
+        with pytest.raises(InputError, match=re.escape(said)) as refused:
+            file_set.place([entry])
+        assert "adopt=keep" in refused.value.message
+        assert enabled.is_symlink()
+    outcome = file_set.place([entry], adopt=True)
+    assert not enabled.is_symlink()
+    assert [Path(copy).readlink() for copy in outcome.kept.values()] == ([available] if page else [])
+    for name, text in pages.items():
+        assert (served / name).read_text() == text
+    assert not file_set.place([entry]).changed, "what is gone shows nothing"
 
 
 class PowerCut(Exception):

@@ -26,8 +26,11 @@ def an_application(name: str = "portal", **changed: Any) -> dict[str, Any]:
     }
 
 
-def door(*applications: dict[str, Any], version: str = "13", **changed: Any) -> dict[str, Any]:
-    return {"__nginx_applications": list(applications), "__nginx_host": {"system": {"version": version}}, **changed}
+def door(
+    *applications: dict[str, Any], version: str = "13", missing: tuple[str, ...] = (), **changed: Any
+) -> dict[str, Any]:
+    host = {"system": {"version": version}, "missing_packages": list(missing)}
+    return {"__nginx_applications": list(applications), "__nginx_host": host, **changed}
 
 
 def files(render: Render, **variables: Any) -> dict[str, dict[str, Any]]:
@@ -96,6 +99,15 @@ def test_where_another_site_is_the_default_ours_is_not(render: Render) -> None:
     placed = files(render, **door(an_application(), nginx_default_server=False))
     assert "default_server" not in placed["/etc/nginx/conf.d/backstay.conf"]["content"]
     assert "/etc/nginx/sites-enabled/default" not in placed
+
+
+def test_debians_site_may_be_somebodys_only_where_nginx_was_there_before_this_role(render: Render) -> None:
+    """Pages in /var/www/html that another web server shows are in nobody's way."""
+    path = "/etc/nginx/sites-enabled/default"
+    there = files(render, **door(an_application()))[path]
+    assert there == {"path": path, "state": "absent", "serves": "/var/www/html"}
+    comes = files(render, **door(an_application(), missing=("nginx",)))[path]
+    assert comes == {"path": path, "state": "absent"}
 
 
 def test_a_client_that_comes_by_address_gets_the_certificate_of_that_address(render: Render) -> None:
