@@ -12,7 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
-from ansible_collections.backstay.ops.plugins.module_utils._application import parse
+from ansible_collections.backstay.ops.plugins.module_utils._application import Application, parse
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._fleet import (
     Goal,
@@ -21,6 +21,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._fleet import (
     agreed,
     canaries,
     decide,
+    forks_refusal,
     names,
     outcome,
     refusal,
@@ -29,6 +30,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._fleet import (
 )
 
 Facts = Mapping[str, Any]
+DEFAULT_FORKS = 5  # Ansible's
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes without types
@@ -76,6 +78,7 @@ def judge(hosts: Sequence[str], known: Variables, options: Facts) -> dict[str, A
         application = parse(described, file="the application's file")
         mine = [host for host in hosts if application.name in (known.plain(host, "backstay_applications") or [])]
         refused = refusal(application, mine)
+        refused = refused or _in_turns(application, mine, known, options)
         if refused:
             raise InputError(refused)
     refused = strategy_refusal(str(options.get("strategy") or "live"), hosts)
@@ -83,6 +86,15 @@ def judge(hosts: Sequence[str], known: Variables, options: Facts) -> dict[str, A
         raise InputError(refused)
     run = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     return {"changed": False, "run": run, "canary": list(canaries(hosts, options.get("canary") or []))}
+
+
+def _in_turns(application: Application, hosts: Sequence[str], known: Variables, options: Facts) -> str | None:
+    """Only a release beside visitors is watched."""
+    if not options.get("strategy") or options["strategy"] != "live" or not hosts:
+        return None
+    releases, given = application.releases, known.plain(hosts[0], "confirm_seconds")
+    forks = int(known.plain(hosts[0], "ansible_forks") or DEFAULT_FORKS)
+    return forks_refusal(hosts, forks, releases.watch.seconds, float(given or releases.confirm_seconds))
 
 
 def agree(hosts: Sequence[str], known: Variables, _unused: Facts) -> dict[str, Any]:

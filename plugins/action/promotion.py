@@ -21,10 +21,13 @@ from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
     is_whole,
     promotion_name,
     sign,
+    signing_key,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._fleet import names
 
 LAST_STAGE = "production"
+APP_SERVERS = "app_servers"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes without types
@@ -43,6 +46,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
             payload = options["payload"]
             if application.stage == LAST_STAGE:
                 return {**result, "changed": False, "backstay_lines": []}
+            given = options.get("signing_key")
+            key = Path.cwd() / (Path(str(given)).expanduser() if given else beside_inventories(known, "signing_key"))
+            if options.get("state") == "ready":
+                signing_key(key)  # who lacks it learns that before anything is touched
+                return {**result, "changed": False, "backstay_lines": []}
+            left_out = sorted(set(meant(application.name, known)) - set(hosts))
+            if left_out:
+                line = (
+                    f"{application.name}: {names(left_out)} had no part in it, so nothing is proven in "
+                    f"{application.stage}: run it without --limit"
+                )
+                return {**result, "changed": False, "backstay_lines": [line]}
             releases = proven(hosts, known.get("hostvars") or {}, str(options.get("prefix", "__release_")))
             if releases is None:
                 line = (
@@ -58,8 +73,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
                 datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
                 str(options.get("by") or ""),
             )
-            given = options.get("signing_key")
-            key = Path.cwd() / (Path(str(given)).expanduser() if given else beside_inventories(known, "signing_key"))
             file = Path(str(payload["path"]).removesuffix(".tar") + f".{promotion_name(application.stage)}")
             changed = not stands(file, proof)
             if changed and not self._task.check_mode:
@@ -71,6 +84,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         word = "would be" if self._task.check_mode else "is"
         line = f"{application.name} {proof.version} {word} proven in {application.stage}: {file.name}"
         return {**result, "changed": changed, "statement": str(file), "backstay_lines": [line] if changed else []}
+
+
+def meant(application: str, known: Mapping[str, Any]) -> list[str]:
+    """The hosts of the inventory that run the application, whatever this run was limited to; none where the play's
+    hosts are no plain group."""
+    group = (known.get("groups") or {}).get(str(known.get("backstay_hosts") or APP_SERVERS)) or []
+    hostvars = known.get("hostvars") or {}
+    return [host for host in group if application in (hostvars[host].get("backstay_applications") or [])]
 
 
 def proven(hosts: Sequence[str], hostvars: Mapping[str, Any], prefix: str) -> dict[str, str] | None:

@@ -9,6 +9,7 @@ Release ids are a host's own. Hosts run one release when its payload and its con
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ._application import Application
 
 FORWARD, BACK, NOTHING = "forward", "back", "nothing"
+_FLIP_SECONDS = 15.0  # from the first host's flip to the last one's, and what a run needs between its tasks
 
 
 def names(hosts: Iterable[str], most: int = 5) -> str:
@@ -63,6 +65,20 @@ def strategy_refusal(strategy: str, hosts: Sequence[str]) -> str | None:
         f"{strategy} over {len(hosts)} hosts ({names(hosts)}) would go back by restoring the database they share, and "
         "a host that lost contact would do so under the others: change the schema in steps that the release before can "
         "live with; or close the others (playbooks/maintenance.yml) and take one host, with --limit, then the others."
+    )
+
+
+def forks_refusal(hosts: Sequence[str], forks: int, watch_seconds: float, confirm_seconds: float) -> str | None:
+    """Why hosts that are watched in turns, as many at once as there are forks, would not be there to be confirmed; None
+    where they would. A host that flipped goes back by itself after `confirm_seconds` in which nobody asked for it."""
+    turns = math.ceil(len(hosts) / max(1, forks))
+    waiting = (turns - 1) * watch_seconds + _FLIP_SECONDS
+    if turns < 2 or watch_seconds <= 0 or waiting < confirm_seconds:
+        return None
+    return (
+        f"{len(hosts)} hosts would be watched {forks} at a time, {watch_seconds:g} s each, so the last would wait "
+        f"{waiting:g} s and go back by themselves after {confirm_seconds:g} (releases.confirm_seconds): run it with "
+        f"--forks {len(hosts)}, or watch for less (releases.watch.seconds)."
     )
 
 

@@ -119,7 +119,10 @@ class Conductor:
             self.engine.run_hooks(self._open(), when)
         except BackstayError as failed:
             if self._past_return():
+                # Who followed has had the answer: it is for the journal of the service, and for whoever asks why.
                 self.emit({"event": "say", "line": failed.message})
+                _log(failed.message)
+                self._record(when, "failed", spare=True, message=failed.message)
                 return
             raise self._undone(failed) from failed
 
@@ -332,6 +335,8 @@ class Service:
         self.settings: dict[str, Any] = {}
         self.deadline: float | None = None
         self.abort = threading.Event()
+        self.deciding = threading.Lock()  # whoever aborts and whoever confirms: one of them is first
+        self.decided = False
         self.waiting: list[tuple[_Peer, dict[str, Any]]] = []  # begins that wait for the settling to end
         self.planning: list[threading.Thread] = []
         self.follower: _Peer | None = None
@@ -448,7 +453,13 @@ class Service:
                 "its deadline passed; see `backstay history`."
             )
         if command == "abort" and self.state == "working":
-            self.abort.set()
+            with self.deciding:
+                if self.decided:
+                    raise InputError(
+                        f"It is too late to abort: {transaction.candidate} is being confirmed; to go back, run "
+                        f"`backstay rollback {self.engine.layout.name}`."
+                    )
+                self.abort.set()
             peer.send({"event": "result", "ok": True, "message": "It is undone after the present step."})
             peer.close()
             return
@@ -491,6 +502,7 @@ class Service:
                 return
             self.settings = {name: message[name] for name in _SETTINGS if name in message}
             self.abort.clear()
+            self.decided = False
             self.engine.start_prober(self.conductor.begin(request))
         except BaseException:
             self.lock.release()
@@ -583,6 +595,10 @@ class Service:
         steps = steps_of(transaction.operation, "confirm")
         answered = steps.index("settle")
         conductor._hooks("before_confirm")
+        with self.deciding:
+            self.decided = not self.abort.is_set()
+        if not self.decided:
+            raise conductor._undone(BackstayError("The transaction was aborted on request."))
         for step in steps[:answered]:
             try:
                 conductor._do(step, transaction)

@@ -8,6 +8,7 @@ taken away (a burst is no trend), that it still goes on, and that it be not one 
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import time
 from collections import Counter, deque
@@ -319,7 +320,9 @@ def judge_watch(evidence: Evidence, policy: Watch, *, burst_seconds: int = BURST
 def _restart_reasons(evidence: Evidence) -> list[str]:
     reasons = [f"{unit} failed and systemd gave it up" for unit in evidence.dead]
     for process, count in evidence.restarts.items():
-        if count > 0 and evidence.previous_restarts.get(process, 0) < 3:
+        before = evidence.previous_restarts.get(process, 0)
+        # Whoever restarted now and then in the last hour may go on so, and no oftener.
+        if count > 0 and (before < 3 or count > before):
             times = "once" if count == 1 else f"{count} times"
             reasons.append(f"the process {process} ended and was restarted by systemd {times} since the switch")
     return reasons
@@ -518,7 +521,11 @@ class Watcher:
         self.baseline = Sample(before).last(BASELINE_SECONDS)
         lines = journal_lines(self.runner, units_of_release(self.layout, self.previous))
         self.known = kinds(errors_in(lines), self.secrets)
-        told = restarts_in(lines)
+        # Not of its whole life: an outage of last month excuses nothing.
+        since = (dt.datetime.now(dt.UTC) - dt.timedelta(seconds=BASELINE_SECONDS)).isoformat(timespec="seconds")
+        told = restarts_in(
+            journal_lines(self.runner, units_of_release(self.layout, self.previous), since=since.partition("+")[0])
+        )
         self.previous_restarts = {self._process(unit, self.previous): count for unit, count in told.items()}
         # What restarted while it was gated is the gate's business; workers came with the switch.
         counts, _unused = self._counters()

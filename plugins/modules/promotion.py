@@ -16,6 +16,14 @@ description:
     application's file says C(releases.promoted_from) release nothing without it.
   - It runs on the controller and contacts no host. Give it C(run_once).
 options:
+  state:
+    description:
+      - C(proven) writes down and signs what the hosts confirmed; nothing where a host of the inventory that runs the
+        application had no part in the run (C(--limit)).
+      - C(ready) only sees that the key is there, before anything is released.
+    type: str
+    choices: [ready, proven]
+    default: proven
   application:
     description: The application as the lookup P(backstay.ops.application#lookup) gives it; it names its C(stage).
     type: dict
@@ -80,6 +88,7 @@ def main() -> None:
     """Only the controller knows all hosts of a play, and only it holds the key."""
     module = AnsibleModule(
         argument_spec={
+            "state": {"type": "str", "choices": ["ready", "proven"], "default": "proven"},
             "application": {"type": "dict", "required": True},
             "version": {"type": "str", "required": True},
             "payload": {"type": "dict", "required": True},

@@ -636,6 +636,7 @@ def test_twenty_releases_and_rollbacks_under_load_are_no_incident(host: Watched)
     host.does(f"rm -f {ROOM}/inbox/*.json; : > {ROOM}/chat; systemctl start backstay-observe.timer")
     host.minutes = 0.0
     open_before = host.open()
+    stage.manage("seed")  # as many as visitors ask for
     try:
         with stage.load(rate=25.0) as load:
             for number in range(10):

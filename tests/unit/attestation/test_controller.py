@@ -122,6 +122,19 @@ def test_a_host_that_said_nothing_proves_nothing() -> None:
     assert promotion.proven(["app1", "app2"], hostvars, "my_") is None
 
 
+def test_a_stage_is_all_its_hosts_whatever_a_run_was_limited_to() -> None:
+    hostvars: dict[str, Any] = {
+        "app1": {"backstay_applications": ["portal"]},
+        "app2": {"backstay_applications": ["portal", "shop"]},
+        "app3": {"backstay_applications": ["shop"]},
+        "app4": {},
+        "build1": {"backstay_applications": ["portal"]},
+    }
+    known: dict[str, Any] = {"groups": {"app_servers": ["app1", "app2", "app3", "app4"]}, "hostvars": hostvars}
+    assert promotion.meant("portal", known) == ["app1", "app2"]
+    assert promotion.meant("portal", {**known, "backstay_hosts": "app_servers:&blue"}) == [], "no plain group"
+
+
 def test_a_proof_stands_until_the_payload_or_the_proof_changes(tmp_path: Path, builder: Signer) -> None:
     file = tmp_path / "portal-1.0.0.proven-staging.json"
     proof = Proof("portal", "1.0.0", "ab" * 32, "staging", {"app1": "0003-1.0.0"}, "2026-11-21T10:00:00Z", "ada")

@@ -60,6 +60,25 @@ def test_a_strategy_that_restores_data_is_for_one_host() -> None:
     assert "--limit" in str(_fleet.strategy_refusal("maintenance", THREE))
 
 
+@pytest.mark.parametrize(
+    ("hosts", "forks", "watch", "confirm", "refused"),
+    [
+        (10, 10, 300.0, 300.0, False),
+        (11, 10, 300.0, 300.0, True),
+        (11, 10, 5.0, 60.0, False),
+        (50, 5, 5.0, 60.0, True),  # the tenth turn begins after 45 s, and something is between
+        (50, 5, 0.0, 60.0, False),  # nobody is watched
+        (3, 0, 300.0, 300.0, True),
+    ],
+)
+def test_hosts_that_are_watched_in_turns_must_be_there_when_their_turn_comes(
+    hosts: int, forks: int, watch: float, confirm: float, refused: bool
+) -> None:
+    said = _fleet.forks_refusal([f"app{number}" for number in range(hosts)], forks, watch, confirm)
+    assert (said is not None) is refused
+    assert said is None or f"run it with --forks {hosts}" in said
+
+
 def test_where_the_source_lies_is_no_difference_between_hosts() -> None:
     one = {**SHARED, "source": {"repository": "/home/ada/portal"}}
     other = {**SHARED, "source": {"repository": "/home/bram/portal"}}

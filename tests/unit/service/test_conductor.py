@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _service
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, Service, recover
@@ -72,6 +73,9 @@ class Engine:
 
     def notes(self, release: str) -> str:
         return ""
+
+    def done_sentence(self, transaction: Transaction) -> str:
+        return f"{transaction.candidate} is live"
 
     def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
         self.hooks.append(when)
@@ -300,11 +304,76 @@ def test_what_cannot_be_undone_now_holds_no_lock_and_is_left_to_recovery(service
     assert engine.done == set()
 
 
-def test_a_hook_that_fails_after_the_point_of_no_return_is_only_told(tmp_path: Path) -> None:
-    engine = Engine(tmp_path, "release")
+def confirmed(service: Service) -> dict[str, Any]:
+    """Up to the confirmation, by the service's own worker; what it answers."""
+    for phase in ("prepare", "close", "flip"):
+        service.conductor.phase(phase)
+    service.state = "working"
+    service._work("confirm")
+    return dict(service.inbox.queue[0][1])
+
+
+class Peer:
+    """Somebody who asks the service, and what it answers."""
+
+    def __init__(self) -> None:
+        self.answers: list[dict[str, Any]] = []
+
+    def send(self, value: dict[str, Any]) -> None:
+        self.answers.append(value)
+
+    def close(self) -> None:
+        """It has what it wanted."""
+
+
+def test_a_hook_that_fails_after_the_point_of_no_return_is_told_and_written_down(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who followed has had the answer by then."""
+    engine: Any = service.engine
     engine.failing_hook = "after_confirm"
-    conduct(engine)
-    assert engine.done == set(all_steps("release"))
+    answer = confirmed(service)
+    assert answer["ok"], answer
+    assert engine.done == set(all_steps("maintenance"))
+    assert "The hook after_confirm ended with exit code 3" in capsys.readouterr().err
+    records = [json.loads(line) for line in (tmp_path / "journal.d" / "t-1.jsonl").read_text().splitlines()]
+    assert ("after_confirm", "failed") in [(record["step"], record["state"]) for record in records]
+
+
+def test_an_abort_before_it_is_confirmed_is_kept_also_where_hooks_take_their_time(service: Service) -> None:
+    engine: Any = service.engine
+    peer, ran = Peer(), engine.run_hooks
+
+    def hooks(transaction: Transaction, when: str, **more: str) -> None:
+        ran(transaction, when, **more)
+        if when == "before_confirm":
+            service._dispatch(peer, {"command": "abort"})  # type: ignore[arg-type]  # a stand-in for a connection
+
+    engine.run_hooks = hooks
+    answer = confirmed(service)
+    assert peer.answers[0]["ok"], "it was promised"
+    assert (answer["ok"], answer["message"]) == (False, "The transaction was aborted on request.")
+    assert engine.done == set()
+
+
+def test_who_aborts_while_it_is_confirmed_is_told_that_it_is_too_late(service: Service) -> None:
+    engine: Any = service.engine
+    refused: list[str] = []
+
+    def confirm(_transaction: Transaction) -> str:
+        with pytest.raises(InputError) as told:
+            service._dispatch(Peer(), {"command": "abort"})  # type: ignore[arg-type]  # a stand-in for a connection
+        refused.append(str(told.value))
+        engine.done.add("confirm")
+        return "confirm"
+
+    engine.do_confirm = confirm
+    answer = confirmed(service)
+    assert answer["ok"], answer
+    assert refused == [
+        "It is too late to abort: 0002-1.1.0 is being confirmed; to go back, run `backstay rollback portal`."
+    ]
+    assert engine.done == set(all_steps("maintenance"))
 
 
 def test_behind_a_closed_door_nothing_opens_before_the_point_of_no_return() -> None:

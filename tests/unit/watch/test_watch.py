@@ -182,6 +182,8 @@ def test_a_restart_condemns_unless_it_was_so_before() -> None:
     assert judge_watch(enough, Watch()).outcome == "bad"
     assert "worker" in judge_watch(enough, Watch()).sentence
     assert judge_watch(replace(enough, previous_restarts={"worker": 5}), Watch()).outcome == "good"
+    often = replace(enough, restarts={"worker": 50}, previous_restarts={"worker": 5})
+    assert judge_watch(often, Watch()).outcome == "bad", "ten times as often in minutes as before in an hour"
 
 
 def test_nothing_at_all_is_inconclusive() -> None:
