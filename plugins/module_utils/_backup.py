@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from . import _generations as generations
 from ._attestation import SIGNATURE, sign
 from ._bucket_rules import findings, look, unknown
-from ._catalogue import Copy, Point, catalogue, last_known, points, sizes, stored_data
+from ._catalogue import Copy, Point, catalogue, last_known, points, rows_of, sizes, stored_data
 from ._errors import BackstayError, GateRefused, InputError
 from ._expiry import retain
 from ._layout import Layout
@@ -574,6 +574,8 @@ class _Run:
             manifest=digest(content),
             rows=rows,
             size_bytes=size,
+            databases=rows_of(manifest),
+            files=len(manifest.media),
         )
 
     def _sign(self, path: Path, namespace: str) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from ._application import Application
 from ._backup_settings import BackupPolicy
-from ._bucket_rules import Asked, remembered
+from ._bucket_rules import Asked, old_versions, remembered
 from ._bucket_rules import findings as bucket_findings
-from ._catalogue import Point, points, retention
+from ._catalogue import Point, held_since, points, restored, retention
 from ._errors import BackstayError
 from ._layout import Layout
 from ._retention import greatest_age_days
@@ -32,6 +32,8 @@ def backup_facts(
     policy = application.backup
     if policy is None:
         return None
+    from ._escrow import out_of_date
+
     found = points(layout, storage)
     return fold(
         found,
@@ -39,6 +41,7 @@ def backup_facts(
         now or dt.datetime.now(dt.UTC),
         buckets=remembered(layout, storage),
         unpruned=_unpruned(layout, storage, policy),
+        escrow=out_of_date(layout, storage),
     )
 
 
@@ -62,9 +65,11 @@ def fold(
     *,
     buckets: Mapping[str, Asked] | None = None,
     unpruned: Collection[str] = (),
+    escrow: str | None = None,
 ) -> dict[str, Any]:
-    """Pure: the facts from the points, in the order of the chain, from what the buckets answered last, and from which
-    repositories this host may not prune. Where it may not and nothing ever expired, nobody else prunes either."""
+    """Pure: the facts from the points, in the order of the chain, from what the buckets answered last, from which
+    repositories this host may not prune, and from what is wrong with the offline key. Where it may not prune and
+    nothing ever expired, nobody else prunes either."""
     buckets = buckets or {}
     good = [point for point in found if point.good]
     newest = good[-1] if good else None
@@ -73,7 +78,9 @@ def fold(
     full = max((point for point in good if point.level >= 5), key=lambda point: point.proven_at or "", default=None)
     oldest = {name: _age(point.at, now) / 86400 for point in reversed(found) for name in point.repositories}
     endless = [name for name in unpruned if not any(name in point.expired for point in found)]
-    ages = greatest_age_days(policy, oldest, endless)
+    versions = {name: old_versions(buckets, name, settings) for name, settings in policy.repositories.items()}
+    endless += [name for name, (kept, _days) in versions.items() if kept == "without end"]
+    ages = greatest_age_days(policy, oldest, endless, {name: days for name, (_kept, days) in versions.items()})
     expiry = {name: retention(found, name) for name in policy.repositories}
     return {
         "newest": _point(newest, now),
@@ -85,18 +92,29 @@ def fold(
                 "location_kind": settings.kind,
                 "points": sum(1 for point in good if name in point.repositories and point.repositories[name].good),
                 "newest": next((point.at for point in reversed(good) if name in point.repositories), None),
+                "last_proven": _restored(found, name, now),
                 "greatest_age_days": ages[name],
+                "old_versions": versions[name][0],
                 "retained_at": expiry[name][0],
                 "kept_back": held.reason if (held := expiry[name][1]) else None,
             }
             for name, settings in policy.repositories.items()
         },
         "bucket_rules": {
-            name: {"asked_at": asked.at, "rules": len(asked.rules), "problem": asked.problem}
+            name: {
+                "asked_at": asked.at,
+                "rules": len(asked.rules),
+                "problem": asked.problem,
+                "versioned": asked.versioned,
+            }
             for name, asked in buckets.items()
             if name in policy.repositories
         },
-        "problems": [*problems(found, policy, now), *bucket_findings(buckets, policy.repositories)],
+        "problems": [
+            *problems(found, policy, now),
+            *([escrow] if escrow else []),
+            *bucket_findings(buckets, policy.repositories),
+        ],
     }
 
 
@@ -116,6 +134,14 @@ def _point(point: Point | None, now: dt.datetime) -> dict[str, Any] | None:
         "proof_seconds": point.proven_seconds,
         "repositories": sorted(point.repositories),
     }
+
+
+def _restored(found: Sequence[Point], repository: str, now: dt.datetime) -> dict[str, Any] | None:
+    """When a restore point was last restored from a repository and held, to which level."""
+    last = restored(found, repository)
+    if last.held_at is None:
+        return None
+    return {"level": last.level, "at": last.held_at, "age_seconds": round(_age(last.held_at, now), 1)}
 
 
 def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> tuple[str, ...]:
@@ -153,6 +179,8 @@ def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> 
             said.append(
                 f"the last proof (L4) is {min(proven):.0f} h old, allowed are {policy.proof.level4_max_age_hours} h"
             )
+        else:
+            said += _unproven(found, policy, now)
     drilled = [_age(point.proven_at, now) / 86400 for point in good if point.level >= 5 and point.proven_at]
     days = min(drilled) if drilled else _age(found[0].at, now) / 86400
     if days > policy.proof.level5_max_age_days:
@@ -162,6 +190,28 @@ def problems(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> 
             "playbooks/drill.yml"
         )
     return tuple(said)
+
+
+def _unproven(found: Sequence[Point], policy: BackupPolicy, now: dt.datetime) -> list[str]:
+    """The repositories whose turn has passed: each night one is proven, and a disk that holds says nothing of a bucket.
+    Where points have been for less than a round, nothing is late yet."""
+    said = []
+    allowed = len(policy.repositories) * policy.proof.level4_max_age_hours
+    for name in policy.repositories:
+        held_at, since = restored(found, name).held_at, held_since(found, name)
+        if since is None:
+            continue
+        hours = _age(held_at or since, now) / 3600
+        if hours > allowed:
+            # The page leaves "proof" out here: its own cell of that is green, since another repository was proven.
+            what = f"the repository {name} was last proven (L4) {hours:.0f} h ago"
+            if held_at is None:
+                what = f"in {hours:.0f} h nothing in the repository {name} was proven (L4)"
+            said.append(
+                f"{what}, allowed are {allowed} h with {len(policy.repositories)} repositories: run "
+                f"`backstay verify --level L4 --repository {name}`"
+            )
+    return said
 
 
 def _kept_back(found: Sequence[Point], policy: BackupPolicy, newest: Point) -> list[str]:
@@ -197,15 +247,20 @@ def backup_lines(facts: Mapping[str, Any]) -> list[str]:
         took = f", took {proven['proof_seconds']:.0f} s" if proven["proof_seconds"] is not None else ""
         lines[0] += f"; last proof {_spoken(proven['proven_age_seconds'])} ago{took}"
     kept = ", ".join(
-        f"{name}: {each['points']} points, deleted data {_surviving(each['greatest_age_days'])}"
+        f"{name}: {each['points']} points, deleted data {_surviving(each)}"
         for name, each in facts["repositories"].items()
     )
     lines.append(f"  kept     {kept}")
     return lines + [f"  backup!  {problem[:150]}" for problem in facts["problems"][:2]]
 
 
-def _surviving(days: int | None) -> str:
-    return "without end: nobody removes any" if days is None else f"up to {days} d"
+def _surviving(facts: Mapping[str, Any]) -> str:
+    days, old_versions = facts["greatest_age_days"], facts.get("old_versions")
+    if days is None:
+        kept = old_versions == "without end"
+        return f"without end: {'the bucket keeps all versions' if kept else 'nobody removes any'}"
+    unknown = ", or longer: whether the bucket keeps versions is not known" if old_versions == "not known" else ""
+    return f"up to {days} d{unknown}"
 
 
 def _spoken(seconds: float) -> str:

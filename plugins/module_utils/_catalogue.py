@@ -1,10 +1,10 @@
 """The catalogue of restore points: events in a hash chain, folded into points; or read back from a repository alone.
 
 Events, each about one run: `begun` (before anything is written), `made` (its manifest is signed), `stored` (whole and
-sealed in one repository), `failed` (as a whole, or in one repository), `proven` and `refuted` (in one repository),
-`expired` (from one repository), `expiring` (what is about to), `kept_back` (why nothing expires there: an anomaly, or
-what went wrong), `retained` (what may go there has gone), `accepted` (a person saw that it holds less). What
-reads it passes over events that it does not know.
+sealed in one repository), `failed` (as a whole, or in one repository), `proven`, `refuted` and `unproven` (in one
+repository: it came to no end), `expired` (from one repository), `expiring` (what is about to), `kept_back` (why
+nothing expires there: an anomaly, or what went wrong), `retained` (what may go there has gone), `accepted` (a person
+saw that it holds less). What reads it passes over events that it does not know.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BackstayError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 LISTED, STRUCTURE, READ_BACK, RESTORED, RUNS = 1, 2, 3, 4, 5
 SEAL, MANIFEST = "seal.json", "manifest.json"
 FORMAT = 1
+# What a repository says against one run of it; anything else (it is away, it refuses) is about all of them.
+_OF_ONE_RUN = frozenset({"damaged", "no snapshot", "incomplete"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,16 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """Of restoring from one repository and comparing (L4 and up): when that was last done, whatever came of it; to
+    which level it last held, and when. It outlives the copy that it was done with."""
+
+    at: str = ""
+    level: int = 0
+    held_at: str | None = None
+
+
+@dataclass(frozen=True)
 class KeptBack:
     """Since when and why nothing expires in a repository; `failed` where something went wrong, else it is an anomaly
     that a person must look at."""
@@ -66,8 +79,11 @@ class KeptBack:
 class Point:
     """A run and what became of it. `at` is when it began (UTC ISO 8601), `sequence` its place in the chain, `level` the
     highest that any of its copies was proven to, with when and how long that took; `refuted` is set when no copy is
-    good any more. `manifest` is the SHA-256 of its manifest, None for a run that never came so far. `retained` says by
-    repository when retention last succeeded there while this was the newest run, `kept_back` why it has not since."""
+    good any more. `manifest` is the SHA-256 of its manifest, None for a run that never came so far; `databases` and
+    `files` say how many rows each database has and how many files the media, None where nobody wrote that down.
+    `retained` says by repository when retention last succeeded there while this was the newest run, `kept_back` why it
+    has not since; `tried` which of its copies were restored and compared. `known_at` is when the catalogue first heard
+    of it: later than `at` where it was written anew."""
 
     run: str
     at: str
@@ -78,6 +94,8 @@ class Point:
     manifest: str | None = None
     rows: int | None = None
     size_bytes: int = 0
+    databases: Mapping[str, int] | None = None
+    files: int | None = None
     repositories: Mapping[str, Copy] = field(default_factory=dict)
     expired: tuple[str, ...] = ()  # repositories that no longer have it
     failed: str | None = None
@@ -85,6 +103,8 @@ class Point:
     accepted: bool = False
     retained: Mapping[str, str] = field(default_factory=dict)
     kept_back: Mapping[str, KeptBack] = field(default_factory=dict)
+    tried: Mapping[str, Tried] = field(default_factory=dict)
+    known_at: str = ""
 
     @property
     def good(self) -> bool:
@@ -92,10 +112,14 @@ class Point:
         return any(copy.good for copy in self.repositories.values())
 
     @property
-    def best(self) -> Copy | None:
-        """The copy that is proven to the highest level; of equals the one proven last."""
+    def good_copies(self) -> tuple[Copy, ...]:
+        """Those that count, the one that is proven to the highest level first; of equals the one proven last."""
         good = [copy for copy in self.repositories.values() if copy.good]
-        return max(good, key=lambda copy: (copy.level, copy.proven_at or ""), default=None)
+        return tuple(sorted(good, key=lambda copy: (copy.level, copy.proven_at or ""), reverse=True))
+
+    @property
+    def best(self) -> Copy | None:
+        return next(iter(self.good_copies), None)
 
     @property
     def level(self) -> int:
@@ -135,7 +159,8 @@ def fold(entries: Iterable[Entry]) -> tuple[Point, ...]:
     for entry in entries:
         data = entry.data
         if entry.event in ("begun", "made") and entry.release not in found:
-            found[entry.release] = Point(entry.release, str(data.get("at") or entry.time), entry.number)
+            at = str(data.get("at") or entry.time)
+            found[entry.release] = Point(entry.release, at, entry.number, known_at=entry.time)
         point = found.get(entry.release)
         change = _CHANGES.get(entry.event)
         if point is not None and change is not None:
@@ -156,12 +181,14 @@ def _begun(point: Point, _time: str, data: Mapping[str, Any]) -> Point:
 
 
 def _made(point: Point, time: str, data: Mapping[str, Any]) -> Point:
-    rows = data.get("rows")
+    rows, databases, files = data.get("rows"), data.get("databases"), data.get("files")
     return replace(
         _begun(point, time, data),
         manifest=str(data["manifest"]),
         rows=None if rows is None else int(rows),
         size_bytes=int(data.get("size_bytes", 0)),
+        databases=None if databases is None else {str(name): int(count) for name, count in databases.items()},
+        files=None if files is None else int(files),
     )
 
 
@@ -193,7 +220,22 @@ def _failed(point: Point, _time: str, data: Mapping[str, Any]) -> Point:
     return replace(point, failed_in={**point.failed_in, str(where): reason})
 
 
+def _tried(point: Point, time: str, data: Mapping[str, Any], *, level: int = 0) -> Point:
+    """A proof that was to restore the point, in whichever way it ended; it held to `level`."""
+    name, at = str(data.get("repository")), str(data.get("at") or time)
+    if max(int(data.get("asked", 0)), level) < RESTORED:
+        return point
+    tried = _later(point.tried.get(name, Tried()), Tried(at, level, at) if level >= RESTORED else Tried(at))
+    return replace(point, tried={**point.tried, name: tried})
+
+
+def _later(one: Tried, other: Tried) -> Tried:
+    held = max(one, other, key=lambda each: each.held_at or "")
+    return replace(held, at=max(one.at, other.at))
+
+
 def _proven(point: Point, time: str, data: Mapping[str, Any]) -> Point:
+    point = _tried(point, time, data, level=int(data["level"]))
     copy = point.repositories.get(str(data.get("repository")))
     if copy is None:
         return point
@@ -214,8 +256,9 @@ def _proven(point: Point, time: str, data: Mapping[str, Any]) -> Point:
     return replace(point, repositories={**point.repositories, copy.repository: copy})
 
 
-def _refuted(point: Point, _time: str, data: Mapping[str, Any]) -> Point:
+def _refuted(point: Point, time: str, data: Mapping[str, Any]) -> Point:
     """In one repository, or wherever it is where the event names none."""
+    point = _tried(point, time, data)
     where = data.get("repository")
     changed = dict(point.repositories)
     for name, copy in point.repositories.items():
@@ -262,6 +305,7 @@ _CHANGES: dict[str, _Change] = {
     "failed": _failed,
     "proven": _proven,
     "refuted": _refuted,
+    "unproven": _tried,
     "expired": _expired,
     "accepted": _accepted,
     "expiring": _expiring,
@@ -283,6 +327,8 @@ def candidates(found: Sequence[Point], repository: str, needed: Mapping[str, str
             accepted=point.accepted,
             rows=point.rows,
             size_bytes=point.size_bytes,
+            databases=point.databases,
+            files=point.files,
         )
         for point in found
         if repository in point.repositories
@@ -300,6 +346,17 @@ def retention(found: Sequence[Point], repository: str) -> tuple[str | None, Kept
         if here is not None:
             held = replace(here, since=held.since if held else here.since)
     return succeeded, held
+
+
+def restored(found: Sequence[Point], repository: str) -> Tried:
+    """When any restore point was last restored from a repository and compared. Pure."""
+    return reduce(_later, (point.tried[repository] for point in found if repository in point.tried), Tried())
+
+
+def held_since(found: Sequence[Point], repository: str) -> str | None:
+    """Since when this catalogue knows of a restore point in a repository, also where that has expired. Pure."""
+    there = (point for point in found if repository in point.repositories or repository in point.expired)
+    return next((point.known_at or point.at for point in there), None)
 
 
 def last_known(found: Sequence[Point], repository: str, entries: Iterable[Entry] = ()) -> str | None:
@@ -327,50 +384,72 @@ def by_run(snapshots: Iterable[Snapshot]) -> dict[str, dict[str, Snapshot]]:
     return found
 
 
-def from_repository(repository: Repository) -> tuple[Point, ...]:
+def from_repository(repository: Repository, *, damaged: Callable[[str], None] | None = None) -> tuple[Point, ...]:
     """The restore points that a repository holds, from nothing but itself: those with data, manifest and seal.
 
     Their order is that of the manifests, each of which names the digest of the one before it. Signatures are not judged
-    here: that is L2. Raises RepositoryError.
+    here: that is L2. A run that cannot be read is told to `damaged` and left out; without it, it raises BackstayError,
+    as all does that says nothing about one run.
     """
-    from ._manifest import from_bytes
-
     identifier = repository.identity() or ""
     found: dict[str, tuple[Point, str | None]] = {}
-    for run, parts in by_run(repository.snapshots()).items():
+    for run, parts in by_run(repository.snapshots(damaged=damaged)).items():
         if "data" not in parts or "manifest" not in parts:
             continue
-        files = repository.read_all(parts["manifest"].id, (f"/{MANIFEST}", f"/{SEAL}"))
-        seal = json.loads(files[f"/{SEAL}"])
-        if seal.get("format", 0) > FORMAT:
-            raise BackstayError(
-                f"The seal of the restore point {run} has format {seal['format']} and this backstay knows {FORMAT}: "
-                "update the host's command with playbooks/site.yml."
-            )
-        manifest = from_bytes(files[f"/{MANIFEST}"], origin=f"the manifest of {run} in {repository.name}")
-        copy = Copy(
-            repository.name,
-            identifier,
-            parts["data"].id,
-            parts["data"].tree,
-            parts["manifest"].id,
-            parts["manifest"].time,
-        )
-        size, rows = sizes(manifest)
-        point = Point(
-            run=run,
-            at=manifest.began,
-            sequence=0,
-            release=manifest.release,
-            version=manifest.version,
-            payload=manifest.payload,
-            manifest=str(seal["manifest"]),
-            rows=rows,
-            size_bytes=size,
-            repositories={repository.name: copy},
-        )
-        found[run] = point, manifest.previous
+        try:
+            found[run] = _read_point(repository, identifier, run, parts)
+        except BackstayError as unreadable:
+            if damaged is None or getattr(unreadable, "kind", "damaged") not in _OF_ONE_RUN:
+                raise
+            damaged(f"The restore point {run} in {repository.name} is left out: {unreadable.message}")
     return tuple(replace(point, sequence=number) for number, point in enumerate(_chained(found), start=1))
+
+
+def _read_point(
+    repository: Repository, identifier: str, run: str, parts: Mapping[str, Snapshot]
+) -> tuple[Point, str | None]:
+    """A run by its own manifest, and the digest of the manifest before it."""
+    from ._manifest import from_bytes
+
+    files = repository.read_all(parts["manifest"].id, (f"/{MANIFEST}", f"/{SEAL}"))
+    try:
+        seal = json.loads(files[f"/{SEAL}"])
+        number, sealed = int(seal.get("format", 0)), str(seal["manifest"])
+    except (ValueError, KeyError, TypeError, AttributeError) as broken:
+        raise BackstayError(
+            f"The seal of {run} in {repository.name} cannot be read ({type(broken).__name__}): find out who wrote to "
+            "that repository."
+        ) from broken
+    if number > FORMAT:
+        raise BackstayError(
+            f"The seal of the restore point {run} has format {number} and this backstay knows {FORMAT}: "
+            "update the host's command with playbooks/site.yml."
+        )
+    manifest = from_bytes(files[f"/{MANIFEST}"], origin=f"the manifest of {run} in {repository.name}")
+    copy = Copy(
+        repository.name,
+        identifier,
+        parts["data"].id,
+        parts["data"].tree,
+        parts["manifest"].id,
+        parts["manifest"].time,
+    )
+    size, rows = sizes(manifest)
+    point = Point(
+        run=run,
+        at=manifest.began,
+        sequence=0,
+        release=manifest.release,
+        version=manifest.version,
+        payload=manifest.payload,
+        manifest=sealed,
+        rows=rows,
+        size_bytes=size,
+        databases=rows_of(manifest),
+        files=len(manifest.media),
+        repositories={repository.name: copy},
+    )
+    return point, manifest.previous
 
 
 def _chained(found: Mapping[str, tuple[Point, str | None]]) -> list[Point]:
@@ -395,10 +474,21 @@ def sizes(manifest: Any) -> tuple[int, int]:
     return size, sum(table.rows for facts in manifest.databases.values() for table in facts.tables.values())
 
 
+def rows_of(manifest: Any) -> dict[str, int]:
+    """Rows of each database that a manifest names."""
+    return {name: sum(table.rows for table in facts.tables.values()) for name, facts in manifest.databases.items()}
+
+
 def rebuild(
-    layout: Layout, storage: Storage, now: Callable[[], str], repositories: Sequence[Repository]
+    layout: Layout,
+    storage: Storage,
+    now: Callable[[], str],
+    repositories: Sequence[Repository],
+    *,
+    damaged: Callable[[str], None] | None = None,
 ) -> tuple[Point, ...]:
     """Write the catalogue anew from repositories alone, where there is none. What was proven is not known any more.
+    A run or a repository that cannot be read is told to `damaged`, and the others count; without it, it raises.
 
     Raises BackstayError where a catalogue is there: one that is damaged must be put aside by a person.
     """
@@ -408,7 +498,14 @@ def rebuild(
         )
     merged: dict[str, Point] = {}
     for repository in repositories:
-        for point in from_repository(repository):
+        try:
+            there = from_repository(repository, damaged=damaged)
+        except BackstayError as lost:
+            if damaged is None:
+                raise
+            damaged(lost.message)
+            continue
+        for point in there:
             known = merged.get(point.run)
             both = {**known.repositories, **point.repositories} if known else point.repositories
             merged[point.run] = replace(known or point, repositories=both)
@@ -426,6 +523,8 @@ def rebuild(
             manifest=point.manifest,
             rows=point.rows,
             size_bytes=point.size_bytes,
+            databases=point.databases,
+            files=point.files,
             rebuilt=True,
         )
         for copy in point.repositories.values():

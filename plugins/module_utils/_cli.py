@@ -195,6 +195,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     verify.add_argument("--repository", help="in this one; without it, in the one where that was done longest ago")
     verify.add_argument("--offline-key", metavar="FILE", help="on another host, with nothing but this and a repository")
     verify.add_argument("--evidence", metavar="FILE", help="prove nothing, and write down what a drill elsewhere found")
+    verify.add_argument("--if-missed", action="store_true", help="only where the nightly proof did not take place")
     verify.add_argument("--by", default=_who(), help="goes into the evidence")
     restore = verb("restore", _restore, "bring a restore point back; what is here stays beside it")
     restore.add_argument("--undo", action="store_true", help="go back to the data from before the last restore")
@@ -209,11 +210,13 @@ def _verbs_of_data(verb: _Verbs) -> None:
         added.add_argument(
             "--only", action="append", default=[], metavar="PART", help="database:<name> or media:<path>"
         )
+        added.add_argument("--repository", help="from this one; without it, the best proven one that answers")
     escrow = verb("escrow", _data, "write the offline key: all that a restore needs when this host is gone")
     escrow.add_argument("--to", required=True, metavar="FILE")
     rebuild = verb("rebuild", _data, "on a new host: bring back all of it from a repository and the offline key alone")
     rebuild.add_argument("--offline-key", required=True, metavar="FILE", help="what `backstay escrow --to FILE` wrote")
     rebuild.add_argument("--point", default="latest", help="latest, a run, or a time")
+    rebuild.add_argument("--repository", help="from this one; without it, the first that holds the point whole")
     rebuild.add_argument("--isolated", action="store_true", help="a copy elsewhere: nothing of it is let out")
     rebuild.add_argument("--secrets-to", metavar="FILE", help="only write down what Vault would know, for root alone")
     rebuild.add_argument("--why", default="", help="goes into the ledger")

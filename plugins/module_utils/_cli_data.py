@@ -8,14 +8,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import InputError
 
 if TYPE_CHECKING:
-    from ._catalogue import Copy, Point
     from ._host import Host
     from ._proof import Proof
     from ._restore import Restore
@@ -89,8 +89,7 @@ def _prune(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 def _catch_up(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """Start the units of the backup and of the proof whose time the clock skipped; systemd passes over such a time."""
-    from ._catalogue import RESTORED, catalogue, points
-    from ._evidence import EVENTS
+    from ._catalogue import points
     from ._job_results import server_zone
     from ._schedule import passed_over
 
@@ -99,14 +98,9 @@ def _catch_up(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     asked: list[tuple[str | None, str, str | None]] = []
     if policy is not None and policy.scheduler == "systemd" and not host.layout.isolated.exists():
         known = points(host.layout, host.storage)
-        proofs = [
-            entry.time
-            for entry in catalogue(host.layout, host.storage, host.now).read()
-            if entry.event in EVENTS and int(entry.data.get("asked", 0)) >= RESTORED
-        ]
         asked = [
             (policy.at, host.layout.backup_timer, known[-1].at if known else None),
-            (policy.proof.nightly, host.layout.verify_timer, proofs[-1] if proofs else None),
+            (policy.proof.nightly, host.layout.verify_timer, _last_proof(host)),
         ]
     started = [
         timer.replace(".timer", ".service")
@@ -168,11 +162,43 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """Prove a restore point, and write down what was found."""
     if options.evidence:
         return _adopt(options, host, tell)
+    if options.if_missed and not _proof_missed(host):
+        tell(options, {"ok": True, "changed": False}, f"{host.layout.name}: no proof was missed.")
+        return 0
     proof, evidence = prove_point(
         host, level=_level(options.level), wanted=options.point, repository=options.repository, by=options.by
     )
     write_metrics(host)
     return _tell_proof(options, host.layout.name, proof, evidence, tell)
+
+
+def _proof_missed(host: Host) -> bool:
+    """Whether the nightly proof did not take place, by the catalogue; where there is nothing to prove, that is said
+    elsewhere."""
+    from ._catalogue import points
+    from ._job_results import server_zone
+    from ._schedule import missed
+
+    policy, last = host.application().backup, _last_proof(host)
+    if policy is None or policy.proof.nightly is None:
+        return False
+    if not any(point.good for point in points(host.layout, host.storage)):
+        return False
+    now = dt.datetime.now(server_zone(host.layout.root)[0])
+    return missed(policy.proof.nightly, None if last is None else dt.datetime.fromisoformat(last), now)
+
+
+def _last_proof(host: Host) -> str | None:
+    """When a restore point was last restored and compared, whatever came of it; UTC ISO 8601."""
+    from ._catalogue import RESTORED, catalogue
+    from ._evidence import EVENTS
+
+    proofs = [
+        entry.time
+        for entry in catalogue(host.layout, host.storage, host.now).read()
+        if entry.event in EVENTS and int(entry.data.get("asked", 0)) >= RESTORED
+    ]
+    return proofs[-1] if proofs else None
 
 
 def _adopt(options: argparse.Namespace, host: Host, tell: Tell) -> int:
@@ -247,7 +273,7 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
     """Prove one point in one repository; without a name, in the one where that was done longest ago."""
     from . import _evidence
     from ._catalogue import points
-    from ._points import choose
+    from ._points import choose, to_prove
     from ._proof import chain_of, prove
     from ._repository import repositories_of
     from ._sandbox import Limits, SystemdSandbox, sweep
@@ -262,32 +288,38 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
     if repository is not None and repository not in stores:
         raise InputError(f"There is no repository {repository!r}; there is: {', '.join(stores)}.")
     known = points(host.layout, host.storage)
-    run: str | None = None
-    name = repository or next(iter(stores))
-    if any(point.good for point in known):
-        point, copy = choose(known, wanted, of_releases={})
-        run = point.run
-        name = repository or _longest_ago(point, copy)
+    newest = next((point.run for point in reversed(known) if point.good), None)
+    meant: Sequence[tuple[str | None, str]] = [(None, repository or next(iter(stores)))]
+    if newest is not None and repository:
+        meant = [(choose(known, wanted, of_releases={})[0].run, repository)]
+    elif newest is not None:
+        meant = to_prove(known, wanted, tuple(stores))
     elif wanted != "latest":
         raise InputError(f"{wanted!r} is no restore point: there is none yet; run `backstay backup`.")
     local = tuple(Path(each.location) for each in policy.repositories.values() if each.kind == "local")
     sandbox = SystemdSandbox(application, hidden=local, runner=host.runner)
     host.storage.make_directory(host.layout.proof_scratch, mode=0o700)
     sweep(host.layout.proof_scratch, stop=sandbox.stop)
-    proof = prove(
-        run,
-        stores[name],
-        level,
-        layout=host.layout,
-        application=application,
-        sandbox=sandbox,
-        public_keys=host.manifest_keys(),
-        chain=chain_of(host.layout, host.storage, name),
-        max_age_seconds=policy.max_age_hours * 3600.0 if wanted == "latest" else None,
-        limits=Limits(memory_max_bytes=policy.proof.memory_max_bytes, seconds=policy.proof.seconds),
-        runner=host.runner,
-        say=host.say,
-    )
+
+    def prove_in(run: str | None, name: str) -> Proof:
+        # That a repository lacks the newest is told by `status`; what it has is to be proven all the same.
+        fresh = wanted == "latest" and run == newest
+        return prove(
+            run,
+            stores[name],
+            level,
+            layout=host.layout,
+            application=application,
+            sandbox=sandbox,
+            public_keys=host.manifest_keys(),
+            chain=chain_of(host.layout, host.storage, name),
+            max_age_seconds=policy.max_age_hours * 3600.0 if fresh else None,
+            limits=Limits(memory_max_bytes=policy.proof.memory_max_bytes, seconds=policy.proof.seconds),
+            runner=host.runner,
+            say=host.say,
+        )
+
+    proof = first_that_answers(meant, prove_in, host.say)
     restic = host.runner(["restic", "version"], check=False).stdout
     evidence = _evidence.record(
         host.layout,
@@ -302,9 +334,21 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
     return proof, evidence
 
 
-def _longest_ago(point: Point, best: Copy) -> str:
-    good = [copy for copy in point.repositories.values() if copy.good] or [best]
-    return min(good, key=lambda copy: (copy.level >= 4, copy.proven_at or "")).repository
+def first_that_answers(
+    meant: Sequence[tuple[str | None, str]], prove_in: Callable[[str | None, str], Proof], say: Callable[[str], None]
+) -> Proof:
+    """The proof of the first whose store answers: one that is away leaves no trace in the catalogue, so it would be the
+    first one every night, and no other be proven."""
+    from ._repository import RepositoryError
+
+    for (run, name), (_run, other) in pairwise(meant):
+        try:
+            return prove_in(run, name)
+        except RepositoryError as away:
+            if away.kind != "unreachable":
+                raise
+            say(f"{away.message.rstrip('.')}; {other} is proven instead")
+    return prove_in(*meant[-1])
 
 
 def export(options: argparse.Namespace, host: Restore, tell: Tell) -> int:
@@ -312,7 +356,7 @@ def export(options: argparse.Namespace, host: Restore, tell: Tell) -> int:
     from ._export import export as write_out
 
     only = tuple(options.only)
-    made = write_out(host, options.point, Path(options.to), only)
+    made = write_out(host, options.point, Path(options.to), only, options.repository or "")
     tell(options, {"ok": True, "changed": True, "directory": str(made)}, f"{host.layout.name}: see {made}")
     return 0
 
@@ -325,7 +369,8 @@ def escrow(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     if application.backup is None:
         raise InputError(f"The file of {application.name} has no `backup`: there is no key to keep.")
     path = Path(options.to)
-    _escrow.write(path, host.layout, application.backup.repositories, host.storage, at=host.now())
+    keys = host.manifest_keys()
+    _escrow.write(path, host.layout, application.backup.repositories, host.storage, at=host.now(), trusted=keys)
     text = f"{application.name}: the offline key is in {path}; bring it where this host's fire does not reach."
     tell(options, {"ok": True, "changed": True, "file": str(path)}, text)
     return 0
@@ -364,7 +409,13 @@ def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     if options.isolated and host.live() is None:
         # Before anything of it runs here, and for good: a person ends it. Where something is live, nothing is rebuilt.
         host.storage.write(host.layout.isolated, f"{host.now()} {options.by}\n".encode(), mode=0o600)
-    learnt = learn(host, Path(options.offline_key), wanted=options.point, say=host.say)
+    told: list[str] = []
+
+    def say(line: str) -> None:
+        told.append(line)
+        host.say(line)
+
+    learnt = learn(host, Path(options.offline_key), wanted=options.point, repository=options.repository, say=say)
     host.say(f"{learnt.points} restore points; {learnt.run} was made by {learnt.release}")
     why = options.why or f"rebuilt from {learnt.run}"
     release = {
@@ -379,11 +430,16 @@ def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     released = call(host.layout, "begin", request=release, auto=True)
     host.say(f"{released['release']} is live, on empty data")
     request = {"operation": "restore", "point": learnt.run, "by": options.by, "why": why}
-    call(host.layout, "begin", request=request, auto=True)
+    call(host.layout, "begin", request={**request, "repository": learnt.repository}, auto=True)
     seconds = round(time.monotonic() - began, 1)
     message = f"{host.layout.name}: {released['release']} is live on the data of {learnt.run}, after {seconds:g} s."
+    if not options.isolated:
+        message += (
+            " What is backed up from now on is signed by this host's own key, and the offline key in the safe does not "
+            "vouch for that: write a new one now (`backstay escrow --to FILE`), and put it into the safe."
+        )
     result = {"ok": True, "changed": True, "run": learnt.run, "release": released["release"], "seconds": seconds}
-    tell(options, {**result, "message": message}, message)
+    tell(options, {**result, "repository": learnt.repository, "message": message, "lines": told}, message)
     return 0
 
 
@@ -397,7 +453,13 @@ def recall(options: argparse.Namespace, tell: Tell) -> int:
         raise InputError(f"{target} is there already: name another file.")
     if not options.application:
         raise InputError("Name the application: backstay rebuild --offline-key FILE --secrets-to FILE APP.")
-    found = recalled(Path(options.offline_key), options.application, wanted=options.point, say=_follower(options))
+    found = recalled(
+        Path(options.offline_key),
+        options.application,
+        wanted=options.point,
+        repository=options.repository,
+        say=_follower(options),
+    )
     variables = found.to_variables(options.application)
     Storage().write(target, json.dumps(variables, indent=1, sort_keys=True).encode() + b"\n", mode=0o600)
     message = (
@@ -421,10 +483,10 @@ def write_metrics(host: Host, directory: Path = Path("/var/lib/prometheus/node-e
 
 def restore_request(options: argparse.Namespace) -> Mapping[str, Any]:
     """What the transaction's service is asked for."""
-    if options.undo and (options.point != "latest" or options.only or options.with_release):
+    if options.undo and (options.point != "latest" or options.only or options.with_release or options.repository):
         raise InputError(
             "--undo goes back to the data from before the last restore, and to their release: give neither --point nor "
-            "--only nor --with-release."
+            "--only nor --with-release nor --repository."
         )
     return {
         "operation": "restore",
@@ -432,6 +494,7 @@ def restore_request(options: argparse.Namespace) -> Mapping[str, Any]:
         "only": list(options.only),
         "undo": options.undo,
         "with_release": options.with_release,
+        "repository": options.repository or "",
         "by": options.by,
         "why": options.why,
     }

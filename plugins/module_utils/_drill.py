@@ -60,7 +60,7 @@ def drill(
         layout=layout,
         application=application,
         sandbox=sandbox,
-        public_keys=(opened.key.manifest_key,),
+        public_keys=opened.key.manifest_keys,
         limits=limits,
         runner=runner,
         say=say,
@@ -107,8 +107,8 @@ def open_with(
     layout = Layout(key.application, root)
     if repository is not None and repository not in key.repositories:
         raise InputError(f"The key names no repository {repository!r}; it names: {', '.join(key.repositories)}.")
-    store = _first_that_opens(key, layout, repository, runner, say)
-    point, copy = choose(from_repository(store), wanted, of_releases={})
+    store, found = _first_that_opens(key, layout, repository, runner, say)
+    point, copy = choose(found, wanted, of_releases={})
     content = store.read(copy.snapshot, "/configuration/application.json")
     application = from_dict(json.loads(content), file=f"application.json of {point.run}")
     return Opened(key, layout, store, point, copy, application)
@@ -116,7 +116,8 @@ def open_with(
 
 def _first_that_opens(
     key: _escrow.OfflineKey, layout: Layout, wanted: str | None, runner: Runner, say: Callable[[str], None]
-) -> Repository:
+) -> tuple[Repository, tuple[Point, ...]]:
+    """The first repository that tells of restore points, and which; what cannot be read there is told."""
     lost = []
     for name, settings in _escrow.settings_of(key).items():
         if wanted not in (None, name):
@@ -131,8 +132,12 @@ def _first_that_opens(
         )
         try:
             if store.identity() is not None:
-                return store
-            lost.append(f"{name}: there is no repository at {settings.location}")
+                found = from_repository(store, damaged=say)
+                if found:
+                    return store, found
+                lost.append(f"{name}: there is no restore point at {settings.location} that can be read")
+            else:
+                lost.append(f"{name}: there is no repository at {settings.location}")
         except BackstayError as refused:
             lost.append(f"{name}: {refused.message}")
         say(lost[-1])

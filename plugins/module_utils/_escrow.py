@@ -8,7 +8,7 @@ this is killed, a password that is written down opens the repository, and doing 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ HOW = (
     "This file opens every backup of the application. Keep it offline, twice, away from its servers; tell nobody.",
     "1. On any Debian host: apt install restic, or install Backstay, and copy this file there (mode 0600).",
     "2. With Backstay: playbooks/rebuild.yml -e key=FILE, or backstay rebuild --offline-key FILE.",
-    "   Either checks the manifests with `manifest_key`.",
+    "   Either checks the manifests with `manifest_keys`.",
     "3. Without: put `password` into a file, RESTIC_PASSWORD_FILE names it, and RESTIC_REPOSITORY is `location`.",
     "   For S3 also set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; for SFTP use `private_key` with ssh.",
     "   Then `restic snapshots`, and `restic restore ID --target DIRECTORY` for a snapshot tagged part=data.",
@@ -38,12 +38,14 @@ HOW = (
 @dataclass(frozen=True)
 class OfflineKey:
     """What an offline key holds. `repositories`: by name `location`, `settings` and `secrets`; `manifest_key` is the
-    public half of the key that signs manifests; `at` is UTC ISO 8601."""
+    public half of the key that signs manifests, `manifest_keys` are all by which they are believed: that one, and those
+    of the hosts before this one; `at` is UTC ISO 8601."""
 
     application: str
     at: str
     manifest_key: str
     repositories: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    manifest_keys: tuple[str, ...] = ()
     how: tuple[str, ...] = HOW
     format: int = FORMAT
 
@@ -55,8 +57,10 @@ def write(
     storage: Storage,
     *,
     at: str,
+    trusted: Sequence[str] = (),
 ) -> None:
-    """Write the offline key of an application to a new file, which only its owner reads.
+    """Write the offline key of an application to a new file, which only its owner reads. `trusted` are the public keys
+    by which manifests are believed here.
 
     Raises InputError where the file is there already or a repository has no secrets, BackstayError when it cannot be
     written. What it holds is never shown.
@@ -75,8 +79,28 @@ def write(
                 "playbooks/site.yml."
             )
         found[name] = {"location": settings.location, "settings": _settings(settings), "secrets": secrets[name]}
-    key = OfflineKey(layout.name, at, public.decode().strip(), found)
+    own = public.decode().strip()
+    key = OfflineKey(layout.name, at, own, found, manifest_keys=tuple(dict.fromkeys((own, *trusted))))
     storage.write(path, json.dumps(asdict(key), indent=1, sort_keys=True).encode() + b"\n", mode=0o600)
+    storage.write(layout.escrowed, canonical({"at": at, "manifest_keys": list(key.manifest_keys)}) + b"\n", mode=0o600)
+
+
+def out_of_date(layout: Layout, storage: Storage) -> str | None:
+    """Why no offline key vouches for what this host signs; None where one may. Only a host that was rebuilt knows: its
+    key is another than that of the host before it, for which the one in the safe was written."""
+    public = storage.read(layout.backup_key.with_name(f"{layout.backup_key.name}.pub"))
+    if public is None or not storage.read(layout.trusted_keys) or layout.isolated.exists():
+        return None
+    try:
+        known = json.loads(storage.read(layout.escrowed) or b"{}").get("manifest_keys", ())
+    except (ValueError, AttributeError):
+        known = ()
+    if public.decode().strip() in known:
+        return None
+    return (
+        "no offline key vouches for what was backed up since this host was rebuilt: run `backstay escrow --to FILE`, "
+        "and put that file into the safe"
+    )
 
 
 def _settings(settings: RepositorySettings) -> dict[str, Any]:
@@ -95,6 +119,8 @@ def read(path: Path, storage: Storage) -> OfflineKey:
             application=str(value["application"]),
             at=str(value["at"]),
             manifest_key=str(value["manifest_key"]),
+            # One that was written before hosts had several knows one.
+            manifest_keys=tuple(dict.fromkeys(map(str, (value["manifest_key"], *value.get("manifest_keys", ()))))),
             repositories={
                 str(name): {
                     "location": str(each["location"]),

@@ -25,16 +25,18 @@ if TYPE_CHECKING:
 _SPARE_BYTES = 64 << 20
 
 
-def export(engine: Restore, point: str, directory: Path, only: Sequence[str] = ()) -> Path:
+def export(engine: Restore, point: str, directory: Path, only: Sequence[str] = (), repository: str = "") -> Path:
     """Write a restore point to `<directory>/YYYYmmdd-HHMMSS/`, named after the time of the point (UTC); returns it.
 
-    `point` is latest, a run, a time or release:<id>; `only` as for a restore. It holds databases/, media/ and the
-    manifest. Raises InputError for a bad place, GateRefused where it does not fit or is not what was backed up: then
-    nothing is left there.
+    `point` is latest, a run, a time or release:<id>; `only` and `repository` as for a restore. It holds databases/,
+    media/ and the manifest. Raises InputError for a bad place, GateRefused where it does not fit or is not what was
+    backed up: then nothing is left there.
     """
     application = engine.application()
     parts = checked_parts(tuple(only), application)
-    found, copy = engine.choose_point(point)
+    found, copy, away = engine.choose_point(point, repository)
+    for sentence in away:
+        engine.say(f"{sentence.rstrip('.')}; {copy.repository} is taken instead")
     restoring = Restoring(
         generation="",
         before="",

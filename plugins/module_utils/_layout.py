@@ -102,6 +102,11 @@ class Layout:
         """Public keys of hosts before this one, whose manifests are believed too."""
         return self.configuration / "backup_trusted_keys"
 
+    @property
+    def escrowed(self) -> Path:
+        """When the last offline key was written here, and which keys it vouches for."""
+        return self.state / "escrow.json"
+
     def release_configuration(self, release_id: str) -> Path:
         return self.configuration / "releases" / release_id
 

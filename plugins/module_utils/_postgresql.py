@@ -78,7 +78,7 @@ _SEQUENCES = f"SELECT pg_catalog.to_json({_NAME_OF}) {_RELATIONS} AND c.relkind 
 _PROPERTIES = """
 SELECT pg_catalog.json_build_object(
   'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collation', datcollate, 'character_type', datctype,
-  'server', pg_catalog.current_setting('server_version'))
+  'server', pg_catalog.current_setting('server_version'), 'size_bytes', pg_catalog.pg_database_size(oid))
 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
 """
 
@@ -323,7 +323,8 @@ class Server:
         A table's digest is made of the number of its rows and of two sums over the hashes of all rows as text: the
         order of the rows does not matter, and it is not cryptographic (the digest of the dump itself is). Where there
         are large objects, they count as one more table, `pg_largeobject`, of a row for each. The schema's
-        is of the catalogue: equal after a load into another database of the same major version.
+        is of the catalogue: equal after a load into another database of the same major version. Among the properties is
+        `size_bytes`, what the database takes on the server's disk: a dump is compressed, and has no indexes.
         """
         with _Session(self, name, seconds) as session:
             session.ask(_BEGIN)

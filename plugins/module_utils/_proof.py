@@ -168,12 +168,14 @@ def prove(
     runner: Runner = run,
     say: Callable[[str], None] = lambda line: None,
     proof_id: str | None = None,
+    alone: bool = False,
 ) -> Proof:
     """Prove one restore point of one repository up to `level`.
 
     `run_id` is a run, or None for the newest. `public_keys` are those by which manifests may be signed (the content of
     backup_key.pub). `max_age_seconds` is how old the newest point may be; None does not ask. `read_back` says what
-    level 3 reads: all of the repository, or what this point needs (the default where it is restored anyway).
+    level 3 reads: all of the repository, or what this point needs (the default where it is restored anyway). With
+    `alone` damage in the repository is told, and does not count: for whoever compares all that it takes of the point.
 
     Raises BackstayError where the proof could not be carried out: then nothing was proven, and nothing refuted.
     """
@@ -195,6 +197,7 @@ def prove(
         clock=clock,
         runner=runner,
         proof_id=proof_id or f"{now():%Y%m%dT%H%M%S}-{os.getpid()}",
+        beside=say if alone else None,
     )
     steps = {1: proving.listed, 2: proving.structure, 3: proving.read, 4: proving.restored, 5: proving.alive}
     seconds: dict[int, float] = {}
@@ -251,6 +254,7 @@ class _Proving:
     clock: Callable[[], float]
     runner: Runner
     proof_id: str
+    beside: Callable[[str], None] | None = None  # who hears of damage that need not be this point's
     stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     whole: dict[str, dict[str, Snapshot]] = field(default_factory=dict)
@@ -348,9 +352,7 @@ class _Proving:
     # level 2
 
     def structure(self) -> None:
-        if self.unreadable:
-            self._refute(2, self.unreadable[0])
-        self.repository.check(read_data=False)
+        self._whole()
         names = [name + ending for name in (MANIFEST, SEAL) for ending in ("", SIGNATURE)]
         with ThreadPoolExecutor(max_workers=1) as pool:  # each command tries the password for half a second, on purpose
             asked = pool.submit(self.repository.identity)
@@ -363,6 +365,17 @@ class _Proving:
         self.manifest = from_bytes(self.manifest_bytes, origin=f"the manifest of {self.run_id}")
         seal = self._sealed(found[SEAL], identity)
         self._chained(seal.get("previous", self.manifest.previous))
+
+    def _whole(self) -> None:
+        """The engine's check of the repository."""
+        if self.unreadable and self.beside is None:
+            self._refute(2, self.unreadable[0])
+        try:
+            self.repository.check(read_data=False)
+        except RepositoryError as refused:
+            if self.beside is None or refused.kind != "damaged":
+                raise
+            self.beside(f"{refused.message} This point is looked at by itself.")
 
     def _signed(self, found: Mapping[str, bytes], name: str, namespace: str) -> None:
         what = f"the {name.partition('.')[0]} of {self.run_id}"

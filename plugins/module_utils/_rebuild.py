@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from . import _escrow
-from ._catalogue import Point, points, rebuild
+from ._catalogue import Copy, Point, points, rebuild
 from ._errors import BackstayError, GateRefused, InputError
 from ._host import Host
 from ._manifest import digest, from_bytes
@@ -32,13 +32,15 @@ _SECRETS = "secrets.json"  # among the configuration in a restore point
 
 @dataclass(frozen=True)
 class Learnt:
-    """What the repositories told: how many restore points, and the newest one's release, version and payload."""
+    """What the repositories told: how many restore points, and the newest one's release, version and payload;
+    `repository` is the one whose copy of it was believed."""
 
     points: int
     run: str
     release: str
     version: str
     payload: str
+    repository: str
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def recall(
     name: str,
     *,
     wanted: str = "latest",
+    repository: str | None = None,
     say: Callable[[str], None],
     runner: Runner = run,
     root: Path = Path("/"),
@@ -73,7 +76,7 @@ def recall(
     """
     from ._drill import open_with
 
-    opened = open_with(offline_key, wanted=wanted, say=say, runner=runner, root=root)
+    opened = open_with(offline_key, wanted=wanted, repository=repository, say=say, runner=runner, root=root)
     _refuse_another(opened.key, name, offline_key)
     run_, store = opened.point.run, opened.store
     proof = prove(
@@ -83,9 +86,10 @@ def recall(
         layout=opened.layout,
         application=opened.application,
         sandbox=SystemdSandbox(opened.application),
-        public_keys=(opened.key.manifest_key,),
+        public_keys=opened.key.manifest_keys,
         runner=runner,
         say=say,
+        alone=True,  # what is taken is held against the manifest
     )
     if not proof.ok:
         raise GateRefused(f"{proof.sentence} Its secrets are not believed: choose another point (--point).")
@@ -106,8 +110,16 @@ def _refuse_another(key: _escrow.OfflineKey, name: str, origin: Path) -> None:
         raise InputError(f"{origin} is the offline key of {key.application}, and this is {name}.")
 
 
-def learn(host: Host, offline_key: Path, *, wanted: str = "latest", say: Callable[[str], None]) -> Learnt:
-    """Make this host know the restore points of an application that was declared here and never released.
+def learn(
+    host: Host,
+    offline_key: Path,
+    *,
+    wanted: str = "latest",
+    repository: str | None = None,
+    say: Callable[[str], None],
+) -> Learnt:
+    """Make this host know the restore points of an application that was declared here and never released. The point is
+    taken from `repository`; without a name, from the first one that has it as the key vouches for it.
 
     Raises InputError where something is live here, GateRefused where the point cannot be believed, BackstayError.
     """
@@ -123,7 +135,7 @@ def learn(host: Host, offline_key: Path, *, wanted: str = "latest", say: Callabl
     storage.write(
         layout.backup_secrets, canonical({"format": SECRETS_FORMAT, "repositories": secrets}) + b"\n", mode=0o600
     )
-    storage.write(layout.trusted_keys, f"{key.manifest_key}\n".encode(), mode=0o600)
+    storage.write(layout.trusted_keys, "".join(f"{each}\n" for each in key.manifest_keys).encode(), mode=0o600)
     stores = {
         name: store
         for name, store in repositories_of(
@@ -131,21 +143,11 @@ def learn(host: Host, offline_key: Path, *, wanted: str = "latest", say: Callabl
         ).items()
         if name in secrets
     }
+    if repository is not None and repository not in stores:
+        raise InputError(f"There is no repository {repository!r} to learn from; there is: {', '.join(stores)}.")
     found = points(layout, storage) or _catalogue_of(host, stores, offline_key, say)
-    point, copy = choose(found, wanted, of_releases={})
-    proof = prove(
-        point.run,
-        stores[copy.repository],
-        2,
-        layout=layout,
-        application=application,
-        sandbox=SystemdSandbox(application),
-        public_keys=(key.manifest_key,),
-        runner=host.runner,
-        say=say,
-    )
-    if not proof.ok:
-        raise GateRefused(f"{proof.sentence} Nothing was released or restored: choose another point (--point).")
+    point, copy = choose(found, wanted, of_releases={}, repository=repository)
+    copy = _believed(host, stores, point, (copy,) if repository else point.good_copies, keys=key.manifest_keys, say=say)
     manifest = from_bytes(
         stores[copy.repository].read(copy.manifest_snapshot, "/manifest.json"), origin=f"the manifest of {point.run}"
     )
@@ -154,13 +156,52 @@ def learn(host: Host, offline_key: Path, *, wanted: str = "latest", say: Callabl
     _fetch_payloads(host, stores[copy.repository], copy.snapshot)
     if not layout.payload(manifest.payload).exists():
         raise BackstayError(f"The point {point.run} lacks the payload {manifest.payload[:12]} of {manifest.release}.")
-    return Learnt(len(found), point.run, manifest.release, manifest.version, manifest.payload)
+    return Learnt(len(found), point.run, manifest.release, manifest.version, manifest.payload, copy.repository)
+
+
+def _believed(
+    host: Host,
+    stores: Mapping[str, Repository],
+    point: Point,
+    copies: Sequence[Copy],
+    *,
+    keys: Sequence[str],
+    say: Callable[[str], None],
+) -> Copy:
+    """The first of the copies that is as the key vouches for it; why another is not, is told. Raises GateRefused."""
+    lost = []
+    application = host.application()
+    for copy in copies:
+        if copy.repository not in stores:
+            lost.append(f"The key does not open {copy.repository}, which has {point.run}.")
+            continue
+        try:
+            proof = prove(
+                point.run,
+                stores[copy.repository],
+                2,
+                layout=host.layout,
+                application=application,
+                sandbox=SystemdSandbox(application),
+                public_keys=keys,
+                runner=host.runner,
+                say=say,
+                alone=True,  # what is taken is held against the manifest
+            )
+        except BackstayError as away:
+            lost.append(away.message)
+        else:
+            if proof.ok:
+                return copy
+            lost.append(proof.sentence)
+        say(lost[-1])
+    raise GateRefused(f"{lost[0]} Nothing was released or restored: choose another point (--point).", lines=tuple(lost))
 
 
 def _catalogue_of(
     host: Host, stores: Mapping[str, Repository], offline_key: Path, say: Callable[[str], None]
 ) -> tuple[Point, ...]:
-    """The catalogue, written anew from the repositories that open; one that does not is told."""
+    """The catalogue, written anew from the repositories that open and the runs that can be read; others are told."""
     reachable = []
     for name, store in stores.items():
         try:
@@ -172,7 +213,13 @@ def _catalogue_of(
         raise BackstayError(
             f"None of the repositories of {host.layout.name} can be opened with {offline_key}: see the lines above."
         )
-    return rebuild(host.layout, host.storage, host.now, reachable)
+    found = rebuild(host.layout, host.storage, host.now, reachable, damaged=say)
+    if not found:
+        raise BackstayError(
+            f"The repositories that open with {offline_key} hold no restore point of {host.layout.name} that can be "
+            "read: see the lines above."
+        )
+    return found
 
 
 def _fetch_payloads(host: Host, store: Repository, snapshot: str) -> None:

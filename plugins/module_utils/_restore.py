@@ -20,7 +20,7 @@ from . import _generations as generations
 from . import _restore_point
 from ._errors import BackstayError, GateRefused, InputError
 from ._host import Host
-from ._room import mib
+from ._room import disk_refusal, mib
 from ._transaction import Request, Restoring, Transaction
 from ._units import one_off
 
@@ -106,7 +106,7 @@ class Restore(Host):
     def _restoring(self, request: Request, application: Application, live: str, present: str) -> tuple[Restoring, str]:
         """What a restore does, and the release that is live after it."""
         only = checked_parts(request.only, application)
-        point, copy = self.choose_point(request.point)
+        point, copy, away = self.choose_point(request.point, request.repository)
         release = live
         if request.with_release:
             if only:
@@ -125,6 +125,7 @@ class Restore(Host):
             before=present,
             only=only,
             with_release=release != live,
+            away=away,
         )
         if not fetched_paths(restoring, application):
             raise InputError(f"{application.name} has neither databases nor media, so there is nothing to restore.")
@@ -142,18 +143,44 @@ class Restore(Host):
                 "the data under it."
             )
 
-    def choose_point(self, wanted: str) -> tuple[Point, Copy]:
-        """The restore point that somebody means, and the copy of it that is proven best."""
+    def choose_point(self, wanted: str, repository: str = "") -> tuple[Point, Copy, tuple[str, ...]]:
+        """The restore point that somebody means; the copy of it in the repository that is named, or of those whose
+        repository answers the one that is proven best; and which better ones do not, each a sentence."""
         from ._catalogue import points
         from ._points import choose
 
+        known = _policy(self.application()).repositories
+        if repository and repository not in known:
+            raise InputError(f"There is no repository {repository!r}; there is: {', '.join(known)}.")
         found = points(self.layout, self.storage)
         named = {
             entry.release: str(entry.data["backup_run"])
             for entry in self.ledger.read()
             if entry.event == "backed_up" and entry.data.get("backup_run")
         }
-        return choose(found, wanted or "latest", of_releases=named)
+        point, copy = choose(found, wanted or "latest", of_releases=named, repository=repository)
+        if repository or len(point.good_copies) == 1:
+            return point, copy, ()  # there is nothing to choose, so whether it is away is found by fetching
+        return point, *self._that_answers(point)
+
+    def _that_answers(self, point: Point) -> tuple[Copy, tuple[str, ...]]:
+        """Of the good copies the one proven best whose repository answers; why those before it do not. Raises
+        GateRefused where none does."""
+        away: list[str] = []
+        for copy in point.good_copies:
+            try:
+                found = self.store(copy.repository).identity()
+            except BackstayError as refused:
+                away.append(refused.message)
+                continue
+            if found == copy.id:
+                return copy, tuple(away)
+            there = "no repository" if found is None else f"another repository ({found[:8]})"
+            away.append(f"The repository {copy.repository}: {there} is in the place of {copy.id[:8]}: mount its disk.")
+        raise GateRefused(
+            f"The restore point {point.run} is in {len(away)} repositories, and none of them answers: {away[0]}",
+            lines=tuple(away),
+        )
 
     def room(self, restoring: Restoring, application: Application, point: Point) -> tuple[int, int]:
         """(bytes that a restore needs beside the live data, bytes that are free)."""
@@ -196,6 +223,8 @@ class Restore(Host):
         target = generations.partial(self.layout, restoring.generation)
         self.storage.remove_tree(target)
         target.mkdir(mode=0o700)
+        for sentence in restoring.away:
+            self.say(f"{sentence.rstrip('.')}; {restoring.repository} is taken instead")
         fetched, repository = target / "fetched", self.repository_of(restoring)
         fetched.mkdir(mode=0o700)
         if repository.fetches_what_differs():
@@ -249,6 +278,7 @@ class Restore(Host):
             now=lambda: _AFTER_EVERY_CLOCK,
             runner=self.runner,
             say=self.say,
+            alone=True,  # all that was fetched is compared below
         )
         if proof.level < 2:
             raise GateRefused(f"{proof.sentence} Nothing was changed: choose another point (--point).")
@@ -553,13 +583,16 @@ class Restore(Host):
         )
 
     def repository_of(self, restoring: Restoring) -> Repository:
+        return self.store(restoring.repository)
+
+    def store(self, name: str) -> Repository:
         from ._repository import repositories_of
 
         policy = _policy(self.application())
         found = repositories_of(self.layout, policy.repositories, self.storage, runner=self.runner, say=self.say)
-        if restoring.repository not in found:
-            raise InputError(f"The application's file names no repository {restoring.repository!r} any more: add it.")
-        return found[restoring.repository]
+        if name not in found:
+            raise InputError(f"The application's file names no repository {name!r} any more: add it.")
+        return found[name]
 
     def known_manifest(self, run: str) -> Manifest | None:
         """The manifest of a run as this host keeps it."""
@@ -618,12 +651,18 @@ class Restore(Host):
 
     def _load_databases(self, restoring: Restoring, application: Application, partial: Path) -> None:
         """Load the dumps beside the live databases, each into a new database that bears the generation's name."""
-        from ._restored import load_seconds
+        from ._restored import load_seconds, loaded_bytes
 
         for database in restored_servers(restoring, application):
             server = self.server_of(database)
             name = aside(server.database, restoring.generation)
             server.drop(name)
+            place = self.layout.root / "var" / "lib" / "postgresql"  # where Debian's clusters lie
+            needs = [(place, loaded_bytes(self.manifest_of(restoring).databases[database.name]))]
+            spare = application.releases.free_bytes
+            full = disk_refusal(f"The database {name}", needs, spare=spare) if server.local and place.is_dir() else None
+            if full:
+                raise GateRefused(full)
             dump = partial / "fetched" / "databases" / f"{database.name}.pgdump"
             server.load(dump, name, seconds=load_seconds(application))
 

@@ -246,8 +246,10 @@ def _restore(engine: Engine, transaction: Transaction, restoring: Restoring, res
         lines.append(
             f"the release changes with the data: {transaction.candidate} serves then, and {live_now} no longer"
         )
+    copy = point.repositories[restoring.repository]
+    lines += [f"{sentence.rstrip('.')}; {restoring.repository} is taken instead" for sentence in restoring.away]
     lines += [
-        f"the point is {_spoken(age)} old, {_LEVELS[point.level]}, of {restoring.release} in {restoring.repository}",
+        f"the point is {_spoken(age)} old, {_LEVELS[copy.level]}, of {restoring.release} in {restoring.repository}",
         f"it takes about {_spoken(seconds)} ({why}); visitors see the maintenance page only at its end",
         f"room: {mib(needed)} needed, {mib(free)} free",
         f"what is here stays as it is in {restoring.before}: `backstay restore --undo` goes back to it",
@@ -260,8 +262,8 @@ def _restore(engine: Engine, transaction: Transaction, restoring: Restoring, res
             "run": point.run,
             "at": point.at,
             "age_seconds": round(age, 1),
-            "level": point.level,
-            "proven_at": point.proven_at,
+            "level": copy.level,
+            "proven_at": copy.proven_at,
             "release": restoring.release,
             "repository": restoring.repository,
             "size_bytes": size,
@@ -303,6 +305,9 @@ def _undo(engine: Engine, restoring: Restoring, result: dict[str, Any]) -> dict[
         f"what is here stays as it is in {restoring.before}: `backstay restore --undo` again goes back to it",
         "visitors see the maintenance page meanwhile; nothing is fetched",
     ]
+    if application.backup is not None and application.backup.retention:
+        # It is for data that come from a repository: these are as somebody left them, and wanted back as they are.
+        result["lines"].append("what the application's retention has deleted since is there again until it runs next")
     result |= {"lost": _lost_dict(rows, files), "migrations": [], "seconds_expected": None}
     return result
 

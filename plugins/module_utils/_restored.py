@@ -34,8 +34,9 @@ from ._manifest import (
     database_from_dict,
     database_to_dict,
 )
+from ._room import disk_refusal
 from ._run import Runner, run
-from ._sandbox import library_command
+from ._sandbox import SPARE_BYTES, library_command
 
 if TYPE_CHECKING:
     from ._application import Application
@@ -571,7 +572,13 @@ def _server_database(
     wrong = tuple(_not_a_database(dump, name, facts)) or tuple(_other_file(dump, facts))
     if wrong:
         return _Answers(name, wrong)
-    # A cluster that cannot be made says nothing about the dump.
+    # A cluster that cannot be made says nothing about the dump; nor does one that would fill the disk of the live one.
+    where = Path(DISK) if os.geteuid() == 0 else scratch
+    full = disk_refusal(
+        f"The database {name}, loaded to be looked at,", [(where, loaded_bytes(facts))], spare=SPARE_BYTES
+    )
+    if full:
+        raise BackstayError(full)
     with _cluster(scratch, name, application.name) as server:
         seconds = load_seconds(application)
         try:
@@ -589,6 +596,11 @@ def load_seconds(application: Application) -> float:
     from ._postgresql import LOAD_SECONDS
 
     return max(LOAD_SECONDS, application.backup.proof.seconds) if application.backup else LOAD_SECONDS
+
+
+def loaded_bytes(facts: DatabaseFacts) -> int:
+    """What a dump takes on a server's disk: as much as the database did when it was dumped; 0 where nobody knows."""
+    return int(facts.properties.get("size_bytes") or 0)
 
 
 def _ask_server(server: Server, facts: DatabaseFacts, questions: Mapping[str, Any], seconds: float) -> _Answers:

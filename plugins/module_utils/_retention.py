@@ -27,7 +27,8 @@ class Candidate:
 
     `good`: stored whole, sealed and never refuted. `level`: the highest it was proven to. `needed`: who needs it, such
     as `release 0003-1.2.0`. `accepted`: a person saw that it holds less than the one before. `rows` and `size_bytes`
-    are of all databases, and of databases and media; None where that is not known.
+    are of all databases, and of databases and media, `databases` the rows of each, `files` the number of the media's
+    files; None where that is not known.
     """
 
     run: str
@@ -39,6 +40,8 @@ class Candidate:
     accepted: bool = False
     rows: int | None = None
     size_bytes: int | None = None
+    databases: Mapping[str, int] | None = None
+    files: int | None = None
 
 
 @dataclass(frozen=True)
@@ -163,17 +166,24 @@ def _voted(points: Sequence[Candidate]) -> list[Candidate]:
 
 def _shrink(good: Sequence[Candidate], ratio: float) -> str | None:
     for before, after in pairwise(good):
-        for what, seen, expected in (
-            ("rows", after.rows, before.rows),
-            ("bytes", after.size_bytes, before.size_bytes),
-        ):
-            if not after.accepted and seen is not None and expected and seen < ratio * expected:
+        for what, seen, expected in () if after.accepted else _counted(before, after):
+            if seen is not None and expected and (seen == 0 or seen < ratio * expected):
                 return (
                     f"The restore point {after.run} has {seen} {what} and the one before it, {before.run}, has "
                     f"{expected}: nothing expires until somebody has looked; if that is right, run `backstay backup "
                     "--accept-shrink`."
                 )
     return None
+
+
+def _counted(before: Candidate, after: Candidate) -> Iterator[tuple[str, int | None, int | None]]:
+    """What is in both: each database by itself, for one that was emptied is nothing beside the rows of a larger one."""
+    if before.databases is not None and after.databases is not None:
+        for name, rows in before.databases.items():
+            yield f"rows in the database {name}", after.databases.get(name, 0), rows
+    yield "files of media", after.files, before.files
+    yield "rows", after.rows, before.rows
+    yield "bytes", after.size_bytes, before.size_bytes
 
 
 def _behind(good: Sequence[Candidate], now: str) -> str | None:
@@ -218,7 +228,10 @@ def needed_by(history: History) -> dict[str, str]:
 
 
 def greatest_age_days(
-    policy: BackupPolicy, oldest_days: Mapping[str, float] | None = None, endless: Collection[str] = ()
+    policy: BackupPolicy,
+    oldest_days: Mapping[str, float] | None = None,
+    endless: Collection[str] = (),
+    versions_days: Mapping[str, int] | None = None,
 ) -> dict[str, int | None]:
     """How many days a deleted row can survive in the restore points of each repository, when a backup is made each day;
     None where nobody removes any (`endless`).
@@ -226,11 +239,13 @@ def greatest_age_days(
     The oldest point that the policy keeps is that of the last of so many days, weeks or months, or the oldest younger
     than `within_days`; it may be from the first day of its period's successor, and the row was deleted right after it.
     A point that is kept for longer (needed by a release, proven highest, held back, refused by the store) counts by how
-    old it is: `oldest_days` says that of the oldest one in each repository.
+    old it is: `oldest_days` says that of the oldest one in each repository. What has gone from a bucket that keeps
+    versions is there for `versions_days` more.
     """
     found: dict[str, int | None] = {}
     for name in policy.repositories:
         kept = policy_of(policy, name)
         days = max(kept.daily, kept.weekly * 7, kept.monthly * 31, kept.within_days) + 1
-        found[name] = None if name in endless else max(days, ceil((oldest_days or {}).get(name, 0.0)))
+        oldest = ceil((oldest_days or {}).get(name, 0.0))
+        found[name] = None if name in endless else max(days, oldest) + (versions_days or {}).get(name, 0)
     return found

@@ -1,4 +1,5 @@
-"""The little that is asked of an S3 store besides restic: whether a place is empty, and the bucket's lifecycle rules.
+"""The little that is asked of an S3 store besides restic: whether a place is empty, the bucket's lifecycle rules, and
+whether it keeps versions.
 
 Signed by hand (Signature Version 4, path style); reads only.
 """
@@ -26,13 +27,14 @@ _MOST = 1 << 20  # bytes of an answer that are read
 @dataclass(frozen=True)
 class Rule:
     """A lifecycle rule that is in force and removes objects below `prefix`: `days` after they were written, or on a
-    `date`. `old_versions`: only those that something else replaced or removed."""
+    `date`. `old_versions`: only those that something else replaced or removed; `partly`: not all of these."""
 
     name: str
     prefix: str
     days: int | None
     date: str | None = None
     old_versions: bool = False
+    partly: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ def lifecycle(location: str, secrets: Mapping[str, Any]) -> tuple[Rule, ...]:
     return rules_of(_parsed(location, body))
 
 
+def versioning(location: str, secrets: Mapping[str, Any]) -> bool:
+    """Whether a bucket keeps what is removed from it, as a version; also where it no longer begins to: those that there
+    were stay. Raises BackstayError."""
+    status, body = _get(place_of(location), {"versioning": ""}, secrets)
+    if status == 404:
+        return False
+    if status != 200:
+        raise _refused(location, status)
+    return _text(_parsed(location, body), "Status") in ("Enabled", "Suspended")
+
+
 def rules_of(document: Element) -> tuple[Rule, ...]:
     """The rules of a lifecycle document that are in force and remove objects."""
     found = []
@@ -87,8 +100,24 @@ def rules_of(document: Element) -> tuple[Rule, ...]:
                 days = _text(element, "Days")
                 found.append(Rule(name, prefix, int(days) if days else None, _text(element, "Date")))
             elif kind == "NoncurrentVersionExpiration":
-                found.append(Rule(name, prefix, int(_text(element, "NoncurrentDays") or 0), old_versions=True))
+                days = _text(element, "NoncurrentDays")
+                partly = _text(element, "NewerNoncurrentVersions") not in (None, "0") or _chosen(rule)
+                found.append(Rule(name, prefix, int(days or 0), old_versions=True, partly=partly))
     return tuple(found)
+
+
+def _chosen(rule: Element) -> bool:
+    """Whether a rule is about some objects only, by their size or what they are tagged with."""
+    return any(_local(inner.tag) in ("Tag", "ObjectSizeGreaterThan", "ObjectSizeLessThan") for inner in rule.iter())
+
+
+def old_version_days(location: str, rules: tuple[Rule, ...]) -> int | None:
+    """How many days a bucket that keeps versions keeps what was removed from a repository at `location`; None where no
+    rule ends that. Pure."""
+    prefix = place_of(location).prefix
+    own = f"{prefix}/" if prefix else ""
+    whole = [rule for rule in rules if rule.old_versions and not rule.partly and own.startswith(rule.prefix)]
+    return min((rule.days or 0 for rule in whole), default=None)
 
 
 def lifecycle_findings(location: str, rules: tuple[Rule, ...], *, expire_uploads_days: int | None) -> tuple[str, ...]:

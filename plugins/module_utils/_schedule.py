@@ -73,6 +73,8 @@ def cron_text(name: str, policy: BackupPolicy) -> str:
     """The file for cron. Only what goes wrong is mailed. Raises InputError for a wrong time."""
     hour, minute = time_of_day(policy.at)
     command = "root nice -n 10 ionice -c 3 /usr/bin/backstay"
+    # Another minute for each application, so that several do not all look at once.
+    asks = zlib.crc32(name.encode()) % 60
     lines = [
         "# Written by Backstay from the application's file.",
         "SHELL=/bin/sh",
@@ -80,12 +82,12 @@ def cron_text(name: str, policy: BackupPolicy) -> str:
         "MAILTO=root",
         f"{minute} {hour} * * * {command} backup {name} >/dev/null",
         "# What was missed while the host was off; does nothing where nothing was.",
-        # Another minute for each application, so that several do not all look at once.
-        f"{zlib.crc32(name.encode()) % 60} * * * * {command} backup --if-missed {name} >/dev/null",
+        f"{asks} * * * * {command} backup --if-missed {name} >/dev/null",
     ]
     if policy.proof.nightly is not None:
         hour, minute = time_of_day(policy.proof.nightly)
         lines.append(f"{minute} {hour} * * * {command} verify --level L4 {name} >/dev/null")
+        lines.append(f"{(asks + 5) % 60} * * * * {command} verify --if-missed {name} >/dev/null")
     return "\n".join(lines) + "\n"
 
 

@@ -40,6 +40,7 @@ class Request:
     only: tuple[str, ...] = ()  # a restore of parts alone: database:<name>, media:<path>
     undo: bool = False  # go back to the data from before the last restore
     with_release: bool = False  # a restore brings the release that made the point back too
+    repository: str = ""  # a restore's repository; empty: of those that answer, the one that is proven best
     run: str = ""  # what the hosts of one run of a playbook have in common, made by that run
 
     @classmethod
@@ -54,7 +55,8 @@ class Request:
 @dataclass(frozen=True)
 class Restoring:
     """What a restore brings back: from which point in which repository, into which generation of the data, and which
-    was live `before` it. `release` made the point. An `undo` goes to a generation that lies beside and has no point."""
+    was live `before` it. `release` made the point. An `undo` goes to a generation that lies beside and has no point.
+    `away` are the better proven repositories that did not answer, each a sentence."""
 
     generation: str
     before: str
@@ -67,10 +69,11 @@ class Restoring:
     only: tuple[str, ...] = ()
     undo: bool = False
     with_release: bool = False  # the release changes together with the data: it was another before
+    away: tuple[str, ...] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Restoring:
-        return cls(**{**data, "only": tuple(data.get("only", ()))})
+        return cls(**{**data, "only": tuple(data.get("only", ())), "away": tuple(data.get("away", ()))})
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,11 @@ options:
       - Only a part, such as V(database:default) or V(media:photos/2026). The rest stays as it is.
     type: str
     default: ""
+  repository:
+    description:
+      - The repository to take it from. Without it, of those that have the restore point the one that is proven best and
+        answers.
+    type: str
   undo:
     description: Go back to the data as they were before the last restore.
     type: bool
@@ -115,6 +120,7 @@ def main() -> None:
             "application": {"type": "str", "required": True},
             "point": {"type": "str", "default": "latest"},
             "only": {"type": "str", "default": ""},
+            "repository": {"type": "str"},
             "undo": {"type": "bool", "default": False},
             "with_release": {"type": "bool", "default": False},
             "offline_key": {"type": "path"},
@@ -127,11 +133,11 @@ def main() -> None:
         required_by={"secrets_to": "offline_key"},
     )
     given = module.params
-    options = {key: given[key] for key in ("point", "only", "undo", "with_release", "by", "why")}
+    options = {key: given[key] for key in ("point", "only", "repository", "undo", "with_release", "by", "why")}
     if options["undo"]:
-        if options["only"] or options["with_release"] or options["point"] != "latest":
+        if options["only"] or options["with_release"] or options["repository"] or options["point"] != "latest":
             module.fail_json(
-                msg="`undo` goes back to the data and the release from before: leave `point`, `only` and "
+                msg="`undo` goes back to the data and the release from before: leave `point`, `only`, `repository` and "
                 "`with_release` out, or leave it out."
             )
         del options["point"]
@@ -143,7 +149,7 @@ def main() -> None:
             )
         verb, options = (
             "rebuild",
-            {key: given[key] for key in ("offline_key", "point", "isolated", "secrets_to", "why")},
+            {key: given[key] for key in ("offline_key", "point", "repository", "isolated", "secrets_to", "why")},
         )
     ask(module, verb, options)
 

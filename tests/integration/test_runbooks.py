@@ -60,6 +60,7 @@ REFUSED = {
     "backstay confirm": "There is no open transaction",
     "backstay probe": "this host watches no other",
     "backstay rekey --repository NAME": "There is no repository 'NAME'",
+    "backstay restore --repository offsite": "There is no repository 'offsite'",
     "backstay rollback --to 0007-1.2.0": "There is no release",
     "systemctl start postgresql": "postgresql",
 }

@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils._catalogue import (
+    Tried,
     candidates,
     catalogue,
     fold,
     from_repository,
+    held_since,
     points,
     rebuild,
+    restored,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
@@ -47,6 +50,17 @@ def test_a_run_counts_when_it_is_stored_and_not_before():
     assert (point.release, point.version, point.manifest) == ("0001-1.0.0", "1.0.0", "da")
 
 
+def test_how_much_is_in_each_database_is_known_since_it_is_written_down():
+    begun, made, stored = _made()
+    counted = (*made[:2], {**made[2], "databases": {"default": 2, "events": 3}, "files": 7})
+    (point,) = fold(_events(begun, counted, stored))
+    assert (point.databases, point.files) == ({"default": 2, "events": 3}, 7)
+    (candidate,) = candidates([point], "disk", {})
+    assert (candidate.databases, candidate.files) == ({"default": 2, "events": 3}, 7)
+    (before,) = fold(_events(begun, made, stored))
+    assert (before.databases, before.files) == (None, None)
+
+
 def test_a_proof_raises_the_level_of_its_copy():
     both = [*_made(), ("stored", "a", {"repository": "offsite", **STORED})]
     proven = ("proven", "a", {"repository": "offsite", "level": 4, "seconds": 9.5})
@@ -77,6 +91,21 @@ def test_a_later_proof_of_that_level_ends_a_refutation():
     same = ("proven", "a", {"repository": "disk", "level": 3})
     assert not fold(_events(*_made(), refuted, lower))[0].good
     assert fold(_events(*_made(), refuted, same))[0].level == 3
+
+
+def test_when_a_repository_was_restored_from_outlives_the_copy_and_the_turn_of_one_that_failed():
+    held = ("proven", "a", {"repository": "disk", "level": 5, "asked": 5})
+    failed = ("refuted", "b", {"repository": "disk", "level": 2, "asked": 4})
+    read = ("proven", "b", {"repository": "disk", "level": 3, "asked": 3})
+    away = ("unproven", "b", {"repository": "disk", "level": 1, "asked": 4})
+    found = fold(_events(*_made(), held, ("expired", "a", {"repository": "disk"}), *_made("b"), failed, read))
+    assert restored(found, "disk") == Tried("t9", 5, "t4")
+    assert restored(fold(_events(*_made("b"), read)), "disk") == Tried()
+    assert restored(fold(_events(*_made("b"), away)), "disk") == Tried("t4")
+    elsewhere = ("proven", "a", {"repository": "disk", "level": 4, "asked": 4, "at": "t0"})
+    assert restored(fold(_events(*_made(), held, elsewhere)), "disk") == Tried("t4", 5, "t4")
+    assert held_since(found, "disk") == "t1"
+    assert held_since(found, "bucket") is None
 
 
 def test_what_expired_is_no_longer_there():

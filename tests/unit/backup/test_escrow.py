@@ -32,6 +32,7 @@ NEXT = "the next password"
 def layout(tmp_path: Path) -> Layout:
     layout = Layout("portal", tmp_path / "host")
     layout.configuration.mkdir(parents=True)
+    layout.state.mkdir(parents=True)
     secrets = {"disk": {"password": PASSWORD}, "bucket": {"password": "b", "secret_access_key": "s"}}
     layout.backup_secrets.write_text(json.dumps({"format": 1, "repositories": secrets}))
     layout.backup_key.with_name("backup_key.pub").write_text("ssh-ed25519 AAAA host\n")
@@ -66,6 +67,31 @@ def test_the_offline_key_says_how_it_is_used(tmp_path, layout, disk):
     path = tmp_path / "portal.key"
     _escrow.write(path, layout, {"disk": disk.settings}, Storage(), at="2026-01-01T00:00:00Z")
     assert "restic restore" in " ".join(json.loads(path.read_text())["how"])
+
+
+def test_the_offline_key_holds_all_keys_that_are_believed_here_and_older_files_the_one(tmp_path, layout, disk):
+    path, trusted = tmp_path / "portal.key", ("ssh-ed25519 BBBB before", "ssh-ed25519 AAAA host")
+    _escrow.write(path, layout, {"disk": disk.settings}, Storage(), at="2026-01-01T00:00:00Z", trusted=trusted)
+    key = _escrow.read(path, Storage())
+    assert key.manifest_keys == ("ssh-ed25519 AAAA host", "ssh-ed25519 BBBB before")
+    older = json.loads(path.read_text())
+    del older["manifest_keys"]
+    path.write_text(json.dumps(older))
+    assert _escrow.read(path, Storage()).manifest_keys == ("ssh-ed25519 AAAA host",)
+
+
+def test_a_host_that_was_rebuilt_asks_for_a_new_offline_key_until_one_is_written(tmp_path, layout, disk):
+    assert _escrow.out_of_date(layout, Storage()) is None, "nobody can tell whether one lies in the safe"
+    layout.trusted_keys.write_text("ssh-ed25519 BBBB before\n")
+    for content in (None, "{}", "no JSON"):
+        if content is not None:
+            layout.escrowed.write_text(content)
+        assert "run `backstay escrow --to FILE`" in str(_escrow.out_of_date(layout, Storage()))
+    layout.isolated.touch()
+    assert _escrow.out_of_date(layout, Storage()) is None, "nothing is backed up from there"
+    layout.isolated.unlink()
+    _escrow.write(tmp_path / "portal.key", layout, {"disk": disk.settings}, Storage(), at="2026-01-01T00:00:00Z")
+    assert _escrow.out_of_date(layout, Storage()) is None
 
 
 def test_an_offline_key_is_never_written_over(tmp_path, layout, disk):

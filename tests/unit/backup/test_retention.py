@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,6 +97,54 @@ def test_fewer_bytes_hold_back_as_well_and_a_slow_decline_does_not():
     assert "bytes" in (keep(fewer, Keep(daily=1, weekly=0), at(3)).held_back or "")
     slow = [point(day, rows=1000 - 100 * day) for day in range(5)]
     assert keep(slow, Keep(daily=1, weekly=0), at(6)).held_back is None
+
+
+def _pair(**second: object) -> list[Candidate]:
+    """A large database beside a small one, and media; and the point after it."""
+    first = point(0, rows=10_020_000, databases={"default": 20_000, "events": 10_000_000}, files=300)
+    return [first, replace(first, run="r100", sequence=100, at=at(1), **second)]  # type: ignore[arg-type]  # fields by name
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ({"rows": 10_000_000, "databases": {"default": 0, "events": 10_000_000}}, "0 rows in the database default"),
+        (
+            {"rows": 10_009_000, "databases": {"default": 9_000, "events": 10_000_000}},
+            "9000 rows in the database default",
+        ),
+        ({"rows": 10_000_000, "databases": {"events": 10_000_000}}, "0 rows in the database default"),
+        ({"rows": 30_000, "databases": {"default": 20_000, "events": 10_000}}, "10000 rows in the database events"),
+        ({"files": 0}, "0 files of media"),
+        ({"files": 149}, "149 files of media"),
+    ],
+)
+def test_one_database_or_the_media_hold_back_that_shrink_beside_larger_ones(second, said):
+    pair = _pair(**second)
+    held = keep(pair, Keep(daily=1, weekly=0), at(2)).held_back or ""
+    assert f"The restore point r100 has {said} and the one before it, r0, has " in held
+    assert "--accept-shrink" in held
+    accepted = [pair[0], replace(pair[1], accepted=True)]
+    assert keep(accepted, Keep(daily=1, weekly=0), at(2)).held_back is None
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"rows": 10_011_000, "databases": {"default": 11_000, "events": 10_000_000}, "files": 200},
+        {"databases": {"default": 20_000, "events": 10_000_000, "fresh": 0}},
+        {"databases": None, "files": None},  # one that was made before these were counted
+    ],
+)
+def test_a_database_that_declines_slowly_or_was_not_counted_holds_nothing_back(second):
+    assert keep(_pair(**second), Keep(daily=1, weekly=0), at(2)).held_back is None
+
+
+def test_an_emptied_database_holds_back_whatever_share_may_be_lost():
+    none_left = {"databases": {"default": 0, "events": 10_000_000}}
+    assert "default" in (keep(_pair(**none_left), Keep(), at(2), shrink_ratio=0.0).held_back or "")
+    few = {"databases": {"default": 1, "events": 10_000_000}}
+    assert keep(_pair(**few), Keep(), at(2), shrink_ratio=0.0).held_back is None
 
 
 def test_a_clock_that_ran_ahead_for_good_does_not_make_all_old():

@@ -19,6 +19,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._s3 import (
     place_of,
     rules_of,
     sign,
+    versioning,
 )
 
 from .stores import s3_store
@@ -43,6 +44,23 @@ def test_rules_that_remove_objects_are_read():
         Rule("date", "port", None, "2027-01-01T00:00:00Z"),
         Rule("versions", "", 30, old_versions=True),
     )
+
+
+@pytest.mark.parametrize(
+    ("filter_", "newer", "partly"),
+    [
+        ("<Prefix>portal/</Prefix>", "", False),
+        ("<Prefix>portal/</Prefix>", "<NewerNoncurrentVersions>1</NewerNoncurrentVersions>", True),
+        ("<And><Prefix>portal/</Prefix><Tag><Key>k</Key><Value>v</Value></Tag></And>", "", True),
+        ("<And><Prefix>portal/</Prefix><ObjectSizeGreaterThan>9</ObjectSizeGreaterThan></And>", "", True),
+    ],
+)
+def test_a_rule_that_is_about_some_old_versions_only_says_so(filter_, newer, partly):
+    rule = (
+        f"<L><Rule><ID>v</ID><Status>Enabled</Status><Filter>{filter_}</Filter><NoncurrentVersionExpiration>{newer}"
+        "<NoncurrentDays>30</NoncurrentDays></NoncurrentVersionExpiration></Rule></L>"
+    )
+    assert rules_of(fromstring(rule)) == (Rule("v", "portal/", 30, old_versions=True, partly=partly),)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +107,7 @@ def test_a_request_is_signed_as_the_standard_says():
 def test_a_real_store_answers_about_its_rules():
     with s3_store() as store:
         assert lifecycle(store.location("nothing-here"), store.secrets) == ()
+        assert not versioning(store.location("nothing-here"), store.secrets)
 
 
 def test_a_store_whose_authority_nobody_knows_is_told_from_one_that_is_silent(tmp_path: Path) -> None:

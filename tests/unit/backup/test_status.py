@@ -49,6 +49,20 @@ def _drills(layout: Layout, day: int) -> list[str]:
     return [each for each in fold(points(layout, Storage()), policy, now)["problems"] if "drill" in each]
 
 
+def _about_the_key(layout: Layout) -> list[str]:
+    facts = backup_facts(layout, Storage(), mock.Mock(spec=Application, backup=POLICY))
+    assert facts is not None
+    return [each for each in facts["problems"] if "offline key" in each]
+
+
+def test_a_key_that_vouches_for_nothing_new_is_a_problem(layout: Layout) -> None:
+    layout.configuration.mkdir(parents=True)
+    layout.backup_key.with_name("backup_key.pub").write_text("ssh-ed25519 AAAA host\n")
+    assert not _about_the_key(layout)
+    layout.trusted_keys.write_text("ssh-ed25519 BBBB before\n")
+    assert _about_the_key(layout)
+
+
 # what does not go
 
 SHRUNK = "The restore point has 20 rows and the one before it has 200: run `backstay backup --accept-shrink`."
@@ -120,6 +134,69 @@ def test_where_no_backup_is_made_retention_is_not_blamed_as_well(layout):
     assert _told(layout, 20)["problems"] == []
 
 
+# each repository by itself
+
+THREE = {name: Settings(location=f"/srv/{name}") for name in ("disk", "bucket", "far")}
+
+
+def _nightly(layout: Layout, proofs: dict[int, str], last: int, *, first: int = 2, added: int = 0) -> dict[str, Any]:
+    """A point each night, in `bucket` from the night `added` on, one proof, and the facts an hour after the last."""
+    for night in range(first, last + 1):
+        clock = f"2026-02-{night:02}T03:30:00Z"
+        chain = catalogue(layout, Storage(), lambda at=clock: at)  # type: ignore[misc]  # the clock of that night
+        run = f"202602{night:02}T020000000-1"
+        at = f"2026-02-{night:02}T02:00:00Z"
+        chain.append("made", run, at=at, release="0001-1.0.0", manifest=f"manifest of {run}", rows=1, size_bytes=1)
+        for name in THREE:
+            if name != "bucket" or night >= added:
+                chain.append("stored", run, repository=name, id="r", snapshot=run, tree="t", manifest_snapshot="m")
+        if night in proofs:
+            chain.append("proven", run, repository=proofs[night], level=4, asked=4, seconds=1.0)
+    policy = replace(POLICY, repositories=THREE, proof=ProofPolicy(level5_max_age_days=3650))
+    return fold(points(layout, Storage()), policy, dt.datetime(2026, 2, last, 4, 30, tzinfo=dt.UTC))
+
+
+def test_a_bucket_that_is_never_proven_is_a_problem_behind_a_good_disk(layout):
+    turns = ("disk", "far")
+    proofs = {night: turns[night % 2] for night in range(2, 20)}
+    facts = _nightly(layout, proofs, 4)
+    assert facts["problems"] == []
+    assert facts["repositories"]["bucket"]["last_proven"] is None
+    facts = _nightly(layout, proofs, 6, first=5)
+    (sentence,) = facts["problems"]
+    assert sentence.startswith("in 97 h nothing in the repository bucket was proven (L4), allowed are 78 h with 3 repo")
+    assert sentence.endswith("run `backstay verify --level L4 --repository bucket`")
+    assert facts["repositories"]["disk"]["last_proven"] == {
+        "level": 4,
+        "at": "2026-02-06T03:30:00Z",
+        "age_seconds": 3600.0,
+    }
+
+
+def test_a_repository_whose_turn_has_passed_is_a_problem_and_one_whose_turn_comes_is_not(layout):
+    in_turn = {night: ("disk", "bucket", "far")[night % 3] for night in range(2, 9)}
+    assert _nightly(layout, in_turn, 8)["problems"] == []
+
+
+def test_a_proof_that_is_older_than_a_round_is_a_problem_of_its_repository(layout):
+    proofs = {2: "bucket", 3: "disk", 4: "far", 5: "disk", 6: "far"}
+    (sentence,) = _nightly(layout, proofs, 6)["problems"]
+    assert sentence.startswith("the repository bucket was last proven (L4) 97 h ago, allowed are 78 h with 3 repo")
+
+
+def test_a_repository_that_holds_points_only_since_yesterday_is_not_late(layout):
+    turns = {night: ("disk", "far")[night % 2] for night in range(2, 12)}
+    assert _nightly(layout, turns, 9, added=7)["problems"] == []
+
+
+def test_after_the_catalogue_was_written_anew_each_repository_has_its_turn_first(layout):
+    """Its points are old, and who proved what is forgotten."""
+    for name in THREE:
+        stored = {"id": "r", "snapshot": f"s-{OLD}", "tree": "t", "manifest_snapshot": "m"}
+        catalogue(layout, Storage(), lambda: "2026-02-01T02:00:00Z").append("stored", OLD, repository=name, **stored)
+    assert _nightly(layout, {2: "disk", 3: "far"}, 3)["problems"] == []
+
+
 # how long deleted data survive
 
 
@@ -156,6 +233,8 @@ def test_without_credentials_for_pruning_an_append_only_repository_keeps_all(lay
     facts = backup_facts(layout, Storage(), application, now=dt.datetime(2026, 2, 1, 3, tzinfo=dt.UTC))
     assert facts is not None
     assert facts["repositories"]["disk"]["greatest_age_days"] == days
+    said = "up to 32 d, or longer: whether the bucket keeps versions is not known" if days else "nobody removes any"
+    assert said in backup_lines(facts)[1]
 
 
 def _evidence_of(**changed: Any) -> bytes:

@@ -280,6 +280,7 @@ def backup(**values: Any) -> dict[str, Any]:
         ("yellow", {}, backup(newest={"repositories": ["disk"]})),
         ("yellow", {}, backup(problems=["the newest restore point is dated 2027-01-01, which is to come"])),
         ("green", {}, backup(problems=["no restore point was ever restored and compared"])),
+        ("yellow", {}, backup(problems=["in 97 h nothing in the repository bucket was proven (L4), allowed are 78 h"])),
         ("grey", {}, {"backup": None}),
     ],
 )

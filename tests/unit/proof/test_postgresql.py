@@ -132,6 +132,21 @@ def test_a_server_without_room_hinders_the_proof_too(
         check_restored(directory, manifest, APPLICATION, parts=("databases",))
 
 
+def test_a_database_that_does_not_fit_beside_the_live_one_is_not_loaded(
+    restored: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dump is compressed, and its indexes are made when it is loaded: what it takes then was asked of the server."""
+    directory, manifest = restored
+    facts = manifest.databases["main"]
+    assert _restored.loaded_bytes(facts) > 5_000_000, "also an empty database takes some"
+    huge = dataclasses.replace(facts, properties={**facts.properties, "size_bytes": 1 << 50})
+    monkeypatch.setattr(Server, "load", lambda *_unused, **_more: pytest.fail("it was loaded"))
+    with pytest.raises(BackstayError, match=r"The database main, loaded to be looked at, needs .* are free"):
+        check_restored(
+            directory, dataclasses.replace(manifest, databases={"main": huge}), APPLICATION, parts=("databases",)
+        )
+
+
 @pytest.mark.parametrize("when", ["it is loaded", "it is read"])
 def test_a_server_that_is_too_slow_hinders_the_proof_too(
     restored: tuple[Path, Manifest], monkeypatch: pytest.MonkeyPatch, when: str

@@ -125,5 +125,29 @@ def test_cron_asks_each_hour_and_makes_no_second_backup_in_such_a_night(
     assert desk.told == {"ok": True, "changed": False}
 
 
+@pytest.mark.parametrize(
+    ("proven", "now", "missed"),
+    [
+        ("2026-03-27T01:31:00.000Z", "2026-03-28T01:20:00Z", False),  # it is due ten minutes later
+        ("2026-03-27T01:31:00.000Z", "2026-03-28T05:20:00Z", True),
+        ("2026-03-28T01:31:00.000Z", "2026-03-28T05:20:00Z", False),
+        (None, "2026-03-28T05:20:00Z", True),
+    ],
+)
+def test_cron_makes_up_for_a_proof_that_was_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proven: str | None, now: str, missed: bool
+) -> None:
+    desk = Desk(tmp_path, monkeypatch, scheduler="cron")
+    desk.now = dt.datetime.fromisoformat(now)
+    assert not verbs._proof_missed(desk.host), "there is nothing to prove"
+    desk.made("one", "2026-03-27T01:00:01.000Z", proven)
+    desk.now = dt.datetime.fromisoformat(now)
+    assert verbs._proof_missed(desk.host) is missed
+    if not missed:
+        options = argparse.Namespace(if_missed=True, evidence=None, json=True)
+        assert verbs.verify(options, desk.host, lambda _options, told, _text: desk.told.update(told)) == 0
+        assert desk.told == {"ok": True, "changed": False}
+
+
 def source(host: Host) -> Any:
     return SimpleNamespace(policy=host.application().backup)
