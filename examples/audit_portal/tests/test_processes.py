@@ -119,6 +119,24 @@ def test_a_process_leaves_its_row_and_stops_when_asked(
     assert f"{words} stopped" in (host.log / "app.log").read_text()
 
 
+# An alarm strikes at any moment of the way into waiting and out of it.
+STRUCK = """
+import random, signal
+from audits.stopping import Stop
+for _ in range(200):
+    stop = Stop()
+    signal.signal(signal.SIGALRM, stop.set)
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-4))
+    while not stop.wait(1e-5):
+        pass
+print("stopped each time")
+"""
+
+
+def test_a_signal_stops_at_any_moment(host: Host) -> None:
+    assert host.run("-c", STRUCK).stdout.strip() == "stopped each time"
+
+
 def test_database_is_set_up_for_a_server(host: Host) -> None:
     script = (
         "import django; django.setup(); from django.db import connection as c, transaction as t\n"
