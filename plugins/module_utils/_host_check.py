@@ -122,7 +122,7 @@ def missing_packages(wanted: Wanted, found: Found) -> tuple[str, ...]:
 
 
 def _is_there(asked: str, found: Found) -> bool:
-    name, _, version = asked.partition("=")
+    name, _equals, version = asked.partition("=")
     there = found.versions.get(name)
     return there is not None and (not version or fnmatchcase(there, version))
 
@@ -176,7 +176,7 @@ def parse_packages(text: str) -> tuple[frozenset[str], dict[str, str]]:
     rows = [fields for fields in (line.split("\t") for line in text.splitlines()) if len(fields) == 5]
     there = [fields for fields in rows if fields[3] == "installed"]
     versions = {name.split()[0]: "" for fields in there for name in fields[4].split(",") if name.strip()}
-    for name, architecture, version, _, _ in there:
+    for name, architecture, version, _state, _provided in there:
         versions[name] = versions[f"{name}:{architecture}"] = version
     return frozenset(fields[0] for fields in there), versions
 
