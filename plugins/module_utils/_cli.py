@@ -183,6 +183,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     backup.add_argument("--plan", action="store_true", help="only say what would happen")
     backup.add_argument("--prune", action="store_true", help="make none, and let go of what is not kept any more")
     backup.add_argument("--if-missed", action="store_true", help="only where the scheduled run did not take place")
+    backup.add_argument("--scheduled", action="store_true", help="nobody asks: before the first release, do nothing")
     backup.add_argument("--accept-shrink", action="store_true", help="the data are meant to be as small as they are")
     backups = verb("backups", _data, "all restore points, and what is proven about them")
     backups.add_argument(
@@ -196,6 +197,7 @@ def _verbs_of_data(verb: _Verbs) -> None:
     verify.add_argument("--offline-key", metavar="FILE", help="on another host, with nothing but this and a repository")
     verify.add_argument("--evidence", metavar="FILE", help="prove nothing, and write down what a drill elsewhere found")
     verify.add_argument("--if-missed", action="store_true", help="only where the nightly proof did not take place")
+    verify.add_argument("--scheduled", action="store_true", help="nobody asks: before the first release, do nothing")
     verify.add_argument("--by", default=_who(), help="goes into the evidence")
     restore = verb("restore", _restore, "bring a restore point back; what is here stays beside it")
     restore.add_argument("--undo", action="store_true", help="go back to the data from before the last restore")

@@ -24,7 +24,7 @@ Tell = Callable[[argparse.Namespace, dict[str, Any], str], None]
 
 
 def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
-    """Back up now; or with `--if-missed`, only where the scheduled run did not take place."""
+    """Back up now; with `--if-missed`, only where the scheduled run did not take place."""
     from ._backup import backup as back_up
     from ._backup_source import source_of
     from ._catalogue import points
@@ -32,6 +32,9 @@ def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     source = source_of(host)
     policy = source.policy
     name = host.layout.name
+    if options.scheduled and _nothing_yet(host):
+        tell(options, {"ok": True, "changed": False}, f"{name}: nothing was released yet, and there are no data.")
+        return 0
     if options.if_missed:
         from ._job_results import server_zone
         from ._schedule import missed
@@ -162,6 +165,9 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """Prove a restore point, and write down what was found."""
     if options.evidence:
         return _adopt(options, host, tell)
+    if options.scheduled and _never_backed_up(host):
+        tell(options, {"ok": True, "changed": False}, f"{host.layout.name}: nothing was ever backed up.")
+        return 0
     if options.if_missed and not _proof_missed(host):
         tell(options, {"ok": True, "changed": False}, f"{host.layout.name}: no proof was missed.")
         return 0
@@ -170,6 +176,24 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     )
     write_metrics(host)
     return _tell_proof(options, host.layout.name, proof, evidence, tell)
+
+
+def _nothing_yet(host: Host) -> bool:
+    """Whether there is nothing that could be backed up: a timer may strike while a host is being set up, and nobody is
+    to be woken for that. Data may come before the first release: files that were brought, or a server's database."""
+    if host.live() is not None or host.history().releases or not _never_backed_up(host):
+        return False
+    return not any(
+        database.path is None or (host.layout.data / database.path).exists()
+        for database in host.application().databases
+    )
+
+
+def _never_backed_up(host: Host) -> bool:
+    """Whether no backup was ever tried, so there is nothing to prove; `status` is red for that until there is one."""
+    from ._catalogue import points
+
+    return not points(host.layout, host.storage)
 
 
 def _proof_missed(host: Host) -> bool:

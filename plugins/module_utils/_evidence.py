@@ -297,7 +297,7 @@ def report(application: str, found: Sequence[Evidence], *, at: str, last: int = 
     lines = [f"# Proofs of the backups of {application}", "", f"As of {at}: {_count(newest)}.", ""]
     lines += [f"**{sentence}**" for sentence in verify(newest)]
     if not newest:
-        return "\n".join([*lines, "No restore point was ever proven: run `backstay backup verify`.", ""])
+        return "\n".join([*lines, "No restore point was ever proven: run `backstay verify --level L4`.", ""])
     lines += [
         "| when (UTC) | run | repository | asked | reached | verdict | recovery time | recovery point |",
         "|--|--|--|--|--|--|--|--|",

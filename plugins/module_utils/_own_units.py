@@ -429,10 +429,12 @@ UNIT_TEXTS = {
     "backstay-job@.timer": JOB_TIMER,
     "backstay-jobs@.service": JOBS_UNIT,
     "backstay-jobs@.timer": JOBS_TIMER,
-    "backstay-backup@.service": _nightly(_BACKUP, after="postgresql.service", verb="backup", limit="backup.seconds"),
+    "backstay-backup@.service": _nightly(
+        _BACKUP, after="postgresql.service", verb="backup --scheduled", limit="backup.seconds"
+    ),
     "backstay-backup@.timer": _daily(_BACKUP, "02:00:00"),
     "backstay-verify@.service": _nightly(
-        _PROOF, after="backstay-backup@%i.service", verb="verify --level L4", limit="backup.proof.seconds"
+        _PROOF, after="backstay-backup@%i.service", verb="verify --scheduled --level L4", limit="backup.proof.seconds"
     ),
     "backstay-verify@.timer": _daily(_PROOF, "03:30:00"),
     "backstay-skipped@.service": SKIPPED_UNIT,

@@ -283,7 +283,7 @@ class _Proving:
             if "data" in parts and "manifest" in parts:
                 self.whole[run_id] = {part: found[-1] for part, found in parts.items()}
         if not runs and not unreadable:
-            self._refute(1, f"{self._place()} was never backed up to: run `backstay backup run`.")
+            self._refute(1, f"{self._place()} was never backed up to: run `backstay backup`.")
         newest = max(self.whole, key=lambda each: _time_of_run(each, self.whole[each]["manifest"]), default=None)
         if self.run_id is None:
             if newest is None:
@@ -302,7 +302,7 @@ class _Proving:
             self._refute(
                 1,
                 f"There is no restore point {self.run_id} in {self.repository.name}{self._and(unreadable)}: choose one "
-                "that `backstay backup list` names.",
+                "that `backstay backups` names.",
             )
         self.snapshots = self.whole[str(self.run_id)]
         # A store that was tried twice left two snapshots of one part: the seal names the one that counts.
@@ -337,7 +337,7 @@ class _Proving:
     def _unfinished(self, runs: Mapping[str, object], unreadable: Sequence[str]) -> str:
         if unreadable:
             return f"some of its snapshots cannot be read ({unreadable[0]})"
-        return f"{len(runs)} runs are unfinished; see the backup's journal, and run `backstay backup run`"
+        return f"{len(runs)} runs are unfinished; see the backup's journal, and run `backstay backup`"
 
     @staticmethod
     def _and(unreadable: Sequence[str]) -> str:

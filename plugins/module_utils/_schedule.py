@@ -80,14 +80,14 @@ def cron_text(name: str, policy: BackupPolicy) -> str:
         "SHELL=/bin/sh",
         "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
         "MAILTO=root",
-        f"{minute} {hour} * * * {command} backup {name} >/dev/null",
+        f"{minute} {hour} * * * {command} backup --scheduled {name} >/dev/null",
         "# What was missed while the host was off; does nothing where nothing was.",
-        f"{asks} * * * * {command} backup --if-missed {name} >/dev/null",
+        f"{asks} * * * * {command} backup --scheduled --if-missed {name} >/dev/null",
     ]
     if policy.proof.nightly is not None:
         hour, minute = time_of_day(policy.proof.nightly)
-        lines.append(f"{minute} {hour} * * * {command} verify --level L4 {name} >/dev/null")
-        lines.append(f"{(asks + 5) % 60} * * * * {command} verify --if-missed {name} >/dev/null")
+        lines.append(f"{minute} {hour} * * * {command} verify --scheduled --level L4 {name} >/dev/null")
+        lines.append(f"{(asks + 5) % 60} * * * * {command} verify --scheduled --if-missed {name} >/dev/null")
     return "\n".join(lines) + "\n"
 
 

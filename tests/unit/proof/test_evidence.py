@@ -121,4 +121,4 @@ def test_the_report_tells_the_trend_of_recovery_time_and_point(tmp_path: Path) -
 
 
 def test_a_report_without_proofs_says_what_to_do() -> None:
-    assert "run `backstay backup verify`" in _evidence.report("portal", [], at="today")
+    assert "run `backstay verify --level L4`" in _evidence.report("portal", [], at="today")

@@ -82,10 +82,10 @@ def test_cron_runs_the_same_commands_in_the_background_of_everything() -> None:
         ([jobs[3][0], "*"], "root"),
     ]
     assert [job[6].removeprefix("nice -n 10 ionice -c 3 /usr/bin/backstay ") for job in jobs] == [
-        "backup portal >/dev/null",
-        "backup --if-missed portal >/dev/null",
-        "verify --level L4 portal >/dev/null",
-        "verify --if-missed portal >/dev/null",
+        "backup --scheduled portal >/dev/null",
+        "backup --scheduled --if-missed portal >/dev/null",
+        "verify --scheduled --level L4 portal >/dev/null",
+        "verify --scheduled --if-missed portal >/dev/null",
     ]
     assert jobs[1][0] != jobs[3][0], "what proves comes after what makes"
     assert "MAILTO=root" in lines, "what goes wrong is mailed"

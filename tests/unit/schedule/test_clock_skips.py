@@ -120,7 +120,7 @@ def test_cron_asks_each_hour_and_makes_no_second_backup_in_such_a_night(
     desk.made("one", last)
     desk.now = dt.datetime.fromisoformat(now)
     monkeypatch.setattr("ansible_collections.backstay.ops.plugins.module_utils._backup_source.source_of", source)
-    options = argparse.Namespace(if_missed=True, json=True)
+    options = argparse.Namespace(if_missed=True, scheduled=False, json=True)
     assert verbs.backup(options, desk.host, lambda _options, told, _text: desk.told.update(told)) == 0
     assert desk.told == {"ok": True, "changed": False}
 
@@ -144,7 +144,7 @@ def test_cron_makes_up_for_a_proof_that_was_missed(
     desk.now = dt.datetime.fromisoformat(now)
     assert verbs._proof_missed(desk.host) is missed
     if not missed:
-        options = argparse.Namespace(if_missed=True, evidence=None, json=True)
+        options = argparse.Namespace(if_missed=True, scheduled=False, evidence=None, json=True)
         assert verbs.verify(options, desk.host, lambda _options, told, _text: desk.told.update(told)) == 0
         assert desk.told == {"ok": True, "changed": False}
 
