@@ -106,7 +106,8 @@ MEANINGS = {
     "hooks.before_watch": "Before it is watched.",
     "hooks.after_watch": "After it was found good.",
     "hooks.before_confirm": "Before it is written down as live.",
-    "hooks.after_confirm": "After it; one that fails is only told.",
+    "hooks.after_confirm": "After it, when nothing is open any more: no rollback waits for it, and one that fails is "
+    "told in the log of the transaction's service.",
     "hooks.on_failure": "When a release was undone; `BACKSTAY_HOOK_ERROR` says why.",
     "hooks.on_review": "A day after a release; `BACKSTAY_HOOK_SUMMARY` holds the summary.",
     "backfills.*.command": "Does one batch; exit code 75 asks to be called again, 0 says that nothing is left.",

@@ -7,6 +7,8 @@ phase has a room of its own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ._admission import Admission
 from ._closed_door import ClosedDoor
 from ._housekeeping import Housekeeping
@@ -51,9 +53,19 @@ class Engine(Admission, Preparation, SchemaChanges, Switch, ClosedDoor, Restore,
         what = "the data from before the restore are live again" if restoring.undo else f"{restoring.point} is live"
         return f"{what} under {transaction.candidate}; the data before it stay in {restoring.before}."
 
-    def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
+    def _hook_unit(self, transaction: Transaction) -> str:
+        return f"backstay-hook-{self.layout.name}-{transaction.id}.service"
+
+    def stop_hooks(self, transaction: Transaction) -> None:
+        """End a hook that outlived the transaction it belongs to."""
+        self.systemd.stop([self._hook_unit(transaction)])
+
+    def run_hooks(
+        self, transaction: Transaction, when: str, *, error: str = "", say: Callable[[str], None] | None = None
+    ) -> None:
         """Run what the application declares for `when`, in the candidate's environment, or in the live one's as long as
-        the candidate has none. Raises GateRefused when a command fails."""
+        the candidate has none. `say` hears how long each took; without it, whoever follows the transaction. Raises
+        GateRefused when a command fails."""
         from ._hooks import run_hooks
 
         release = next(
@@ -82,9 +94,10 @@ class Engine(Admission, Preparation, SchemaChanges, Switch, ClosedDoor, Restore,
             application,
             when,
             release=release,
+            unit=self._hook_unit(transaction),
             facts=facts,
             runner=self.runner,
             secrets=tuple(self.secrets().values()),
             environment=self.layout.release(release) / "venv",
-            say=self.say,
+            say=say or self.say,
         )

@@ -23,6 +23,7 @@ def run_hooks(
     when: str,
     *,
     release: str,
+    unit: str,
     facts: Mapping[str, str],
     runner: Runner,
     secrets: tuple[str, ...],
@@ -31,7 +32,8 @@ def run_hooks(
 ) -> int:
     """Run the commands that the application declares for `when` (such as `before_flip`), one after the other.
 
-    `release` is the one whose code and environment they run in; `facts` (no secret is among them) reach them as
+    `release` is the one whose code and environment they run in; `unit` is the name of systemd's unit that they are, by
+    which recovery finds and stops one whose transaction was killed; `facts` (no secret is among them) reach them as
     `BACKSTAY_HOOK_<NAME>`; programs are those of `environment`, the release's virtualenv, first. Returns how many ran.
     Raises GateRefused, with the last lines of the one that failed.
     """
@@ -48,6 +50,7 @@ def run_hooks(
                 "--wait",
                 "--pipe",
                 "--collect",
+                f"--unit={unit}",
                 *given,
                 *one_off(application, release, seconds=SECONDS),
                 *program(command, environment),

@@ -148,6 +148,7 @@ def deliver(engine: Host, release: Release, summary: str) -> str:
                 application,
                 "on_review",
                 release=release.id,
+                unit=f"backstay-hook-{engine.layout.name}-review.service",
                 facts={"release": release.id, "by": to, "summary": summary},
                 runner=engine.runner,
                 secrets=tuple(engine.secrets().values()),

@@ -114,16 +114,10 @@ class Conductor:
             self._hooks(f"after_{name}")
 
     def _hooks(self, when: str) -> None:
-        """One that fails undoes the release; past the point of no return it is only told."""
+        """One that fails undoes the release."""
         try:
             self.engine.run_hooks(self._open(), when)
         except BackstayError as failed:
-            if self._past_return():
-                # Who followed has had the answer: it is for the journal of the service, and for whoever asks why.
-                self.emit({"event": "say", "line": failed.message})
-                _log(failed.message)
-                self._record(when, "failed", spare=True, message=failed.message)
-                return
             raise self._undone(failed) from failed
 
     def _open(self) -> Transaction:
@@ -203,6 +197,7 @@ class Conductor:
         transaction = Transaction.from_dict(found.begin)
         self.transaction = transaction
         self._recovering = True
+        engine.stop_hooks(transaction)
         engine.make_room()
         for step in found.steps:
             if found.direction == "forward":
@@ -338,7 +333,8 @@ class Service:
         self.deciding = threading.Lock()  # whoever aborts and whoever confirms: one of them is first
         self.decided = False
         self.waiting: list[tuple[_Peer, dict[str, Any]]] = []  # begins that wait for the settling to end
-        self.planning: list[threading.Thread] = []
+        self.beside: list[threading.Thread] = []  # what goes on whatever the state is
+        self.confirmed: Transaction | None = None  # whose last hooks are to run
         self.follower: _Peer | None = None
         self.inbox: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self.wake_read, self.wake_write = socket.socketpair()
@@ -386,7 +382,7 @@ class Service:
             self._collect()
             if self.state in WAITING and self.deadline is not None and time.monotonic() >= self.deadline:
                 self._expire()
-            if self.state != "idle" or peers or self.waiting or any(each.is_alive() for each in self.planning):
+            if self.state != "idle" or peers or self.waiting or any(each.is_alive() for each in self.beside):
                 idle_since = time.monotonic()
             elif time.monotonic() - idle_since >= _IDLE_SECONDS:
                 return 1 if self.engine.layout.journal.exists() else 0
@@ -431,9 +427,7 @@ class Service:
             return
         if command == "plan":
             # Counting what would be lost takes its time, and meanwhile somebody may want to abort.
-            self.planning = [each for each in self.planning if each.is_alive()]
-            self.planning.append(threading.Thread(target=self._plan, args=(peer, message), daemon=True))
-            self.planning[-1].start()
+            self._go_beside(self._plan, peer, message)
             return
         if command == "begin":
             if self.state == "settling":
@@ -612,9 +606,17 @@ class Service:
                 conductor._do(step, transaction)
             except (BackstayError, OSError) as failed:
                 self._not_done(step, failed)
-        conductor._hooks("after_confirm")
         conductor.end("confirmed")
+        self.confirmed = transaction
         self._post("ended", {})
+
+    def _after_confirm(self, transaction: Transaction) -> None:
+        """The hooks that come last. They decide nothing and may take ten minutes each: nothing is open while they run,
+        and whoever goes back meanwhile does not wait for them."""
+        try:
+            self.engine.run_hooks(transaction, "after_confirm", say=_log)
+        except Exception as failed:  # noqa: BLE001 - whoever followed has had the answer: it is for the service's log
+            _log(_sentence(failed))
 
     def _not_done(self, step: str, failed: Exception) -> None:
         """It is live and written down; whoever settles next does the rest."""
@@ -659,6 +661,9 @@ class Service:
                 self.deadline = None
                 self.engine.stop_prober()
                 self.lock.release()
+                if self.confirmed is not None:
+                    self._go_beside(self._after_confirm, self.confirmed)
+                    self.confirmed = None
                 while self.waiting and self.state == "idle":
                     peer, message = self.waiting.pop(0)
                     self._command(peer, message)
@@ -686,6 +691,11 @@ class Service:
 
         self.worker = threading.Thread(target=work, daemon=True)
         self.worker.start()
+
+    def _go_beside(self, work: Callable[..., None], *arguments: Any) -> None:
+        self.beside = [each for each in self.beside if each.is_alive()]
+        self.beside.append(threading.Thread(target=work, args=arguments, daemon=True))
+        self.beside[-1].start()
 
     # what others are told
 

@@ -252,7 +252,9 @@ def test_hooks_run_around_the_phases_and_one_that_fails_undoes_the_release(stand
         standing.declare(hooks={when: [tell] for when in phases})
         standing.release(why="with hooks")
         new = standing.settled()["live"]["id"]
-        lines = standing.lab.ssh("app1", f"cat {log}").stdout.splitlines()
+        # The last one runs when nothing is open any more.
+        awaited = f"for _ in $(seq 150); do grep -q after_confirm {log} && break; sleep 0.2; done; cat {log}"
+        lines = standing.lab.ssh("app1", awaited).stdout.splitlines()
         assert [line.split()[0] for line in lines] == list(phases), lines
         assert {line.split()[1] for line in lines} == {new}
         # Before it is prepared a release has no environment; the live one lends its own.

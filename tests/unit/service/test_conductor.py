@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -58,6 +58,7 @@ class Engine:
         self.settled = 0
         self.hooks: list[str] = []
         self.failing_hook: str | None = None
+        self.undone_when_hooks_ended: list[str] | None = None
 
     def watch_seconds(self, transaction: Transaction) -> float:
         return 0.0
@@ -77,7 +78,10 @@ class Engine:
     def done_sentence(self, transaction: Transaction) -> str:
         return f"{transaction.candidate} is live"
 
-    def run_hooks(self, transaction: Transaction, when: str, *, error: str = "") -> None:
+    def stop_hooks(self, transaction: Transaction) -> None:
+        self.undone_when_hooks_ended = list(self.undone)
+
+    def run_hooks(self, transaction: Transaction, when: str, *, error: str = "", say: Any = None) -> None:
         self.hooks.append(when)
         if when == self.failing_hook:
             raise BackstayError(f"The hook {when} ended with exit code 3: no")
@@ -326,8 +330,8 @@ class Peer:
         """It has what it wanted."""
 
 
-def test_a_hook_that_fails_after_the_point_of_no_return_is_told_and_written_down(
-    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_hook_that_fails_after_the_confirmation_is_told_in_the_log_of_the_service(
+    service: Service, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Who followed has had the answer by then."""
     engine: Any = service.engine
@@ -335,16 +339,50 @@ def test_a_hook_that_fails_after_the_point_of_no_return_is_told_and_written_down
     answer = confirmed(service)
     assert answer["ok"], answer
     assert engine.done == set(all_steps("maintenance"))
+    service._collect()
+    for thread in service.beside:
+        thread.join(30)
     assert "The hook after_confirm ended with exit code 3" in capsys.readouterr().err
-    records = [json.loads(line) for line in (tmp_path / "journal.d" / "t-1.jsonl").read_text().splitlines()]
-    assert ("after_confirm", "failed") in [(record["step"], record["state"]) for record in records]
+
+
+def test_who_goes_back_does_not_wait_for_the_hooks_after_the_confirmation(service: Service) -> None:
+    engine: Any = service.engine
+    at_work, enough = threading.Event(), threading.Event()
+
+    def hooks(transaction: Transaction, when: str, **_more: Any) -> None:
+        if when == "after_confirm":
+            at_work.set()
+            assert enough.wait(30)
+
+    engine.run_hooks = hooks
+    assert confirmed(service)["ok"]
+    service._collect()
+    try:
+        assert at_work.wait(30)
+        assert (service.state, engine.layout.journal.exists()) == ("idle", False)
+        other = Lock(engine.layout.lock)
+        assert other.take(), "the lock is free"
+        other.release()
+        assert service.beside[0].is_alive(), "the service waits for it before it ends"
+    finally:
+        enough.set()
+
+
+def test_a_hook_that_outlived_its_transaction_is_ended_before_anything_is_undone(tmp_path: Path, strike: Any) -> None:
+    engine = Engine(tmp_path, "maintenance")
+    strike(("migrate", "work"))
+    with pytest.raises(Died):
+        conduct(engine)
+    assert recover(engine)["found"] == "back"  # type: ignore[arg-type]  # a stand-in for the host
+    assert engine.undone
+    assert engine.undone_when_hooks_ended == []
 
 
 def test_an_abort_before_it_is_confirmed_is_kept_also_where_hooks_take_their_time(service: Service) -> None:
     engine: Any = service.engine
     peer, ran = Peer(), engine.run_hooks
 
-    def hooks(transaction: Transaction, when: str, **more: str) -> None:
+    def hooks(transaction: Transaction, when: str, **more: Any) -> None:
         ran(transaction, when, **more)
         if when == "before_confirm":
             service._dispatch(peer, {"command": "abort"})  # type: ignore[arg-type]  # a stand-in for a connection
