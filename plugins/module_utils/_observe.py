@@ -90,6 +90,16 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """What came of asking one application. `certificate` is from when until when it holds, where that was asked for;
+    `trouble` why there is none."""
+
+    answered: Answered
+    certificate: tuple[str, str] | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
 class Outline:
     """What one run did, for people and for tests."""
 
@@ -328,7 +338,12 @@ class Observer:
         died, stopped = self._processes(state, described)
         failed = None if host.failed_units is None else (*host.failed_units, *stopped)
         host = replace(host, died=died, failed_units=failed)
-        applications = {name: self._application(name, each, now, state) for name, each in described.items()}
+        seen = {name: self._seen(name, each, state) for name, each in described.items()}
+        heard = self._hear({name: described[name] for name, each in seen.items() if each.live}, seen, now, state)
+        applications = {
+            name: self._application(name, described[name], found, heard.get(name), now=now, state=state)
+            for name, found in seen.items()
+        }
         return Sample(now.astimezone(dt.UTC).isoformat(timespec="seconds"), seconds, host, applications)
 
     def _unwatched(self, now: dt.datetime, state: _State) -> None:
@@ -418,16 +433,56 @@ class Observer:
         stopped = tuple(each["Id"] for each in units if timer.items() <= each.items())
         return tuple(sorted(unit for unit, count in after.items() if count > before.get(unit, count))), stopped
 
-    def _application(self, name: str, application: Application, now: dt.datetime, state: _State) -> ApplicationSample:
+    def _seen(self, name: str, application: Application, state: _State) -> ApplicationSample:
+        """What can be told of it without asking it."""
         layout = self.house.layout(name)
         found = self._requests(name, application, state)
-        live = live_release(layout.active)
         maintenance, transaction = layout.maintenance_flag.exists(), layout.journal.exists()
-        found = replace(found, live=live, maintenance=maintenance, transaction=transaction)
-        if live is not None:
-            answered = self._healthy(application, patient=not found.held)
+        return replace(found, live=live_release(layout.active), maintenance=maintenance, transaction=transaction)
+
+    def _hear(
+        self,
+        live: Mapping[str, Application],
+        seen: Mapping[str, ApplicationSample],
+        now: dt.datetime,
+        state: _State,
+    ) -> dict[str, Heard]:
+        """All are asked at once: one that hangs is given twenty seconds, and where all hang, whoever is to know of it
+        hears of it in this minute."""
+        if not live:
+            return {}
+        from concurrent.futures import ThreadPoolExecutor
+
+        known = state.part("certificates")
+
+        def hear(name: str) -> Heard:
+            answered = self._healthy(live[name], patient=not seen[name].held)
+            each = known.get(name)
+            if isinstance(each, dict) and not _older(each.get("at"), now, CERTIFICATE_SECONDS):
+                return Heard(answered)
+            try:
+                return Heard(answered, self._certificate(live[name]))
+            except BackstayError as failed:
+                return Heard(answered, trouble=failed.message)
+
+        with ThreadPoolExecutor(max_workers=len(live)) as pool:
+            return dict(zip(live, pool.map(hear, live), strict=True))
+
+    def _application(
+        self,
+        name: str,
+        application: Application,
+        found: ApplicationSample,
+        heard: Heard | None,
+        *,
+        now: dt.datetime,
+        state: _State,
+    ) -> ApplicationSample:
+        layout = self.house.layout(name)
+        if heard is not None:
+            answered = heard.answered
             found = replace(found, healthy=not answered.why, health_seconds=answered.seconds, why=answered.why[:300])
-            found = self._with_certificate(found, name, application, now, state)
+            found = self._with_certificate(found, heard, name, now, state)
         elif not found.held and (lost := self._lost(layout)):
             found = replace(found, healthy=False, why=lost[:300])
         found = self._with_backup(found, name, application, now, state)
@@ -461,16 +516,15 @@ class Observer:
         return answered
 
     def _with_certificate(
-        self, found: ApplicationSample, name: str, application: Application, now: dt.datetime, state: _State
+        self, found: ApplicationSample, heard: Heard, name: str, now: dt.datetime, state: _State
     ) -> ApplicationSample:
         known = state.part("certificates")
+        if heard.certificate is not None:
+            begins, ends = heard.certificate
+            known[name] = {"at": now.isoformat(), "from": begins, "until": ends}
+        elif heard.trouble:
+            self._notes.append(f"{name}: its certificate could not be read: {heard.trouble}")
         each = known.get(name)
-        if not isinstance(each, dict) or _older(each.get("at"), now, CERTIFICATE_SECONDS):
-            try:
-                begins, ends = self._certificate(application)
-                each = known[name] = {"at": now.isoformat(), "from": begins, "until": ends}
-            except BackstayError as failed:
-                self._notes.append(f"{name}: its certificate could not be read: {failed.message}")
         if not isinstance(each, dict):
             return found
         return replace(found, certificate_from=each.get("from"), certificate_until=each.get("until"))

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _incidents, _notify, _observe, _samples
+from ansible_collections.backstay.ops.plugins.module_utils._application import Application
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._job_results import Run, closed, declaration, record, stamp
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
+from ansible_collections.backstay.ops.plugins.module_utils._observe import Answered
 from ansible_collections.backstay.ops.plugins.module_utils._samples import ApplicationSample, HostSample, Sample
 
 from .world import ALERTS, SECRET, START, Disk, MailServer, Webhook, World
@@ -371,6 +374,24 @@ def test_one_answer_that_is_lost_is_no_outage(tmp_path: Path) -> None:
     world.ask = ask  # type: ignore[method-assign] - the same question, asked of a door that is lost once
     world.minutes(3)
     assert world.texts() == []
+
+
+def test_applications_that_all_hang_are_asked_at_once(tmp_path: Path) -> None:
+    """One after the other they would take a minute and more, and systemd ends a look after 55 seconds: nobody would be
+    told that all are away."""
+    world = World(tmp_path)
+    for name in ("messenger", "rails"):
+        world.neighbour(name)
+    at_once = threading.Barrier(3)
+
+    def hangs(_application: Application) -> Answered:
+        at_once.wait(20)
+        return Answered(5.0, "no answer within 5 s", silent=True)
+
+    world.ask = hangs  # type: ignore[method-assign]  # the world of this test
+    done = world.observe()
+    found = {name: (each.healthy, each.why) for name, each in done.sample.applications.items()}
+    assert found == dict.fromkeys(("messenger", "portal", "rails"), (False, "no answer within 5 s"))
 
 
 def test_few_answers_say_nothing_about_errors_or_times(tmp_path: Path) -> None:

@@ -110,6 +110,16 @@ class World:
         self._place("etc/backstay/portal/application.json", json.dumps(to_dict(self.application)))
         return self.application
 
+    def neighbour(self, name: str) -> None:
+        """Another application of this host, live and as well as the first."""
+        other = parse(described(name=name, domain=f"{name}.example.org"), file=f"{name}.yml")
+        self._place(f"etc/backstay/{name}/application.json", json.dumps(to_dict(other)))
+        layout = self.house.layout(name)
+        layout.home.mkdir(parents=True)
+        layout.state.mkdir(parents=True)
+        layout.active.symlink_to(f"/run/{name}/0001-1.0.0/web.sock")
+        self._place(f"var/log/nginx/{name}.access.log", "")
+
     def know(self, chat: str) -> None:
         """The secrets from Vault, with the address of the chat."""
         values = {"KEY": SECRET, "CHAT_URL": chat}
