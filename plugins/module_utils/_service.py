@@ -9,7 +9,8 @@ It answers one JSON line with a stream of events and one last object:
     {"protocol": 4, "command": "status"}
 
 `begin` and `plan` may carry what the controller knows and the host should: "declaration" (the options of the module
-`application`) and "proofs" (what vouches for the payload); both are judged and stored before the transaction opens.
+`application`) and "proofs" (what vouches for the payload); both are judged and stored before the transaction opens, and
+a plan is made as if they had been.
 
 Events: {"event": "step", "step": ..., "title": ..., "seconds": ..., "detail": ...}, {"event": "say", "line": ...} and
 {"event": "declared", "changed": ..., "diff": [...], "lines": [...]}.
@@ -31,8 +32,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ._engine import Engine
@@ -40,6 +42,7 @@ from ._errors import BackstayError, Busy, InputError
 from ._lock import Lock
 from ._plan import nothing_to_do, plan
 from ._steps import CLOSED, POINT_OF_NO_RETURN, TITLES, WAYS_BACK, Recovery, recovery, steps_of
+from ._storage import Supposing
 from ._transaction import Request, Transaction
 from ._version import PROTOCOL
 
@@ -467,9 +470,10 @@ class Service:
     def _plan(self, peer: _Peer, message: dict[str, Any]) -> None:
         try:
             request = Request.from_dict(message.get("request") or {})
-            self._take_over(peer, message, request, dry=True)
+            supposed = self._take_over(peer, message, request, dry=True)
+            engine = replace(self.engine, storage=Supposing(supposed)) if supposed else self.engine
             brought = {"proofs": message["proofs"]} if message.get("proofs") else {}
-            peer.send(plan(self.engine, request, **brought))
+            peer.send(plan(engine, request, **brought))
             peer.close()
         except BackstayError as refused:
             _answer_error(peer, refused)
@@ -503,9 +507,13 @@ class Service:
             raise
         self._start(peer, "prepare")
 
-    def _take_over(self, peer: _Peer, message: dict[str, Any], request: Request, *, dry: bool) -> None:
-        """Take over what the message carries beside the request; with `dry` it is only judged. Raises BackstayError."""
+    def _take_over(
+        self, peer: _Peer, message: dict[str, Any], request: Request, *, dry: bool
+    ) -> Mapping[Path, bytes] | None:
+        """Take over what the message carries beside the request; with `dry` it is only judged, and the files that it
+        would write are returned, by their paths. Raises BackstayError."""
         layout = self.engine.layout
+        files: Mapping[Path, bytes] | None = None
         declaration, proofs = message.get("declaration"), message.get("proofs")
         if declaration:
             from ._declare import declare
@@ -520,6 +528,7 @@ class Service:
                 ) from refused
             told = {"changed": planned.changed, "diff": declared.diff(planned), "lines": list(declared.remarks)}
             peer.send({"event": "declared", **told})
+            files = declared.desired.files
         if proofs and request.payload:
             from ._attestation import place
 
@@ -533,6 +542,7 @@ class Service:
                 runner=self.engine.runner,
                 dry=dry,
             )
+        return files
 
     def _start(self, peer: _Peer | None, command: str) -> None:
         self.state = "working"

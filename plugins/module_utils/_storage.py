@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +267,13 @@ def _refusal(verb: str, path: Path, error: OSError) -> BackstayError:
 def canonical(value: Any) -> bytes:
     """JSON in the one form that is hashed and compared: sorted keys, no spaces, UTF-8."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+class Supposing(Storage):
+    """A disk on which some files are read as if they had been written already; nothing else differs."""
+
+    def __init__(self, files: Mapping[Path, bytes]) -> None:
+        self._files = files
+
+    def read(self, path: Path) -> bytes | None:
+        return self._files[path] if path in self._files else super().read(path)

@@ -136,7 +136,7 @@ def test_switching_to_cron_leaves_exactly_one_and_back_again(host: Host, play: P
     assert host.service("cron").is_running
     lines = host.file(CRON).content_string
     assert "40 2 * * * root" in lines
-    assert "backup --if-missed pier" in lines
+    assert "backup --scheduled --if-missed pier" in lines
     assert (host.file(CRON).mode, host.file(CRON).user) == (0o644, "root"), "else cron does not read it"
     assert changes(play(*another("cron"))) == 0, "a second run changes nothing"
     assert play().returncode == 0

@@ -1,8 +1,9 @@
-"""Whoever asks what a restore would do keeps nobody else waiting."""
+"""Whoever asks what would be done keeps nobody else waiting, and hears of what was brought with the question."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from pathlib import Path
@@ -11,10 +12,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _service
+from ansible_collections.backstay.ops.plugins.module_utils import _application, _declare, _runtime, _service
 from ansible_collections.backstay.ops.plugins.module_utils._errors import GateRefused
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._service import Service
+from ansible_collections.backstay.ops.plugins.module_utils._storage import canonical
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 from ansible_collections.backstay.ops.plugins.module_utils._version import PROTOCOL
+
+from ..crash.host import DECLARED, NAME, Payloads, Quick, conduct, declare, engine_on, play
 
 
 class House:
@@ -93,3 +99,43 @@ def test_what_is_declared_with_a_release_must_be_of_the_application_that_is_rele
     assert not told["ok"]
     assert told["message"] == "What was declared with this release is not portal: run it again."
     assert _answer(house.ask("status"))["state"] == "idle", "it holds nothing"
+
+
+def _asked(service: Service, message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Everything that the service answers to one message, before it ends by itself."""
+    asking, answering = socket.socketpair()
+    with asking:
+        asking.settimeout(20)
+        service._plan(_service._Peer(answering), message)
+        with asking.makefile() as lines:
+            return [json.loads(line) for line in lines]
+
+
+def test_a_plan_is_made_as_if_what_comes_with_it_were_declared_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play(monkeypatch, tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(_runtime, "Storage", Quick)
+    layout = Layout(NAME, tmp_path / "host")
+    declare(layout)
+    engine, _host = engine_on(layout, Quick())
+    payload = Payloads(tmp_path / "payloads").send("1.0.0", layout)
+    live = conduct(engine, Request("release", by="tests", version="1.0.0", payload=payload)).candidate
+    service = Service(engine, socket.socket(socket.AF_UNIX))
+
+    def plan_with(banner: str) -> dict[str, Any]:
+        environment = {**DECLARED["environment"], "values": {"BANNER": banner}}
+        application = _application.from_dict({**DECLARED, "environment": environment}, file="portal.yml")
+        files = {layout.application_file: canonical(_application.to_dict(application))}
+        declared = SimpleNamespace(desired=SimpleNamespace(files=files), diff=lambda _planned: [], remarks=())
+        monkeypatch.setattr(_declare, "declare", lambda *_unused, **_options: (declared, SimpleNamespace(changed=True)))
+        message = {"request": {"operation": "release", "by": "tests"}, "declaration": {"application": {"name": NAME}}}
+        return _asked(service, message)[-1]
+
+    before = layout.application_file.read_bytes()
+    told = plan_with("good evening")
+    assert told["changed"], told["message"]
+    assert told["message"].endswith(f"(the same payload, the configuration declared now); live is {live}.")
+    assert layout.application_file.read_bytes() == before, "a plan writes nothing"
+    assert not plan_with("hello")["changed"], "nothing differs from what is live"
