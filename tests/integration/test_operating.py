@@ -18,8 +18,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
+import pytest
 import yaml
 from backstay_lab.layout import CHECKOUT
 from backstay_lab.scene import APPLICATION, DOMAIN, Scene
@@ -387,3 +389,36 @@ def test_who_is_not_root_is_told_so_in_one_sentence(standing: Scene) -> None:
         told = standing.lab.ssh("app1", f"{unprivileged} backstay {verb} 2>&1 || :").stdout
         assert "run it with sudo" in told, told
         assert "Traceback" not in told, told
+
+
+@pytest.fixture
+def ada(standing: Scene) -> Iterator[str]:
+    """Whom a provider's image lets in: a user with a key, and sudo without a password; root's key is of no use."""
+    key = (standing.directory / "ssh" / "id_ed25519.pub").read_text().strip()
+    arrive = (
+        "useradd --create-home --shell /bin/bash ada; install -d -o ada -g ada -m 0700 ~ada/.ssh; "
+        f"echo {shlex.quote(key)} > ~ada/.ssh/authorized_keys; "
+        "echo 'ada ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/ada"
+    )
+    for host in ("app1", "build1"):
+        standing.lab.ssh(host, arrive)
+    yield "ada"
+    for host in ("app1", "build1"):
+        standing.lab.ssh(host, "rm /etc/sudoers.d/ada; pkill --uid ada; userdel --force --remove ada 2>&1", check=False)
+
+
+def test_who_comes_with_sudo_can_do_what_root_can(standing: Scene, ada: str, tmp_path: Path) -> None:
+    again = standing.play("site", ansible_user=ada).output
+    assert [line.split()[2] for line in again.splitlines() if line.startswith(("app1 ", "build1 "))] == ["0", "0"], (
+        again
+    )
+    version = standing.status()["live"]["version"]
+    mine: dict[str, Any] = {"ansible_user": ada, "backstay_artifacts": str(tmp_path)}
+    standing.play("build", version=version, rebuild=True, **mine)
+    before = standing.live()
+    standing.release(version, again=True, why="by ada", **mine)
+    assert standing.live() != before
+    standing.rollback(ansible_user=ada)
+    assert standing.live() == before
+    left = standing.lab.ssh("app1", "find ~ada/.ansible /tmp /var/tmp -user ada -type f 2>/dev/null || :").stdout
+    assert left == "", "what was sent stays nowhere"
