@@ -25,6 +25,7 @@ from typing import Any, Literal
 from ._errors import BackstayError, InputError
 from ._run import Runner, run
 from ._storage import Storage, canonical
+from ._workers import refusal, workers
 
 FORMAT = 1
 STATE = Path("/var/lib/backstay")
@@ -33,6 +34,15 @@ VALIDATION_LINES = 12
 
 Kind = Literal["absent", "file", "link", "directory", "other"]
 Verb = Literal["create", "replace", "permissions", "remove"]
+
+
+@dataclass(frozen=True)
+class Told:
+    """The units that use a set: `service` is reloaded, and says in `error_log` why it took none; `restart` cannot."""
+
+    service: str = ""
+    error_log: str = ""
+    restart: str = ""
 
 
 @dataclass(frozen=True)
@@ -291,13 +301,15 @@ class FileSet:
         adopt: bool = False,
         validate: Sequence[str] = (),
         service: str = "",
+        error_log: str = "",
         restart: str = "",
     ) -> Outcome:
         """Place a set: all or none.
 
         `validate` is run against the placed set and must end with 0. `service` is a unit that uses these files: it
         is enabled and started where it is not, and reloaded (never restarted) after a change that it must be told of.
-        `restart` is a unit that cannot reload. Raises BackstayError; the host is then as it was before.
+        `error_log` is where a service that takes a reload with new workers says why it did not; with it, they are
+        waited for. `restart` is a unit that cannot reload. Raises BackstayError; the host is then as it was before.
         """
         self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._locked():
@@ -305,16 +317,16 @@ class FileSet:
             planned = self.plan(entries, adopt=adopt)
             kept = self._keep(planned)
             if planned.changed:
-                started = self._place(planned, validate, service, restart)
+                started = self._place(planned, validate, Told(service, error_log, restart))
             else:
                 if dict(planned.registry) != self.registry():
                     self._save(planned.registry)
-                started = self._serve(service, "", changed=False)
+                started = self._serve(Told(service), changed=False)
         lines = [*interrupted, *(f"kept {path} as {copy}: {_why(planned, path)}" for path, copy in kept.items())]
         done = tuple((change.entry.path, change.verb) for change in planned.changes)
         return Outcome(planned.changed or started, done, kept, tuple(lines))
 
-    def _place(self, planned: Plan, validate: Sequence[str], service: str, restart: str) -> bool:
+    def _place(self, planned: Plan, validate: Sequence[str], told: Told) -> bool:
         self._begin(planned)
         try:
             for change in planned.changes:
@@ -326,11 +338,10 @@ class FileSet:
         try:
             self._save(planned.registry)
             self._reload_units([change.entry.path for change in planned.changes])
-            told = any(change.entry.reload for change in planned.changes)
-            started = self._serve(service, restart, changed=told)
+            started = self._serve(told, changed=any(change.entry.reload for change in planned.changes))
         except BackstayError:
             self._put_back()
-            for verb, unit in (("restart", restart), ("reload", service)):
+            for verb, unit in (("restart", told.restart), ("reload", told.service)):
                 if unit and self._is(unit, "is-active"):
                     self._run(["systemctl", verb, unit], check=False)
             raise
@@ -477,10 +488,11 @@ class FileSet:
         if any(path.startswith(UNITS) for path in paths):
             self._run(["systemctl", "daemon-reload"], check=check)
 
-    def _serve(self, service: str, restart: str, *, changed: bool) -> bool:
+    def _serve(self, told: Told, *, changed: bool) -> bool:
         """Make the units use the files; True where a unit had to be enabled or started."""
-        if restart and changed:
-            self._systemctl("restart", restart)
+        service = told.service
+        if told.restart and changed:
+            self._systemctl("restart", told.restart)
         if not service:
             return False
         enabled, active = self._is(service, "is-enabled"), self._is(service, "is-active")
@@ -489,8 +501,22 @@ class FileSet:
         if not active:
             self._systemctl("start", service)
         elif changed:
-            self._systemctl("reload", service)
+            self._reload(told)
         return not (enabled and active)
+
+    def _reload(self, told: Told) -> None:
+        if not told.error_log:
+            return self._systemctl("reload", told.service)
+        before = workers(told.service, Path(told.error_log), self._run)
+        self._systemctl("reload", told.service)
+        said = refusal(before)
+        if said:
+            raise BackstayError(
+                f"{told.service} goes on with the configuration that it had, so all files were put back as they were: "
+                f"{said}",
+                lines=(said,),
+            )
+        return None
 
     def _is(self, service: str, question: str) -> bool:
         return self._run(["systemctl", question, "--quiet", service], check=False).ok

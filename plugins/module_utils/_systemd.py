@@ -130,20 +130,26 @@ def open_connections(path: Path) -> int:
     return connections(Path("/proc/net/unix").read_text(encoding="utf-8", errors="replace"), str(path))
 
 
-def memory_of(pid: int) -> int:
-    """Bytes of memory (proportional share) of a process and all its descendants; 0 when it is gone."""
-    children: dict[int, list[int]] = {}
+def children() -> dict[int, list[int]]:
+    """Every process of this host that has some, with its children."""
+    found: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             except (OSError, ValueError, IndexError):
                 continue
-            children.setdefault(parent, []).append(int(entry.name))
+            found.setdefault(parent, []).append(int(entry.name))
+    return found
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of memory (proportional share) of a process and all its descendants; 0 when it is gone."""
+    families = children()
     total, queue = 0, [pid]
     while queue:
         current = queue.pop()
-        queue += children.get(current, [])
+        queue += families.get(current, [])
         try:
             text = Path(f"/proc/{current}/smaps_rollup").read_text()
         except OSError:

@@ -90,6 +90,11 @@ options:
       - A unit that uses these files. It is enabled and started where it is not, and reloaded after a change; never
         restarted.
     type: str
+  error_log:
+    description:
+      - Where O(service) writes why it did not take a reload, as nginx does, which says nothing of it to systemd. With
+        it, the new workers that a reload brings are waited for; where none come, the files are put back.
+    type: path
   restart:
     description:
       - A unit that is restarted after a change, because it cannot reload and loses nothing by it, such as journald.
@@ -120,6 +125,7 @@ EXAMPLES = r"""
       /etc/ssl/portal.key: "{{ portal_key }}"
     validate: [nginx, -t]
     service: nginx.service
+    error_log: /var/log/nginx/error.log
 """
 
 RETURN = r"""
@@ -203,6 +209,7 @@ def place(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
             adopt=adopt,
             validate=options["validate"],
             service=options["service"] or "",
+            error_log=options["error_log"] or "",
             restart=options["restart"] or "",
         )
     result: dict[str, Any] = {
@@ -236,6 +243,7 @@ def main() -> None:
             "adopt": {"type": "str", "choices": ["refuse", "keep"], "default": "refuse"},
             "validate": {"type": "list", "elements": "str", "default": []},
             "service": {"type": "str"},
+            "error_log": {"type": "path"},
             "restart": {"type": "str"},
         },
         supports_check_mode=True,

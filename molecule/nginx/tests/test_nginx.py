@@ -366,6 +366,24 @@ def test_a_configuration_that_nginx_refuses_is_put_back(host: Host, play: Play, 
     assert ask("/").status == 200
 
 
+def test_a_reload_that_nginx_silently_did_not_take_is_no_success(host: Host, play: Play, ask: Ask) -> None:
+    zone = "limit_req_zone {key} zone=theirs:1m rate=9r/s; server {{ listen 127.0.0.1:7; limit_req zone=theirs; }}"
+    theirs = "/etc/nginx/conf.d/theirs.conf"
+    host.run(f"echo '{zone.format(key='$uri')}' > {theirs}; nginx -s reload; sleep 1")
+    # nginx -t finds it good; the master that runs has the zone with another key.
+    host.run(f"echo '{zone.format(key='$binary_remote_addr')}' > {theirs}")
+    try:
+        assert host.run("nginx -t").rc == 0
+        done = play("-e", "nginx_hsts_seconds=302")
+    finally:
+        host.run(f"rm {theirs}; nginx -s reload")
+    assert done.returncode != 0
+    assert "nginx.service goes on with the configuration that it had" in done.stdout
+    assert 'while previously it used the "$uri" key' in done.stdout
+    assert "max-age=302" not in host.file("/etc/nginx/conf.d/backstay.conf").content_string
+    assert ask("/").status == 200
+
+
 def test_a_name_claimed_by_another_site_is_refused(host: Host, play: Play) -> None:
     host.run(f"echo 'server {{ server_name {NAME}; }}' > /etc/nginx/conf.d/theirs.conf")
     try:

@@ -6,15 +6,18 @@ import hashlib
 import json
 import os
 import re
+import signal
 import stat
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _file_set
+from ansible_collections.backstay.ops.plugins.module_utils import _file_set, _workers
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._file_set import ABSENT, Entry, FileSet, Seen
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
@@ -31,12 +34,17 @@ class Host:
         self.refuses: dict[str, str] = {}
         self.inactive = False
         self.conffiles = ""
+        self.master: subprocess.Popen[bytes] | None = None
 
     def __call__(self, arguments: Sequence[str], **_: object) -> Completed:
         command = " ".join(arguments)
         self.ran.append(command)
         if command.startswith("dpkg-query"):
             return Completed(tuple(arguments), 0, self.conffiles, "")
+        if "MainPID" in command:
+            return Completed(tuple(arguments), 0, f"{self.master.pid if self.master else 0}\n", "")
+        if command.startswith("systemctl reload") and self.master:
+            self.master.send_signal(signal.SIGHUP)
         if "is-active" in command:
             return Completed(tuple(arguments), 3 if self.inactive else 0, "", "")
         said = next((text for start, text in self.refuses.items() if command.startswith(start)), None)
@@ -237,6 +245,61 @@ def test_a_unit_that_cannot_use_the_set_gets_the_old_one_back(file_set: FileSet,
     host.refuses["systemctl reload"] = "Job failed."
     with pytest.raises(BackstayError, match=r"could not reload nginx\.service, so all files were put back"):
         file_set.place([a_file(path, "new")], service="nginx.service")
+    assert path.read_text() == "old"
+
+
+# A master as nginx has one: at once it has a worker; on each reload it does as it is told, and says nothing to systemd.
+MASTER = """
+trap '{on_reload}' HUP
+trap 'kill $(jobs -p); exit' TERM
+sleep 60 &
+echo ready
+while :; do wait; done
+"""
+
+
+@contextmanager
+def reloading(host: Host, on_reload: str) -> Iterator[None]:
+    program = ["bash", "-c", MASTER.format(on_reload=on_reload)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as host.master:
+        assert host.master.stdout is not None
+        assert host.master.stdout.readline() == b"ready\n"
+        try:
+            yield
+        finally:
+            host.master.terminate()
+            host.master.wait()
+
+
+def test_a_reload_counts_when_new_workers_came(file_set: FileSet, tmp_path: Path, host: Host) -> None:
+    path, log = tmp_path / "a.conf", tmp_path / "error.log"
+    log.write_text("[emerg] of long ago\n")
+    file_set.place([a_file(path, "old")])
+    with reloading(host, "sleep 60 &"):
+        assert file_set.place([a_file(path, "new")], service="nginx.service", error_log=str(log)).changed
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("on_reload", "said"),
+    [
+        ('echo "nginx: [emerg] zone x uses another key" >> {log}', r"nginx: \[emerg\] zone x uses another key"),
+        (': > {log}; echo "[emerg] rotated meanwhile" > {log}', r"\[emerg\] rotated meanwhile"),
+        (":", r"no new worker came within 0\.5 s, and \S+error\.log does not say why"),
+    ],
+)
+def test_a_reload_that_the_service_silently_did_not_take_is_no_success(
+    tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch, on_reload: str, said: str
+) -> None:
+    if on_reload == ":":
+        monkeypatch.setattr(_workers, "PATIENCE_SECONDS", 0.5)
+    file_set = FileSet(state=tmp_path / "state", runner=host)
+    path, log = tmp_path / "a.conf", tmp_path / "error.log"
+    log.write_text("[emerg] of long ago, and something more that makes this line as long as it is\n")
+    file_set.place([a_file(path, "old")])
+    goes_on = rf"nginx\.service goes on with the configuration that it had, .*put back as they were: {said}"
+    with reloading(host, on_reload.format(log=log)), pytest.raises(BackstayError, match=goes_on):
+        file_set.place([a_file(path, "new")], service="nginx.service", error_log=str(log))
     assert path.read_text() == "old"
 
 
