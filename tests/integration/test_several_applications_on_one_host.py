@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ def test_the_first_application_is_untouched_by_the_arrival_of_the_second(both: S
     assert result.failed == 0, result.failures
 
 
-def test_the_second_application_is_untouched_by_a_release_and_a_rollback_of_the_first(
+def test_the_second_application_is_untouched_by_a_release_a_rollback_and_a_refusal_of_the_first(
     both: Scene, tmp_path: Path
 ) -> None:
     profile = tmp_path / "profile.json"  # it has no audits
@@ -61,6 +63,7 @@ def test_the_second_application_is_untouched_by_a_release_and_a_rollback_of_the_
     with both.load(*("--url", "https://second.lab.test", "--profile", str(profile), "--slow", "0"), rate=20.0) as load:
         both.release(again=True, why="beside the second")
         both.rollback(why="beside the second")
+        assert not both.release("1.2.0", check=False, why="sick, beside the second").ok
         result = load.stop()
     assert both.settled()["live"]["id"] == before
     assert result.requests > 100
@@ -103,3 +106,25 @@ def test_with_nothing_to_roll_back_to_that_is_what_it_says(both: Scene) -> None:
 def test_the_name_may_not_be_left_out_where_there_are_two(both: Scene) -> None:
     asked = both.backstay("history", "--json", check=False)
     assert "Name the application; on this host there is: audit-portal, second-portal." in asked["message"]
+
+
+def test_a_reboot_brings_back_what_each_of_them_served(both: Scene) -> None:
+    names = ("portal.lab.test", "second.lab.test")
+    before = [both.get("/healthz/", name=name).release for name in names]
+    assert all(before)
+    both.lab.reboot("app1")
+    deadline = time.monotonic() + 60
+    while (after := served(both, names)) != before and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert after == before
+
+
+def served(scene: Scene, names: Sequence[str]) -> list[str]:
+    """The release that answers under each name; nothing, as long as the door is closed."""
+    found = []
+    for name in names:
+        try:
+            found.append(scene.get("/healthz/", name=name).release)
+        except (OSError, HTTPException):
+            found.append("")
+    return found
