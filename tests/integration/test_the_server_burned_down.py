@@ -69,6 +69,10 @@ def test_a_new_host_is_rebuilt_by_one_command_and_nothing_of_the_last_backup_is_
     burning.backup_secrets = {}
     shutil.copytree(CHECKOUT / burning.inventory, NO_VAULT, ignore=shutil.ignore_patterns("vault.yml"))
     burning.inventory = str(NO_VAULT)
+    gone = burning.play("rebuild", key=str(key), repository="disk", check=False)
+    assert not gone.ok, "the repository that is named burned with the host"
+    assert "holds on level 2" not in gone.output, "another one was asked"
+    assert burning.lab.ssh("app1", f"ls -d /etc/backstay/{APPLICATION} 2>/dev/null", check=False).stdout == ""
     began = time.monotonic()
     played = burning.play("rebuild", key=str(key), why="the server burned down", check=False)
     assert played.ok, played.last_lines(40)
