@@ -18,7 +18,7 @@ from typing import Any
 
 from ._application import Application
 from ._complaint import NGINX, live_release
-from ._errors import BackstayError
+from ._errors import GateRefused
 from ._house import House
 from ._incidents import Incident, raise_
 from ._layout import Layout
@@ -62,8 +62,8 @@ def heal(
     ask_live: Callable[[House, Application, str, float], Answered] = ask_socket,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Healed:
-    """Restart what hangs, if something does and nothing speaks against it. Raises BackstayError when it was restarted
-    often enough: then a person must look."""
+    """Restart what hangs, if something does and nothing speaks against it. Raises GateRefused when it was restarted
+    often enough: then a person must look. Raises BackstayError where nginx could not start again."""
     layout, name = house.layout(application.name), application.name
     lock = Lock(layout.lock)
     if not lock.take():
@@ -116,14 +116,14 @@ def _spared(layout: Layout) -> str:
 
 
 def _limit(house: House, storage: Storage, name: str, now: dt.datetime, *, why: str) -> None:
-    """Raises BackstayError where one more restart would be one too many."""
+    """Raises GateRefused where one more restart would be one too many."""
     count = len(_lately(house, storage, now).get(name, ()))
     if count < MOST_RESTARTS:
         return
     sentence = f"{name} was restarted {count} times within an hour and still hangs: {why}"
     incident = Incident(f"{name}/health:restarts", "page", name, sentence[:300], f"backstay diagnose {name}")
     raise_(house, storage, incident, now)
-    raise BackstayError(f"{sentence}; it is restarted no more, so look at `backstay diagnose {name}`.")
+    raise GateRefused(f"{sentence}; it is restarted no more, so look at `backstay diagnose {name}`.")
 
 
 def _note(house: House, storage: Storage, name: str, now: dt.datetime, *, unit: str, why: str) -> None:

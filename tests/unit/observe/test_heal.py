@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _complaint, _heal, _incidents, _observe
-from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, GateRefused, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._http import Target
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._observe import Answered
+from ansible_collections.backstay.ops.plugins.module_utils._own_units import UNIT_TEXTS
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 
 from .world import World
@@ -194,9 +195,10 @@ def test_three_times_an_hour_and_then_a_person_is_told_once(host: Host) -> None:
     host.inner = "no answer"
     assert [host.healed() for _unused in range(3)] == [WEB] * 3
     for _unused in range(3):
-        with pytest.raises(BackstayError, match="3 times within an hour"):
+        with pytest.raises(GateRefused, match="3 times within an hour") as refused:
             host.healed()
         assert host.commands == []
+        assert f"SuccessExitStatus={refused.value.exit_code}\n" in UNIT_TEXTS["backstay-heal@.service"], "told once"
     assert [each.incident.key for each in _incidents.opened(host.house, host.storage)] == ["portal/health:restarts"]
     host.now += dt.timedelta(hours=1)
     assert host.healed() == WEB
