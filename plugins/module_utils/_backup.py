@@ -36,7 +36,7 @@ from ._layout import Layout
 from ._lock import holding
 from ._manifest import CanaryAnswer, DatabaseFacts, Manifest, MediaFile, digest, from_bytes, to_bytes
 from ._media import open_media
-from ._repository import Repository, RepositoryError, Snapshot, repositories_of
+from ._repository import Repository, RepositoryError, Snapshot, look_into, repositories_of
 from ._room import mib
 from ._run import Runner, run
 from ._storage import Storage, canonical
@@ -381,17 +381,24 @@ class _Run:
             if name in self.lost:
                 continue
             try:
-                expected = self._expected(name, repository, known, entries)
-                identity = repository.identity() if expected is not None else None
-                if identity is None or identity != expected:
-                    if repository.initialize(expected=expected):
-                        self.source.say(f"{name}: a new repository was made")
-                    identity = repository.identity()
+                self._open(name, repository, self._expected(name, repository, known, entries))
                 repository.check_place()
-                self.identities[name] = identity or ""
-                self.listed[name] = repository.snapshots(damaged=self.problems.append)
             except BackstayError as failed:
                 self._lose(name, failed.message)
+
+    def _open(self, name: str, repository: Repository, expected: str | None) -> None:
+        """Who it is and what it holds; one that was never written to is made, if need be."""
+        if expected is None and repository.initialize():
+            self.source.say(f"{name}: a new repository was made")
+        try:
+            self.identities[name], self.listed[name] = look_into(repository, self.problems.append)
+            gone = expected not in (None, self.identities[name])
+        except RepositoryError as refused:
+            if expected is None or refused.kind != "no repository":
+                raise
+            gone = True
+        if gone:
+            repository.initialize(expected=expected)  # says which it is, and makes none in its stead
 
     def _expected(
         self, name: str, repository: Repository, known: Sequence[Point], entries: Sequence[Entry]
@@ -612,6 +619,7 @@ class _Run:
             )
             location = repository.settings.location
             self.chain.append("stored", self.run, **stored_data(found[name]), location=location)
+            self.listed[name] += (snapshot, replace(snapshot, id=sealed, part="manifest"))
         for name, reason in self.lost.items():
             self.chain.append("failed", self.run, repository=name, reason=reason)
         return found
@@ -712,7 +720,7 @@ class _Run:
         for name in stored:
             try:
                 repository = replace(self.repositories[name], wait_seconds=0.0)
-                self.notes += retain(self.source, repository, chain=self.chain)
+                self.notes += retain(self.source, repository, chain=self.chain, snapshots=self.listed[name])
             except BackstayError as failed:
                 told = f"The restore point {self.run} is good, and nothing expired: {failed.message}"
                 busy = isinstance(failed, RepositoryError) and failed.kind == "locked"

@@ -391,9 +391,11 @@ def from_repository(repository: Repository, *, damaged: Callable[[str], None] | 
     here: that is L2. A run that cannot be read is told to `damaged` and left out; without it, it raises BackstayError,
     as all does that says nothing about one run.
     """
-    identifier = repository.identity() or ""
+    from ._repository import look_into
+
+    identifier, snapshots = look_into(repository, damaged)
     found: dict[str, tuple[Point, str | None]] = {}
-    for run, parts in by_run(repository.snapshots(damaged=damaged)).items():
+    for run, parts in by_run(snapshots).items():
         if "data" not in parts or "manifest" not in parts:
             continue
         try:

@@ -8,6 +8,7 @@ points, and has the right to remove them, reads from the repository itself which
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -27,10 +28,16 @@ LEFTOVER_AGE = timedelta(days=1)  # an unsealed snapshot that this host's catalo
 
 
 def retain(
-    source: Source, repository: Repository, *, chain: Ledger | None = None, accept_shrink: bool = False
+    source: Source,
+    repository: Repository,
+    *,
+    chain: Ledger | None = None,
+    snapshots: Sequence[Snapshot] | None = None,
+    accept_shrink: bool = False,
 ) -> tuple[str, ...]:
     """Let go of what the policy no longer keeps in one repository, and of what unfinished runs left there; notes for
-    people. The data lock is held. With `accept_shrink` a person says that the newest points hold what they should.
+    people. The data lock is held. `snapshots` are those in the repository, where the caller knows them; any others are
+    left to the next time. With `accept_shrink` a person says that the newest points hold what they should.
 
     A store that refuses to delete is a note. Raises RepositoryError for other trouble.
     """
@@ -44,7 +51,7 @@ def retain(
     if accept_shrink:
         expiry.events.append("accepted", newest)
     try:
-        return expiry.of_ours(newest)
+        return expiry.of_ours(newest, snapshots)
     except RepositoryError as failed:
         expiry.keep_back(newest, failed.message, failed=True)
         raise
@@ -58,10 +65,11 @@ class _Expiry:
     repository: Repository
     events: Ledger
 
-    def of_ours(self, newest: str) -> tuple[str, ...]:
+    def of_ours(self, newest: str, snapshots: Sequence[Snapshot] | None) -> tuple[str, ...]:
         """By this host's catalogue, whose newest run is `newest`."""
         name, pruning = self.repository.name, self.repository.for_pruning()
-        snapshots = (pruning or self.repository).snapshots(damaged=lambda sentence: None)
+        if snapshots is None:
+            snapshots = (pruning or self.repository).snapshots(damaged=lambda sentence: None)
         parts = by_run(snapshots)
         found = self.points()
         # Where somebody else removes, nobody tells this host: what the policy lets go has gone by it.
@@ -129,11 +137,15 @@ class _Expiry:
         leftovers = _leftovers(snapshots, found, self.source.now())
         if not expire and not leftovers:
             return notes, None
+        going = [*(each.id for each in snapshots if each.run in expire), *leftovers]
         try:
-            pruning.forget([*(each.id for each in snapshots if each.run in expire), *leftovers])
-            for run_id in expire if ours else ():
-                self.events.append("expired", run_id, repository=name)
-            pruning.prune()
+            pruning.forget(going)
+            with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prune") as pool:
+                pruned = pool.submit(pruning.prune)
+                pruning.left_of(going)
+                for run_id in expire if ours else ():
+                    self.events.append("expired", run_id, repository=name)
+            pruned.result()
         except RepositoryError as refused:
             if refused.kind != "refused":
                 raise

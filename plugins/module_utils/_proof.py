@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from ._attestation import SIGNATURE, verify
 from ._errors import BackstayError, GateRefused
 from ._manifest import Manifest, digest, from_bytes
-from ._repository import RepositoryError, Snapshot
+from ._repository import RepositoryError, Snapshot, look_into
 from ._restored import ARTIFACTS, CONFIGURATION, DATABASES, LIMIT, MEDIA, check_restored, examine
 from ._run import Completed, Runner, run
 from ._sandbox import Limits, Sandbox, Scratch, Task, introduce, library_command, open_for_reading
@@ -260,6 +260,7 @@ class _Proving:
     whole: dict[str, dict[str, Snapshot]] = field(default_factory=dict)
     data: tuple[Snapshot, ...] = ()
     unreadable: list[str] = field(default_factory=list)
+    identity: str = ""
     manifest: Manifest | None = None
     manifest_bytes: bytes = b""
     manifest_sha256: str = ""
@@ -277,7 +278,8 @@ class _Proving:
     def listed(self) -> None:
         unreadable = self.unreadable
         runs: dict[str, dict[str, list[Snapshot]]] = {}
-        for snapshot in self.repository.snapshots(damaged=unreadable.append):
+        self.identity, snapshots = look_into(self.repository, unreadable.append)
+        for snapshot in snapshots:
             runs.setdefault(snapshot.run, {}).setdefault(snapshot.part, []).append(snapshot)
         for run_id, parts in runs.items():
             if "data" in parts and "manifest" in parts:
@@ -352,18 +354,17 @@ class _Proving:
     # level 2
 
     def structure(self) -> None:
-        self._whole()
         names = [name + ending for name in (MANIFEST, SEAL) for ending in ("", SIGNATURE)]
         with ThreadPoolExecutor(max_workers=1) as pool:  # each command tries the password for half a second, on purpose
-            asked = pool.submit(self.repository.identity)
-            found = self.repository.read_all(self.snapshots["manifest"].id, names)
-        identity = asked.result() or ""
+            reading = pool.submit(self.repository.read_all, self.snapshots["manifest"].id, names)
+            self._whole()
+        found = reading.result()
         self._signed(found, MANIFEST, MANIFEST_NAMESPACE)
         self._signed(found, SEAL, SEAL_NAMESPACE)
         self.manifest_bytes = found[MANIFEST]
         self.manifest_sha256 = digest(self.manifest_bytes)
         self.manifest = from_bytes(self.manifest_bytes, origin=f"the manifest of {self.run_id}")
-        seal = self._sealed(found[SEAL], identity)
+        seal = self._sealed(found[SEAL], self.identity)
         self._chained(seal.get("previous", self.manifest.previous))
 
     def _whole(self) -> None:

@@ -21,9 +21,10 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from ._backup_settings import RepositorySettings
@@ -172,13 +173,14 @@ class Repository:
                 f"lost with it: mount its own disk (is it unmounted?), or set own_disk: false if that is meant."
             )
 
-    def snapshots(self, *, damaged: Callable[[str], None] | None = None) -> tuple[Snapshot, ...]:
+    def snapshots(self, *, damaged: Callable[[str], None] | None = None, lock: bool = True) -> tuple[Snapshot, ...]:
         """This application's snapshots, as restic lists them (by time).
 
         A snapshot that cannot be read raises RepositoryError (damaged), or is told to `damaged` where that is given.
         """
         tags = f"{TAG},application={self.application}"
-        done = self._restic(["snapshots", "--json", "--host", self.application, "--tag", tags])
+        unlocked = () if lock else ("--no-lock",)
+        done = self._restic(["snapshots", "--json", "--host", self.application, "--tag", tags, *unlocked])
         lost = [line for line in done.stderr.splitlines() if "could not load snapshot" in line]
         if lost:
             error = self._error("damaged", f"{len(lost)} of its snapshots cannot be read", lines=tuple(lost))
@@ -324,18 +326,27 @@ class Repository:
             self._restic(command)
 
     def forget(self, ids: Sequence[str]) -> None:
-        """Forget snapshots; their data stay until `prune`. Raises RepositoryError (refused) where the store keeps them.
+        """Forget snapshots; their data stay until `prune`. Raises RepositoryError (refused) where the store says that
+        it keeps them; what it does not say, `left_of` tells.
 
         Ids that are not there (any more) are fine.
         """
-        there = {snapshot.id for snapshot in self.snapshots(damaged=lambda sentence: None)}
-        wanted = [identifier for identifier in ids if identifier in there]
-        for start in range(0, len(wanted), 100):
-            self._restic(["forget", *wanted[start : start + 100]])
-        if wanted:
-            left = {snapshot.id for snapshot in self.snapshots(damaged=lambda sentence: None)} & set(wanted)
-            if left:
-                raise self._error("refused", f"the store refuses to remove {len(left)} of {len(wanted)} snapshots")
+        kept = 0
+        for start in range(0, len(ids), 100):
+            done = self._restic(["forget", *ids[start : start + 100]])
+            kept += sum("unable to remove" in line for line in (done.stderr + done.stdout).splitlines())
+        if kept:
+            raise self._keeps(kept, len(ids))
+
+    def left_of(self, ids: Sequence[str]) -> None:
+        """Raises RepositoryError (refused) where one of these snapshots is still there after it was forgotten. It asks
+        for no lock: whoever prunes meanwhile touches no snapshot."""
+        left = {snapshot.id for snapshot in self.snapshots(damaged=lambda sentence: None, lock=False)} & set(ids)
+        if left:
+            raise self._keeps(len(left), len(ids))
+
+    def _keeps(self, kept: int, of: int) -> RepositoryError:
+        return self._error("refused", f"the store refuses to remove {kept} of {of} snapshots")
 
     def prune(self) -> None:
         """Remove the data that no snapshot needs. Raises RepositoryError (refused) where the store keeps them."""
@@ -836,6 +847,22 @@ def _files(directory: Path, paths: Sequence[str]) -> dict[str, int]:
                     elif entry.is_file(follow_symlinks=False):
                         found[inner] = entry.stat(follow_symlinks=False).st_size
     return found
+
+
+class _Opened(Protocol):
+    """What can be asked who it is and what it holds."""
+
+    def identity(self) -> str | None: ...
+    def snapshots(self, *, damaged: Callable[[str], None] | None = None) -> tuple[Snapshot, ...]: ...
+
+
+def look_into(store: _Opened, damaged: Callable[[str], None] | None) -> tuple[str, tuple[Snapshot, ...]]:
+    """The id of a repository that must be there, and its snapshots, asked for at once: each command tries the password
+    for half a second, on purpose. Raises RepositoryError as both do."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="identity") as pool:
+        asked = pool.submit(store.identity)
+        found = store.snapshots(damaged=damaged)
+        return asked.result() or "", found
 
 
 # the repositories of an application

@@ -499,6 +499,41 @@ def test_a_store_that_refuses_to_delete_is_no_failure_of_the_backup(unread):
     assert sum(bool(point.expired) for point in unread.points()) == 2
 
 
+def test_a_store_that_keeps_snapshots_and_says_nothing_is_found_out(unread):
+    """restic ends well and the snapshots are still there: nothing counts as expired."""
+    for _day in range(3):
+        unread.run()
+
+    def keeping(arguments: Sequence[str], **given: Any) -> Completed:
+        return Completed(tuple(arguments), 0, "", "") if "forget" in arguments else run(arguments, **given)
+
+    unread.runner = keeping
+    outcome = unread.run()
+    assert any("refuses to remove 2 of 2 snapshots" in note for note in outcome.notes)
+    assert not any(point.expired for point in unread.points())
+
+
+def test_a_run_asks_the_engine_no_more_often_than_it_must(unread):
+    """Each command tries the password for half a second, on purpose: that is most of a small backup."""
+    asked: list[str] = []
+
+    def counting(arguments: Sequence[str], **given: Any) -> Completed:
+        words = ("cat", "snapshots", "backup", "ls", "version", "forget", "prune", "init")
+        asked.extend(word for word in words if word in arguments)
+        return run(arguments, **given)
+
+    for _day in range(3):
+        unread.run()
+    unread.runner = counting
+    assert unread.run().exit_code == 0
+    stored = ["backup", "ls", "version", "backup"]
+    if asked[6] == "ls":
+        del asked[6]  # an old engine cuts the id off, which is then looked up
+    assert sorted(asked[:2]) == ["cat", "snapshots"]
+    assert asked[2:7] == [*stored, "forget"]
+    assert sorted(asked[7:]) == ["prune", "snapshots"]
+
+
 def test_an_append_only_repository_is_not_pruned_with_what_writes_to_it(tmp_path):
     place = {"location": str(tmp_path / "disk"), "own_disk": False, "append_only": True}
     host = Host(tmp_path, {"repositories": {"disk": place}}).build()
