@@ -537,7 +537,8 @@ def _updates(at: _Look) -> Cell:
     if count and length > 7 * DAY:
         (bad if length > 30 * DAY else less).append(f"security updates wait for {spoken(length)}")
     state: State = "red" if bad else "yellow" if less else "green"
-    command = "apt-get update && apt-get upgrade" if count or unknown else "systemctl reboot"
+    command = "apt-get update && apt-get upgrade" if count or unknown else ""
+    command = command or ("systemctl reboot" if seen.get("reboot_required") else "")
     return Cell(
         "updates",
         state,

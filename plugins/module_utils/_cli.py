@@ -132,7 +132,9 @@ def _verbs_that_look(verb: _Verbs) -> None:
 def _verbs_of_the_day(verb: _Verbs) -> None:
     digest = verb("digest", _digest, "what happened in a day and what the logs say, as it is mailed", application=False)
     digest.add_argument("--to", action="append", default=[], metavar="ADDRESS", help="mail it; without, it is printed")
-    digest.add_argument("--hours", type=float, default=24.0, help="how far back releases, restores and proofs are told")
+    digest.add_argument(
+        "--hours", type=float, help="how far back events are told (default: to the last one sent, or 24)"
+    )
     digest.add_argument("--logs", choices=("yesterday", "today", "none"), default="yesterday", help="of which day")
     digest.add_argument("--detail", choices=("Low", "Med", "High"), default="Low", help="how much logwatch says")
 

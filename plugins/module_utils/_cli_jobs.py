@@ -130,7 +130,7 @@ def jobs(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 
 def _missed(host: Host, name: str, job: Job, now: datetime) -> bool:
-    if not job.catch_up or host.layout.isolated.exists() or not job.applies(live_version(host.layout)):
+    if host.layout.isolated.exists() or not job.applies(live_version(host.layout)):
         return False
     declared = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
     known = runs(host.layout, host.storage, name)

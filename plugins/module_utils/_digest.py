@@ -218,7 +218,7 @@ def compose(host: str, now: dt.datetime, hours: float, sections: Sequence[Sectio
     state = f"{len(needs)} need you" if needs else "all is well"
     if problems:
         state = f"INCOMPLETE, {state}" if needs else "INCOMPLETE"
-    lines = [f"{host}, the {hours:g} hours until {now.astimezone(dt.UTC):%Y-%m-%d %H:%M}Z", ""]
+    lines = [f"{host}, the {hours:.0f} hours until {now.astimezone(dt.UTC):%Y-%m-%d %H:%M}Z", ""]
     lines += _block("THIS DIGEST IS INCOMPLETE", problems) if problems else []
     lines += _block(f"NEEDS YOU ({len(needs)})", needs) if needs else ["Nothing needs you.", ""]
     for section in sections:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import json
 import os
 import re
 import socket
@@ -29,6 +30,8 @@ from ._storage import Storage, canonical
 FORMAT = 1
 KEY = "host/digest"
 _JOURNAL_LINES = 200_000
+_USUAL_HOURS = 24.0
+_MOST_HOURS = 7 * 24.0  # of a host that was off for longer, the journal and `backstay history` tell the rest
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]*(@[A-Za-z0-9][A-Za-z0-9.-]*)?")
 # The files that logwatch's parsers look for, by the facilities of syslog that go there; the journal has them all.
 _FILES = {
@@ -57,8 +60,9 @@ class Gatherer:
         self.runner = runner
         self.now = now or dt.datetime.now(dt.UTC)
 
-    def digest(self, *, hours: float = 24, day: str = "yesterday", detail: str = "Low") -> Digest:
-        """The digest; no part of it that cannot be read keeps the others from it."""
+    def digest(self, *, hours: float = _USUAL_HOURS, day: str = "yesterday", detail: str = "Low") -> Digest:
+        """The digest; no part of it that cannot be read keeps the others from it. `day` is that of the logs, with those
+        before it where `hours` reach further back."""
         names = self.house.applications()
         sections = [section for name in names for section in self._application(name, hours)]
         sections += [self._guarded(*part) for part in self._parts()]
@@ -66,7 +70,7 @@ class Gatherer:
             others = tuple(sections)
             sections.insert(0, self._guarded("THE PAGE", lambda: self._page(others)))
         if day != "none":
-            sections.append(_digest.logs(self.logs(day, detail)))
+            sections.append(_digest.logs(self.logs(day, detail, hours)))
         secrets = secrets_of(self.house, self.storage, names)
         made = _digest.compose(socket.gethostname(), self.now, hours, sections)
         return Digest(
@@ -145,28 +149,33 @@ class Gatherer:
         listed = self.runner(["systemctl", "list-units", "--state=failed", "--plain", "--no-legend", "--no-pager"])
         return [line.split()[0] for line in listed.stdout.splitlines() if line.strip()]
 
-    def logs(self, day: str, detail: str) -> Logs:
-        """What logwatch makes of a day, `yesterday` or `today`: of the journal, where no files are written."""
+    def logs(self, day: str, detail: str, hours: float = _USUAL_HOURS) -> Logs:
+        """What logwatch makes of a day, `yesterday` or `today`: of the journal, where no files are written. Then of the
+        days before as well, in which so many hours began: for whoever reads what came while the host was off."""
         until = ["--until=today"] if day == "yesterday" else []
+        first = (self.now - dt.timedelta(hours=hours)).astimezone().date()
+        yesterday = self.now.astimezone().date() - dt.timedelta(days=1)
+        since, span = (f"{first}", "all") if day == "yesterday" and first < yesterday else (day, day)
         try:
             if self.runner(["systemctl", "is-active", "--quiet", "rsyslog.service"], check=False).ok:
                 return Logs(day, self._logwatch(day, detail, None))
             with tempfile.TemporaryDirectory(prefix="backstay-digest-") as directory:
                 entries = sum(
-                    self._export(Path(directory) / name, day, until, facilities) for name, facilities in _FILES.items()
+                    self._export(Path(directory) / name, since, until, facilities)
+                    for name, facilities in _FILES.items()
                 )
                 if not entries:
-                    older = self.runner(["journalctl", "--quiet", "--lines=1", f"--until={day}"], check=False)
+                    older = self.runner(["journalctl", "--quiet", "--lines=1", f"--until={since}"], check=False)
                     return Logs(day, entries=0, young=not older.stdout.strip())
-                return Logs(day, self._logwatch(day, detail, directory), entries)
+                return Logs(day, self._logwatch(span, detail, directory), entries)
         except BackstayError as unread:
             return Logs(day, problem=unread.message)
 
-    def _export(self, to: Path, day: str, until: Sequence[str], facilities: Sequence[int]) -> int:
+    def _export(self, to: Path, since: str, until: Sequence[str], facilities: Sequence[int]) -> int:
         """Write the journal's lines as files of syslog, which logwatch's parsers understand; how many there are."""
         given = [f"SYSLOG_FACILITY={number}" for number in facilities]
         arguments = ["journalctl", "--quiet", "--no-pager", "--output=short", f"--lines={_JOURNAL_LINES}"]
-        told = self.runner([*arguments, f"--since={day}", *until, *given], timeout_seconds=120.0, check=False)
+        told = self.runner([*arguments, f"--since={since}", *until, *given], timeout_seconds=120.0, check=False)
         if not told.ok and told.stderr.strip():
             raise BackstayError(f"the journal could not be read: {' '.join(told.last_lines(1))}")
         # OpenSSH 9.8 split its sessions off; parsers know them by the older name.
@@ -174,16 +183,34 @@ class Gatherer:
         self.storage.write(to, text.encode(), mode=0o600)
         return text.count("\n")
 
-    def _logwatch(self, day: str, detail: str, directory: str | None) -> str:
+    def _logwatch(self, span: str, detail: str, directory: str | None) -> str:
         where = ["--logdir", directory] if directory else []
-        asked = ["/usr/sbin/logwatch", "--output", "stdout", "--format", "text", "--range", day, "--detail", detail]
+        asked = ["/usr/sbin/logwatch", "--output", "stdout", "--format", "text", "--range", span, "--detail", detail]
         return self.runner([*asked, *where], timeout_seconds=600.0).stdout
+
+
+def hours_to_tell(house: House, storage: Storage, to: Sequence[str], now: dt.datetime) -> float:
+    """How far back a digest for these people goes: to the last one that reached them all, within seven days; a day
+    where none did. So nothing is missed while a host is off, and no hour of a change of the clock is told twice."""
+    covered = _covered(house, storage, to)
+    if covered is None:
+        return _USUAL_HOURS
+    return min(max((now - covered).total_seconds() / 3600, 0.0), _MOST_HOURS)
+
+
+def _covered(house: House, storage: Storage, to: Sequence[str]) -> dt.datetime | None:
+    """Until when these people were told everything."""
+    try:
+        value = json.loads(storage.read(house.digest) or b"")
+        return dt.datetime.fromisoformat(value["covered"]) if value["to"] == list(to) else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def send(house: House, storage: Storage, made: Digest, to: Sequence[str], *, now: dt.datetime, runner: Runner) -> None:
     """Mail a digest, and remember it; where it is incomplete or cannot be sent, an incident is open until one is
     whole. Raises BackstayError then."""
-    problems = list(made.problems)
+    problems, covered = list(made.problems), now
     for address in to:
         name = f"digest-{now:%Y%m%dT%H%M%SZ}"
         try:
@@ -198,7 +225,14 @@ def send(house: House, storage: Storage, made: Digest, to: Sequence[str], *, now
             )
         except BackstayError as unsent:
             problems.append(f"it could not be sent to {address}: {unsent.message}")
-    value = {"format": FORMAT, "at": now.isoformat(timespec="seconds"), "to": list(to), "problems": problems}
+            covered = _covered(house, storage, to) or now - dt.timedelta(hours=_USUAL_HOURS)
+    value = {
+        "format": FORMAT,
+        "at": now.isoformat(timespec="seconds"),
+        "covered": covered.isoformat(timespec="seconds"),
+        "to": list(to),
+        "problems": problems,
+    }
     storage.make_directory(house.state, mode=0o700)
     storage.write(house.digest, canonical(value) + b"\n", mode=0o600)
     if not problems:
@@ -217,9 +251,8 @@ def command(options: argparse.Namespace, tell: Tell) -> int:
     if wrong:
         raise InputError(f"{wrong[0]!r} is no address that mail goes to: write it as somebody@example.org, or root.")
     house, storage, now = House(), Storage(), dt.datetime.now(dt.UTC)
-    made = Gatherer(house, storage=storage, now=now).digest(
-        hours=options.hours, day=options.logs, detail=options.detail
-    )
+    hours = hours_to_tell(house, storage, options.to, now) if options.hours is None else options.hours
+    made = Gatherer(house, storage=storage, now=now).digest(hours=hours, day=options.logs, detail=options.detail)
     if options.to:
         send(house, storage, made, options.to, now=now, runner=run)
     text = f"sent to {', '.join(options.to)}: {made.subject}" if options.to else f"{made.subject}\n\n{made.text}"

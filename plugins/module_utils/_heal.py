@@ -89,6 +89,8 @@ def heal(
     _limit(house, storage, name, now, why=hangs.why)
     if unit == NGINX:
         runner(["nginx", "-t", "-q"], timeout_seconds=20.0)  # what it could not start with again is no cure
+        if spared := _neighbour_spared(house, name):
+            return Healed("", spared)
     if not lock.take():
         return Healed("", f"{name} is left alone: a transaction has begun")
     try:
@@ -112,6 +114,19 @@ def _spared(layout: Layout) -> str:
         return f"{layout.name} is left alone: a transaction was not finished; see `backstay recover {layout.name}`"
     if layout.maintenance_flag.exists():
         return f"{layout.name} is left alone: maintenance is on"
+    return ""
+
+
+def _neighbour_spared(house: House, name: str) -> str:
+    """Why nginx, which serves all of them, is not restarted for one now; empty where nothing speaks against it."""
+    for other in house.applications():
+        layout, lock = house.layout(other), Lock(house.layout(other).lock)
+        if other == name or not layout.state.is_dir():
+            continue
+        free = lock.take()
+        lock.release()
+        if not free or layout.journal.exists():
+            return f"{name} is left alone: nginx serves {other} as well, and a transaction of it is open"
     return ""
 
 

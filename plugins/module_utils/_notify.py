@@ -103,11 +103,22 @@ def destinations(kind: str, application: str | None, policies: Mapping[str, Aler
     return tuple(found.values())
 
 
+def addressed(application: str | None, policies: Mapping[str, AlertPolicy]) -> bool:
+    """Whether anybody is declared who could be told of an application, or of the host (None)."""
+    asked = policies.values() if application is None else [policies[name] for name in policies if name == application]
+    return any(policy.mail or policy.chat for policy in asked)
+
+
 def send(house: House, storage: Storage, message: Message, to: Sequence[Destination], secrets: Secrets) -> None:
-    """Put a message out for each of its destinations; `deliver` brings it there. Raises BackstayError when the disk
-    refuses."""
+    """Put a message out for each of its destinations, once where two applications name one chat; `deliver` brings it
+    there. Raises BackstayError when the disk refuses."""
     storage.make_directory(house.outbox, mode=0o700)
+    hooks: set[str] = set()
     for destination in to:
+        hook = secrets.chats.get(destination.application, "") if destination.way == "chat" else ""
+        if hook and hook in hooks:
+            continue
+        hooks.add(hook)
         value = {
             "format": FORMAT,
             "to": asdict(destination),

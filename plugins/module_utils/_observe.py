@@ -30,7 +30,7 @@ from ._ledger import Ledger
 from ._lock import LOOK_SECONDS, holding
 from ._log_cursor import Place, Since
 from ._mounts import mount, mount_points
-from ._notify import Message, Outcome, Secrets, deliver, destinations, post_json, secrets_of, send
+from ._notify import Message, Outcome, Secrets, addressed, deliver, destinations, post_json, secrets_of, send
 from ._run import Runner
 from ._run import run as run_program
 from ._samples import (
@@ -186,9 +186,17 @@ def ask_health(target: Target, application: Application, seconds: float = 0.0) -
     try:
         answer = request(target, health.path, timeout_seconds=seconds or max(_PROBE_SECONDS, health.latency_seconds))
     except BackstayError as failed:
-        return Answered(round(time.monotonic() - began, 3), failed.message, silent=True)
+        return Answered(round(time.monotonic() - began, 3), failed.message, silent=not _refused_in_words(failed))
     why = "" if answer.status == health.status else f"{health.path} answered {answer.status}, expected {health.status}"
     return Answered(round(answer.seconds, 3), why)
+
+
+def _refused_in_words(failed: BackstayError) -> bool:
+    """Whether a living server said no: in TLS, before there was any HTTP. It serves others meanwhile."""
+    import ssl
+
+    cause = failed.__cause__
+    return isinstance(cause, ssl.SSLError) and not isinstance(cause, (ssl.SSLEOFError, ssl.SSLZeroReturnError))
 
 
 def certificate_dates(application: Application) -> tuple[str, str]:
@@ -707,20 +715,23 @@ class Observer:
 
     def _held(self, now: dt.datetime, state: _State, sample: Sample) -> Callable[[str | None], bool]:
         """Whether nothing may be sent about an application, or about the host (None). A transaction that is open for
-        hours holds nothing back any more: then it is what is wrong."""
+        hours holds nothing back any more, nor does the door that it closed: then it is what is wrong."""
         since = state.part("transactions")
-        moving = set()
+        moving, stuck = set(), set()
         for name, each in sample.applications.items():
             if not each.transaction:
                 since.pop(name, None)
-            elif not _older(since.setdefault(name, now.isoformat()), now, LONGEST_HOLD_SECONDS):
+            elif _older(since.setdefault(name, now.isoformat()), now, LONGEST_HOLD_SECONDS):
+                stuck.add(name)
+            else:
                 moving.add(name)
 
         def held(application: str | None) -> bool:
             if application is None:
                 return bool(moving)
             there = sample.applications.get(application)
-            return application in moving or (there is not None and there.maintenance)
+            declared = there is not None and there.maintenance and application not in stuck
+            return application in moving or declared
 
         return held
 
@@ -753,7 +764,10 @@ class Observer:
                 to = destinations(each.incident.kind, each.incident.application, policies)
                 send(self.house, self.storage, incident_message(each), to, secrets)
 
-        return tell(self.house, self.storage, now, held=lambda incident: held(incident.application), put_out=put_out)
+        def waits(incident: Incident) -> bool:
+            return held(incident.application) or not addressed(incident.application, policies)
+
+        return tell(self.house, self.storage, now, held=waits, put_out=put_out)
 
     def _tell_events(
         self,

@@ -125,9 +125,10 @@ def refresh(path: Path, storage: Storage, runner: Runner, *, now: dt.datetime, r
 
 
 def _lists_at(root: Path) -> dt.datetime | None:
-    """When the lists of packages were last brought up to date."""
+    """When the lists of packages were last brought up to date. `lists/partial` says nothing of that: it changes with
+    every attempt, also with one that reached no mirror (and ended well)."""
     stamps = []
-    for name in ("var/lib/apt/periodic/update-success-stamp", "var/lib/apt/lists/partial", "var/lib/apt/lists"):
+    for name in ("var/lib/apt/periodic/update-success-stamp", "var/lib/apt/lists"):
         try:
             stamps.append((root / name).stat().st_mtime)
         except OSError:

@@ -545,8 +545,9 @@ def test_memory_in_use_is_told(watched: Watched) -> None:
     sizes = "awk '/MemTotal/ {t=$2} /MemAvailable/ {print t, $2}' /proc/meminfo"
     total, free = (int(each) for each in watched.does(sizes).split())
     share = 1 - free / total
-    hold = f"import time; kept = b'x' * {int(total * 1024 * 0.1)}; time.sleep(120)"
-    with objectives(watched, memory=round(share + 0.07, 3)):
+    hold = f"import time; kept = b'x' * {int(total * 1024 * 0.15)}; time.sleep(120)"
+    # It is over 5 % below the limit: others on this machine take some and give some back meanwhile.
+    with objectives(watched, memory=round(share + 0.1, 3)):
         is_told_once(
             watched,
             ("mail",),

@@ -14,7 +14,7 @@ import status_picture
 from ansible_collections.backstay.ops.plugins.module_utils import _digest, _page
 from ansible_collections.backstay.ops.plugins.module_utils._cells import needs, row
 from ansible_collections.backstay.ops.plugins.module_utils._digest import Digest, Logs, Section, compose, logs
-from ansible_collections.backstay.ops.plugins.module_utils._digest_host import Gatherer, send
+from ansible_collections.backstay.ops.plugins.module_utils._digest_host import Gatherer, hours_to_tell, send
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._events import Event
 from ansible_collections.backstay.ops.plugins.module_utils._house import House
@@ -205,9 +205,9 @@ class Host:
             self.mails.append(str(options.get("stdin")))
         return Completed(tuple(given), code, out, "" if code == 0 else "queue is full")
 
-    def digest(self) -> Digest:
+    def digest(self, hours: float = 24.0) -> Digest:
         now = dt.datetime.now(dt.UTC)
-        return Gatherer(self.house, storage=self.storage, runner=self, now=now).digest()
+        return Gatherer(self.house, storage=self.storage, runner=self, now=now).digest(hours=hours)
 
     def send(self, made: Digest) -> None:
         send(self.house, self.storage, made, ["ada@example.org"], now=NOW, runner=self)
@@ -282,6 +282,33 @@ def test_it_is_mailed_and_remembered(host: Host) -> None:
     assert "Subject: app1: all is well (digest of 2026-11-21)" in host.mails[0]
     assert "Nothing needs you." in host.mails[0]
     assert opened(host.house, host.storage) == ()
+
+
+def test_a_digest_goes_back_to_the_last_one_that_reached_the_same_people(host: Host) -> None:
+    """A host that was off over the weekend; a night that is 25 hours away from the one before; one that is 23."""
+    people, whole = ["ada@example.org"], compose("app1", NOW, 24, [Section("UNITS", ("none failed",))])
+
+    def hours(after: float, to: Sequence[str] = people) -> float:
+        return hours_to_tell(host.house, host.storage, to, NOW + dt.timedelta(hours=after))
+
+    assert hours(0.0) == 24.0, "nothing was sent yet"
+    host.send(whole)
+    assert [hours(after) for after in (23.0, 25.0, 74.0)] == [23.0, 25.0, 74.0]
+    assert hours(2000.0) == 7 * 24.0
+    assert hours(74.0, ["bob@example.org"]) == 24.0, "a test to somebody else moves nothing"
+    host.sends = False
+    with pytest.raises(BackstayError, match="could not be sent"):
+        send(host.house, host.storage, whole, people, now=NOW + dt.timedelta(hours=24), runner=host)
+    assert hours(48.0) == 48.0, "what did not reach them is told with the next one"
+
+
+def test_the_logs_go_back_as_far_as_the_digest(host: Host) -> None:
+    host.digest(hours=74.0)
+    first = (dt.datetime.now(dt.UTC) - dt.timedelta(hours=74.0)).astimezone().date()
+    since = {part for asked in host.asked for part in asked if part.startswith("--since=")}
+    assert since == {f"--since={first}"}
+    (asked,) = (each for each in host.asked if each[0].endswith("logwatch"))
+    assert asked[asked.index("--range") + 1] == "all", "it is given no other days"
 
 
 def test_an_empty_digest_is_mailed_and_is_an_incident_until_one_is_whole(host: Host) -> None:

@@ -504,9 +504,12 @@ def test_nothing_is_sent_during_maintenance_and_it_costs_no_budget(tmp_path: Pat
     assert counts == {"up": 6, "maintenance": 10}
 
 
-def test_a_transaction_that_is_open_for_hours_is_itself_what_is_wrong(tmp_path: Path) -> None:
+@pytest.mark.parametrize("door_is_closed", [False, True])
+def test_a_transaction_that_is_open_for_hours_is_itself_what_is_wrong(tmp_path: Path, door_is_closed: bool) -> None:
     world = World(tmp_path)
     world.layout.journal.write_text("{}\n")
+    if door_is_closed:
+        world.layout.maintenance_flag.write_text("transaction t1\n")
     world.minutes(2)
     world.now += dt.timedelta(minutes=116)
     world.minutes(1)
@@ -646,6 +649,34 @@ def test_a_message_without_a_way_is_kept_quiet_and_shown(tmp_path: Path) -> None
     assert world.minutes(8) == ["host/cpu"]
     assert world.texts() == []
     assert [each.incident.key for each in _open(world)] == ["host/cpu"]
+
+
+def test_one_chat_of_two_applications_hears_once_what_is_wrong_with_the_host(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.neighbour("shop")
+    secrets = world.house.layout("shop").secrets_file
+    secrets.write_bytes(world.layout.secrets_file.read_bytes())
+    world.cpu = 0.99
+    world.minutes(6)
+    world.cpu = 0.1
+    world.minutes(6)
+    assert len(world.texts()) == 2, world.texts()
+    values = {"CHAT_URL": "https://chat.example.org/hook/another"}
+    secrets.write_text(json.dumps({"format": 1, "values": values}))
+    world.cpu = 0.99
+    world.minutes(6)
+    assert len(world.texts()) == 4, "each chat is told"
+
+
+def test_what_began_while_nobody_was_declared_is_told_when_somebody_is(tmp_path: Path) -> None:
+    world = World(tmp_path, alerts=None)
+    world.used = 0.9
+    world.minutes(3)
+    assert _open(world)
+    assert not world.texts() + world.mailed
+    world.describe()
+    world.minutes(2)
+    assert sum("/ is 90% full" in text for text in world.mailed) == 1, world.mailed
 
 
 def test_where_there_is_only_mail_everything_goes_by_mail(tmp_path: Path) -> None:

@@ -180,6 +180,38 @@ def test_whoever_takes_a_question_and_never_answers_it_hangs(host: Host, answer:
     assert found.silent is silent
 
 
+def test_whoever_refuses_in_tls_does_not_hang(host: Host) -> None:
+    """nginx that may not read a certificate says so in the handshake, and serves everybody else."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = Target.tcp("127.0.0.1", server.getsockname()[1], tls=True, verify=False)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(_observe.ask_health, target, host.application, 0.5)
+            channel, _peer = server.accept()
+            channel.recv(1024)
+            channel.sendall(b"\x15\x03\x03\x00\x02\x02\x50")  # an alert: fatal, internal error
+            found = asked.result()
+            channel.close()
+    assert "internal error" in found.why
+    assert not found.silent
+
+
+def test_nginx_is_left_alone_while_a_neighbour_has_a_transaction(host: Host) -> None:
+    host.neighbour("shop")
+    shop = host.house.layout("shop")
+    shop.journal.write_text("")
+    assert host.healed() == ""
+    assert "nginx serves shop as well" in host.sentence
+    shop.journal.unlink()
+    lock = Lock(shop.lock)
+    assert lock.take(what="a release")
+    assert host.healed() == ""
+    host.inner = "no answer"
+    assert host.healed() == WEB, "its own release is nobody else's"
+    lock.release()
+    host.inner = ""
+    assert host.healed() == "nginx.service"
+
+
 def test_what_answers_the_last_short_question_is_not_restarted(host: Host) -> None:
     host.meanwhile = lambda _who: setattr(host, "inner", "no answer" if len(host.asked_for) < 5 else "")
     assert host.healed() == ""

@@ -146,6 +146,21 @@ def test_the_table(name: str, state: str, look: dict[str, Any], said: dict[str, 
     assert found.why or state == "green", "what is not well says why"
 
 
+@pytest.mark.parametrize(
+    ("values", "command"),
+    [
+        ({"reboot_required": True}, "systemctl reboot"),
+        ({"security": 2, "oldest_seconds": 8.0 * DAY, "reboot_required": True}, "apt-get update && apt-get upgrade"),
+        ({"supported_until": ago(days=-60)}, ""),
+        ({"supported_until": ago(days=1)}, ""),
+    ],
+)
+def test_nobody_is_told_to_restart_a_host_that_a_restart_does_not_mend(values: dict[str, Any], command: str) -> None:
+    found = cell("updates", changed("updates", **values))
+    assert found.why
+    assert found.command == command
+
+
 # --- exposure: ports, the unit's score, warnings, default passwords
 
 WARNED = {"id": "security.W004", "said": "You have not set SECURE_HSTS_SECONDS", "new": True}

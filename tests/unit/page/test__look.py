@@ -159,6 +159,19 @@ def test_incidents_say_how_long_they_lasted() -> None:
 
 # --- updates
 
+
+def test_an_attempt_that_reached_no_mirror_makes_no_list_new(tmp_path: Path) -> None:
+    """apt ends well then, and touches `lists/partial`."""
+    lists = tmp_path / "var/lib/apt/lists"
+    (lists / "partial").mkdir(parents=True)
+    old = (NOW - dt.timedelta(days=10)).timestamp()
+    os.utime(lists, (old, old))
+    apt, path = Apt(), tmp_path / "updates.json"
+    _updates.refresh(path, Storage(), apt, now=NOW, root=tmp_path)
+    told = _updates.told(_updates.read(path, Storage()), now=NOW, system=("debian", "12"), reboot=False)
+    assert told["security"] is None
+
+
 SIMULATED = """\
 NOTE: this is only a simulation
 Inst openssl [3.0.14-1] (3.0.15-1~deb12u1 Debian-Security:12/stable-security [amd64])
