@@ -118,10 +118,10 @@ class Admission(Host):
         """Which operation leads back to a release. Raises GateRefused where it cannot live with migrations made since,
         unless it was asked to reverse them, or to go all the same."""
         way = self._way_to(history, live, target)
+        if way.kind == "reverse" and request.reverse:
+            return "reversal"  # also with force, which is then about its gates
         if way.kind == "code" or request.force:
             return "rollback"
-        if way.kind == "reverse" and request.reverse:
-            return "reversal"
         remedy = (
             "run it with reverse=true (--reverse), which shows the maintenance page meanwhile"
             if way.kind == "reverse"

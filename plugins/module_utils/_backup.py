@@ -626,7 +626,12 @@ class _Run:
 
     def _seal(self, name: str, snapshot: Snapshot, content: bytes) -> dict[str, Any]:
         """`previous` is the manifest before this one in this very repository, which one may have missed a run."""
-        before = [point.manifest for point in points(self.layout, self.storage) if name in point.repositories]
+        # One of the same name elsewhere, whose disk died, has no part in this one's chain.
+        before = [
+            point.manifest
+            for point in points(self.layout, self.storage)
+            if name in point.repositories and point.repositories[name].id == self.identities[name]
+        ]
         return {
             "format": SEAL_FORMAT,
             "run": self.run,

@@ -494,7 +494,7 @@ def rebuild(
 
     Raises BackstayError where a catalogue is there: one that is damaged must be put aside by a person.
     """
-    if storage.read(layout.backups):
+    if points(layout, storage):  # what drills proved of other hosts' points is no catalogue of this one's
         raise BackstayError(
             f"There is a catalogue already ({layout.backups}): move it away together with its .head, then run it again."
         )

@@ -496,20 +496,21 @@ def _take_payload(layout: Layout, name: str) -> str:
     from ._attestation import place, proofs_beside
     from ._storage import Storage
 
-    source = Path(name)
+    source, storage = Path(name), Storage()
     if not source.is_file():
         raise InputError(f"There is no payload {name}: give the .tar that build.yml made.")
     digest = sha256_of(source)
     proofs = proofs_beside(source)
     if proofs:  # without any, those that lie on the host already count
         version = read_manifest(source).version
-        place(layout, proofs, application=layout.name, version=version, payload=digest, storage=Storage())
+        place(layout, proofs, application=layout.name, version=version, payload=digest, storage=storage)
     target = layout.payload(digest)
-    if not target.exists():
+    if not target.exists() or sha256_of(target) != digest:  # one that a power cut cut short is sent again
         temporary = target.with_suffix(".new")
         shutil.copyfile(source, temporary)
         temporary.chmod(0o600)
-        temporary.rename(target)
+        storage.sync(temporary)
+        storage.rename(temporary, target)
     return digest
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ._errors import InputError
+from ._errors import BackstayError, InputError
 
 if TYPE_CHECKING:
     from ._host import Host
@@ -82,9 +82,15 @@ def _prune(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     source = source_of(host)
     stores = repositories_of(host.layout, source.policy.repositories, host.storage, runner=host.runner, say=host.say)
     notes: list[str] = []
+    lost: list[BackstayError] = []
     with holding(host.layout.data_lock, "removal of old restore points", wait_seconds=5.0):
         for store in stores.values():
-            notes += retain(source, store, accept_shrink=options.accept_shrink)
+            try:
+                notes += retain(source, store, accept_shrink=options.accept_shrink)
+            except BackstayError as failed:  # what is wrong with one keeps nothing in the others
+                lost.append(failed)
+    if lost:
+        raise BackstayError(lost[0].message, lines=(*(each.message for each in lost[1:]), *notes))
     message = f"{host.layout.name}: {'; '.join(notes) or 'nothing is too many, nothing expired'}"
     tell(options, {"ok": True, "changed": bool(notes), "message": message, "lines": notes}, message)
     return 0
@@ -315,7 +321,8 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
     newest = next((point.run for point in reversed(known) if point.good), None)
     meant: Sequence[tuple[str | None, str]] = [(None, repository or next(iter(stores)))]
     if newest is not None and repository:
-        meant = [(choose(known, wanted, of_releases={})[0].run, repository)]
+        mine = [point for point in known if repository in point.repositories and point.repositories[repository].good]
+        meant = [(choose(mine if wanted == "latest" and mine else known, wanted, of_releases={})[0].run, repository)]
     elif newest is not None:
         meant = to_prove(known, wanted, tuple(stores))
     elif wanted != "latest":
@@ -361,15 +368,15 @@ def prove_point(host: Host, *, level: int, wanted: str, repository: str | None, 
 def first_that_answers(
     meant: Sequence[tuple[str | None, str]], prove_in: Callable[[str | None, str], Proof], say: Callable[[str], None]
 ) -> Proof:
-    """The proof of the first whose store answers: one that is away leaves no trace in the catalogue, so it would be the
-    first one every night, and no other be proven."""
+    """The proof of the first whose store answers: one that is away, or refuses its credentials, leaves no trace in the
+    catalogue, so it would be the first one every night, and no other be proven."""
     from ._repository import RepositoryError
 
     for (run, name), (_run, other) in pairwise(meant):
         try:
             return prove_in(run, name)
         except RepositoryError as away:
-            if away.kind != "unreachable":
+            if away.kind not in ("unreachable", "refused", "locked"):
                 raise
             say(f"{away.message.rstrip('.')}; {other} is proven instead")
     return prove_in(*meant[-1])

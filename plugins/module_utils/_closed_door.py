@@ -29,10 +29,10 @@ class ClosedDoor(Host):
         return Transaction.from_dict(records[0].data) if shut else None
 
     def do_close(self, transaction: Transaction) -> str:
-        if self.layout.maintenance_flag.exists():
-            return "closed already"
         # A backup that is under way is waited for while the door is still open.
         self.take_data(f"{transaction.operation} of {transaction.candidate}")
+        if self.layout.maintenance_flag.exists():
+            return "closed already"
         self.storage.write(self.layout.maintenance_flag, self._our_door(transaction))
         return "visitors get 503 and when to come back"
 
@@ -87,10 +87,18 @@ class ClosedDoor(Host):
 
     def serve(self) -> None:
         """Run what the link names where nothing else could be done: visitors need no recovery to have succeeded. Not
-        behind a door that a transaction has closed: the data are on their way there."""
+        behind a door that a transaction has closed, nor where that found it closed by a person: the data are on their
+        way there."""
         live, flag = self.live(), self.storage.read(self.layout.maintenance_flag) or b""
-        if live and not flag.startswith(_TRANSACTION):
+        if live and not flag.startswith(_TRANSACTION) and not (flag and self._changes_data()):
             self._start_missing([self.web_unit(live), *self._units(live, web=False)])
+
+    def _changes_data(self) -> bool:
+        """Whether a transaction is open that changes data behind the door; also where nobody can know."""
+        try:
+            return self.shut_by() is not None
+        except BackstayError:
+            return True
 
     def do_halt(self, transaction: Transaction) -> str:
         """Requests that were begun end; then every process of the application stops, of whichever release."""

@@ -81,7 +81,7 @@ class _Expiry:
         decision = self.decide(found, self.source.needed)
         if decision.expire:
             self.events.append("expiring", newest, repository=name, runs=list(decision.expire))
-        notes, refused = self.remove(pruning, decision, snapshots, found, ours=True)
+        notes, refused = self.remove(pruning, decision, snapshots, found, ours=True, unfinished=self.unfinished())
         if refused or decision.held_back:
             self.keep_back(newest, refused or decision.held_back or "", failed=bool(refused))
         else:
@@ -130,12 +130,16 @@ class _Expiry:
         found: Sequence[Point],
         *,
         ours: bool,
+        unfinished: bool = False,
     ) -> tuple[tuple[str, ...], str | None]:
-        """Forget and prune; notes, and why the store refused, if it did. What is not `ours` is in no catalogue here."""
+        """Forget and prune; notes, and why the store refused, if it did. What is not `ours` is in no catalogue here;
+        `unfinished`: what was forgotten before was not pruned."""
         name, expire = pruning.name, decision.expire
         notes = (f"{name}: {decision.held_back}",) if decision.held_back else ()
         leftovers = _leftovers(snapshots, found, self.source.now())
         if not expire and not leftovers:
+            if unfinished:
+                pruning.prune()
             return notes, None
         going = [*(each.id for each in snapshots if each.run in expire), *leftovers]
         try:
@@ -152,6 +156,12 @@ class _Expiry:
             told = f"{name}: {len(expire)} restore points may go, and the store keeps them: {refused.message}"
             return (*notes, told), refused.message
         return (*notes, f"{name}: {len(expire)} restore points expired, {len(leftovers)} leftovers removed."), None
+
+    def unfinished(self) -> bool:
+        """Whether the last removal there was cut short: what it forgot may take its room still."""
+        mine = [entry for entry in self.events.read() if entry.data.get("repository") == self.repository.name]
+        last = [entry for entry in mine if entry.event in ("expiring", "retained", "kept_back")]
+        return bool(last) and (last[-1].event == "expiring" or bool(last[-1].data.get("failed")))
 
     def points(self) -> tuple[Point, ...]:
         return points(self.source.layout, self.source.storage)

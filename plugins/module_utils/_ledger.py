@@ -9,10 +9,13 @@ order is that of the lines, never that of their times: a clock may jump.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +91,7 @@ class Ledger:
         self._anchor = path.with_suffix(".head")
         self._storage = storage
         self._now = now
-        self._synced = False  # whether all that is there was synced by this very object
+        self._synced = ""  # the head up to which all was synced by this very object
 
     def read(self) -> tuple[Entry, ...]:
         """All entries. Raises BackstayError when the ledger was tampered with or truncated."""
@@ -113,18 +116,23 @@ class Ledger:
         return "sound", f"{count}."
 
     def append(self, event: str, release: str, /, **data: Any) -> Entry:
-        """Append one event; when this returns it is on the disk."""
+        """Append one event; when this returns it is on the disk. One writer at a time: a proof tells of itself while a
+        backup does. Raises BackstayError where the ledger cannot be trusted."""
+        with _alone(self._path.parent):
+            return self._append(event, release, data)
+
+    def _append(self, event: str, release: str, data: dict[str, Any]) -> Entry:
         reading = self._reading()
         fault = reading.fault or self._anchor_fault(reading)
         if fault:
             raise BackstayError(f"The ledger {self._path} cannot be trusted, nothing is added to it: {fault}.")
         if reading.torn:
             self._storage.truncate(self._path, reading.good_bytes)
-        if not self._synced and reading.entries:
+        if self._synced != reading.head and reading.entries:
             # Whoever wrote before may have been killed before its sync. What was read may be in memory alone, and no
             # anchor may be on the disk before what it names, nor an entry after one that is not anchored there.
             self._storage.sync(self._path)
-        self._synced = False
+        self._synced = ""
         if self._lags(reading):
             self._write_anchor(len(reading.entries), reading.head)
         entry = Entry(len(reading.entries) + 1, self._now(), event, release, data)
@@ -132,7 +140,7 @@ class Ledger:
         digest = hashlib.sha256(canonical(value)).hexdigest()
         self._storage.append(self._path, canonical({**value, "hash": digest}))
         self._write_anchor(entry.number, digest)
-        self._synced = True
+        self._synced = digest
         return entry
 
     def _write_anchor(self, number: int, digest: str) -> None:
@@ -185,3 +193,18 @@ class Ledger:
             which = "last entry" if number == count else "last entry but one"
             return f"its {which} is not the one that its anchor names"
         return None
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """The directory itself is locked: on a full disk no file could be made for that."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield  # nothing was ever written there; whoever writes says what is missing
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # held for one entry, and gone with its holder
+        yield
+    finally:
+        os.close(descriptor)

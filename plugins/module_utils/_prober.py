@@ -21,7 +21,8 @@ MOST_SECONDS = 90_000.0
 
 
 class Probe(NamedTuple):
-    """One question: when it was asked (of the prober's clock), whether 200 came, which release said so, how long.
+    """One question: when it was asked (of the prober's clock), whether the expected status came, which release said so,
+    how long.
 
     `closed` is the maintenance page: a failure for a visitor, and no fault of a release.
     """
@@ -74,6 +75,7 @@ class Prober:
         path: str,
         *,
         interval_seconds: float = 0.5,
+        expected_status: int = 200,
         timeout_seconds: float = TIMEOUT_SECONDS,
         most: int = MOST_PROBES,
         most_seconds: float = MOST_SECONDS,
@@ -82,6 +84,7 @@ class Prober:
     ) -> None:
         self.interval_seconds = interval_seconds
         self._target, self._path, self._timeout_seconds = target, path, timeout_seconds
+        self._expected_status = expected_status
         self._most, self._most_seconds = most, most_seconds
         self._ask, self._clock = ask, clock
         self._probes: deque[Probe] = deque(maxlen=most)
@@ -132,7 +135,7 @@ class Prober:
             )
             release = answer.release_id or ""
             closed = answer.status == 503 and not release
-            if answer.status != 200:
+            if answer.status != self._expected_status:
                 reason = f"{answer.status} from {release or 'the front door'}"
         except BackstayError as refused:
             reason = refused.message

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pwd
+import re
 import sqlite3
 import stat
 import sys
@@ -477,6 +478,8 @@ def utc_of(value: Any) -> dt.datetime | None:
     """The time of a row: ISO 8601 (without a zone: UTC), or seconds since 1970; None where there is none."""
     if value is None or value == "":
         return None
+    if isinstance(value, str) and re.fullmatch(r"-?\d{9,}(\.\d+)?", value.strip()):
+        value = float(value)  # as a server writes it; a date has no nine digits in a row
     if isinstance(value, (int, float)):
         return dt.datetime.fromtimestamp(value, dt.UTC)
     try:

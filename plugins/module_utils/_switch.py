@@ -104,6 +104,7 @@ class Switch(Host):
             front_door(application),
             application.health.path,
             interval_seconds=application.releases.watch.probe_interval_seconds,
+            expected_status=application.health.status,
         )
         self.prober.start()
 

@@ -713,3 +713,38 @@ def test_a_clock_that_fell_back_evicts_nothing_good(unread):
     unread.run()
     kept = {snapshot.run for snapshot in unread.repositories()["disk"].snapshots()}
     assert set(runs) <= kept
+
+
+def test_a_repository_that_was_given_another_place_begins_a_chain_of_its_own(tmp_path):
+    """Its disk died; what came before it is nobody's to miss there."""
+    place = {"location": str(tmp_path / "disk"), "own_disk": False, "read_back": True}
+    host = Host(tmp_path, {"repositories": {"disk": place}}).build()
+    host.run()
+    host.backup = {"repositories": {"disk": {**place, "location": str(tmp_path / "new")}}}
+    host.application = application(tmp_path, **host.backup)
+    outcome = host.run()
+    assert (outcome.exit_code, outcome.problems) == (0, ())
+    assert outcome.point.level == 3
+
+
+def test_what_was_forgotten_and_not_pruned_is_pruned_by_the_next_run(unread):
+    for _day in range(3):
+        unread.run()
+
+    def away(arguments: Sequence[str], **given: Any) -> Completed:
+        if "prune" in arguments:
+            return Completed(tuple(arguments), 1, "", "Fatal: unable to open config file: i/o timeout")
+        return run(arguments, **given)
+
+    unread.runner = away
+    unread.run()
+    pruned: list[bool] = []
+
+    def counting(arguments: Sequence[str], **given: Any) -> Completed:
+        pruned.extend(word == "prune" for word in arguments if word == "prune")
+        return run(arguments, **given)
+
+    unread.runner = counting
+    for _unused in range(2):
+        retain(unread.source(), unread.repositories()["disk"])
+    assert pruned == [True], "once, and then it is done"

@@ -164,3 +164,15 @@ def test_the_catalogue_comes_back_from_a_repository_alone(tmp_path):
         rebuild(host.layout, Storage(), host.now, [])
     outcome = host.run()  # and the next run goes on from there
     assert (outcome.exit_code, outcome.point.level) == (0, 3)
+
+
+def test_a_drill_of_another_hosts_points_is_no_catalogue_in_the_way_of_rebuilding(tmp_path):
+    host = Host(tmp_path).build()
+    host.run()
+    (known,) = host.points()
+    host.layout.backups.unlink()
+    host.layout.backups.with_suffix(".head").unlink()
+    drill = {"repository": "disk", "level": 3, "snapshot": "s", "seconds": 1.0}
+    catalogue(host.layout, Storage(), host.now).append("proven", "20250101T000000Z-elsewhere", **drill)
+    (again,) = rebuild(host.layout, Storage(), host.now, list(host.repositories().values()))
+    assert (again.run, again.manifest) == (known.run, known.manifest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import re
 import shlex
 from pathlib import Path
@@ -72,3 +73,19 @@ def test_release_asks_the_service_for_what_was_said(monkeypatch: pytest.MonkeyPa
     assert expected.items() <= asked.items()
     assert _cli.main(["release", "shop"]) == 0
     assert asked["again"] is False
+
+
+def test_a_payload_that_lies_damaged_on_the_host_is_put_there_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    layout = _layout.Layout("shop", tmp_path)
+    layout.artifacts.mkdir(parents=True)
+    given = tmp_path / "shop-1.0.0.tar"
+    given.write_bytes(b"whole")
+    there = layout.payload(hashlib.sha256(b"whole").hexdigest())
+    there.write_bytes(b"who")  # as a power cut may leave it
+    answer = {"release": "0001-1.0.0", "previous": None, "seconds": 1.0}
+    monkeypatch.setattr(_client, "call", lambda *_a, **_b: answer)
+    monkeypatch.setattr(_cli, "_layout", lambda options: layout)
+    assert _cli.main(["release", "--payload", str(given), "--version", "1.0.0", "shop"]) == 0
+    assert (there.read_bytes(), there.stat().st_mode & 0o777) == (b"whole", 0o600)

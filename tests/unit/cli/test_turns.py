@@ -27,9 +27,10 @@ def _proving(kind: Kind, *away: str) -> tuple[list[str], list[str], Any]:
     return asked, said, first_that_answers(MEANT, prove_in, said.append)
 
 
-def test_where_the_first_one_is_away_the_next_is_proven_and_that_is_said() -> None:
-    assert _proving("unreachable") == (["r1 in bucket"], [], "bucket")
-    asked, said, proof = _proving("unreachable", "bucket", "disk")
+@pytest.mark.parametrize("kind", ["unreachable", "refused", "locked"])
+def test_where_the_first_one_is_away_the_next_is_proven_and_that_is_said(kind: Kind) -> None:
+    assert _proving(kind) == (["r1 in bucket"], [], "bucket")
+    asked, said, proof = _proving(kind, "bucket", "disk")
     assert (asked, proof) == (["r1 in bucket", "r2 in disk", "r2 in far"], "far")
     assert said[0] == "The repository bucket does not answer; disk is proven instead"
 

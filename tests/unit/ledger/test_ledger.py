@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -120,3 +122,22 @@ def test_a_ledger_that_is_gone_while_its_anchor_stays_was_truncated(tmp_path):
     ledger = _filled(tmp_path)
     (tmp_path / "ledger.jsonl").unlink()
     assert ledger.verify()[0] == "tampered"
+
+
+def test_two_who_write_at_once_leave_one_sound_ledger(tmp_path: Path) -> None:
+    """A proof tells of itself while a backup does."""
+    start = multiprocessing.Barrier(2)
+    writers = [multiprocessing.Process(target=_write_many, args=(tmp_path, start)) for _unused in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert _ledger(tmp_path).verify() == ("sound", "100 entries, each following the one before it.")
+
+
+def _write_many(directory: Path, start: Barrier) -> None:
+    ledger = _ledger(directory)
+    start.wait(30)
+    for _unused in range(50):
+        ledger.append("live", "0001-1.0.0")

@@ -17,6 +17,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._errors import Backst
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import Manifest
 from ansible_collections.backstay.ops.plugins.module_utils._proof import MANIFEST, Chain, check_restored
 from ansible_collections.backstay.ops.plugins.module_utils._repository import RepositoryError
+from ansible_collections.backstay.ops.plugins.module_utils._restored import utc_of
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 from ansible_collections.backstay.ops.plugins.module_utils._sandbox import DirectSandbox, Scratch, Task
 
@@ -255,3 +256,8 @@ def test_a_wrong_password_or_a_disk_that_is_not_mounted_refutes_no_point(place: 
     for proof in (locked, gone):
         assert (proof.ok, proof.level) == (False, 0)
         assert not proof.findings[0].refutes
+
+
+@pytest.mark.parametrize("value", [1732190000, 1732190000.0, "1732190000", "1732190000.000000", "2024-11-21T11:53:20Z"])
+def test_a_time_is_one_however_a_database_writes_it(value: object) -> None:
+    assert utc_of(value) == dt.datetime(2024, 11, 21, 11, 53, 20, tzinfo=dt.UTC)

@@ -120,3 +120,9 @@ def test_it_ends_when_told() -> None:
     assert prober._thread is not None
     assert not prober._thread.is_alive()
     assert prober.summary().requests == 1
+
+
+@pytest.mark.parametrize("expected", [204, 302])
+def test_what_the_health_check_expects_is_no_failure(expected: int) -> None:
+    assert Prober(TARGET, "/", ask=Door(expected), expected_status=expected).probe().ok
+    assert not Prober(TARGET, "/", ask=Door(200), expected_status=expected).probe().ok
