@@ -111,22 +111,30 @@ class Admission(Host):
     def _way_to(self, history: History, live: str | None, target: Release) -> WayBack:
         from . import _restore_point
 
+        if live is not None and target.sequence > sequence_of(live):
+            # A reversal, or a restore of an older release's data, took back what it needs: the database alone knows.
+            missing = self.migrations(target.id, "state").pending
+            if missing:
+                names = ", ".join(missing)
+                return WayBack("unmigrated", f"{target.id} needs migrations that are not in the database now: {names}")
         there = [point.id for point in _restore_point.points(self.layout, self.storage)]
         return way_back(history, live, target.id, now=self.now(), points=there)
 
     def _way_back(self, request: Request, history: History, live: str, target: Release) -> str:
         """Which operation leads back to a release. Raises GateRefused where it cannot live with migrations made since,
-        unless it was asked to reverse them, or to go all the same."""
+        unless it was asked to reverse them, or to go all the same; or with migrations that were taken back."""
+        if request.force and not request.reverse:
+            return "rollback"
         way = self._way_to(history, live, target)
         if way.kind == "reverse" and request.reverse:
             return "reversal"  # also with force, which is then about its gates
         if way.kind == "code" or request.force:
             return "rollback"
-        remedy = (
-            "run it with reverse=true (--reverse), which shows the maintenance page meanwhile"
-            if way.kind == "reverse"
-            else "mend forward with a new release, or insist with --force if you know that it can be served"
-        )
+        remedy = {
+            "reverse": "run it with reverse=true (--reverse), which shows the maintenance page meanwhile",
+            "irreversible": "mend forward with a new release, or insist with --force if you know that it can be served",
+            "unmigrated": f"release {target.version} again, which makes them",
+        }[way.kind]
         raise GateRefused(
             f"Going back to {target.id} is not safe: {way.sentence}; {live} still serves; {remedy}.", lines=way.reasons
         )

@@ -224,11 +224,17 @@ class _Run:
     # before anything is touched
 
     def sweep(self) -> None:
-        """What a killed run left: its stage goes, and the catalogue tells that it failed."""
+        """What a killed run left: its stage goes, and the catalogue tells that it failed. The manifests of those that
+        no repository has any more go too: they name what people uploaded, and may have had deleted."""
         self.storage.remove_tree(self.stage)
         if self.layout.generations.is_dir():
             self.storage.tidy(self.layout.generations, lambda name: name == self.stage.name)
-        for point in points(self.layout, self.storage):
+        found = points(self.layout, self.storage)
+        kept = {point.run for point in found if point.repositories}
+        for directory in sorted(self.layout.backup_runs.glob("*")):
+            if directory.name not in kept:
+                self.storage.remove_tree(directory)
+        for point in found:
             if not point.repositories and not point.failed and not point.expired and not point.failed_in:
                 self.chain.append("failed", point.run, reason="it ended without a word: killed, or the host went down")
 

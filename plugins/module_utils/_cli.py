@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 SERVE = ["transaction", "serve"]
 # After a power cut a database plays back its log and refuses everybody; nobody is there to recover by hand.
-RECOVER_SECONDS, RECOVER_PAUSE_SECONDS = 120.0, 10.0
+RECOVER_SECONDS = 120.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -567,7 +566,7 @@ def _command(options: argparse.Namespace, command: str) -> int:
 
 def _recover(options: argparse.Namespace) -> int:
     from ._lock import Lock
-    from ._service import recover
+    from ._service import recover_all
 
     engine = _engine(options)
     if options.towards:
@@ -576,6 +575,8 @@ def _recover(options: argparse.Namespace) -> int:
 
         gone = go(engine, Goal.from_dict(json.loads(options.towards)), by=_who())
         _tell(options, {"ok": True, **gone}, gone["message"])
+        for work in engine.due_afterwards():
+            work()
         return 0
     engine.say = lambda line: _say(f"  {line}")
     lock = Lock(engine.layout.lock)
@@ -585,18 +586,14 @@ def _recover(options: argparse.Namespace) -> int:
             f"`backstay status`, or undo it with `backstay abort {engine.layout.name}`.",
             exit_code=4,
         )
-    until = time.monotonic() + (RECOVER_SECONDS if options.boot else 0.0)
-    while True:
-        try:
-            result = recover(engine, forward=options.forward)
-        except BackstayError as failed:
-            if time.monotonic() >= until:
-                raise
-            _say(f"  {failed.message} It is tried again for {until - time.monotonic():.0f} s.")
-            time.sleep(RECOVER_PAUSE_SECONDS)
-            continue
-        _tell(options, {"ok": True, **result}, result["message"])
-        return 0
+    recover_all(
+        engine,
+        lock,
+        forward=options.forward,
+        patience_seconds=RECOVER_SECONDS if options.boot else 0.0,
+        tell=lambda result: _tell(options, {"ok": True, **result}, result["message"]),
+    )
+    return 0
 
 
 def _health(options: argparse.Namespace) -> int:
@@ -714,11 +711,9 @@ def _review(options: argparse.Namespace) -> int:
 
     engine = _engine(options)
     engine.say = lambda line: _say(f"  {line}", sys.stderr)
-    lock = Lock(engine.layout.lock)
+    lock = Lock(engine.layout.review_lock)  # not the application's: its own hooks may take minutes
     if not lock.take(wait_seconds=5.0):
-        raise BackstayError(
-            f"A transaction of {engine.layout.name} is under way: the review is made in the next hour.", exit_code=4
-        )
+        raise Busy(f"The review of {engine.layout.name} is under way: see `backstay history` in a few minutes.")
     done = review(engine, after_seconds=0.0 if options.now else SECONDS)
     _tell(options, {"ok": True, **done}, done["summary"] or done["message"])
     return 0

@@ -46,6 +46,7 @@ class Host:
     say: Callable[[str], None] = lambda line: None  # progress for people
     interrupted: Callable[[], bool] = lambda: False  # somebody waits for the lock: cut the settling short
     aborted: Callable[[], bool] = lambda: False  # somebody asked to undo it: cut the watch short
+    afterwards: list[Callable[[], None]] = field(default_factory=list)  # what waits until the lock is free
     prober: Prober | None = None
     switched_at: float | None = None  # by the prober's clock
 
@@ -54,6 +55,11 @@ class Host:
         self.ledger = Ledger(self.layout.ledger, self.storage, self.now)
         self.data_lock = Lock(self.layout.data_lock)
         self.journal = Journal(self.layout.journal, self.layout.old_journals, self.storage, self.now)
+
+    def due_afterwards(self) -> list[Callable[[], None]]:
+        """What waited until the lock is free, handed over to whoever has just given it up."""
+        due, self.afterwards = self.afterwards, []
+        return due
 
     def history(self) -> History:
         return fold(self.ledger.read())

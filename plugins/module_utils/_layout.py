@@ -172,13 +172,22 @@ class Layout:
         return self.state / "data.lock"
 
     @property
+    def review_lock(self) -> Path:
+        """Held by whoever sums up the day after a release."""
+        return self.state / "review.lock"
+
+    @property
     def backups(self) -> Path:
         """The catalogue of restore points: a chain of events, like the ledger."""
         return self.state / "backups.jsonl"
 
+    @property
+    def backup_runs(self) -> Path:
+        return self.state / "backups"
+
     def backup_run(self, run: str) -> Path:
         """A run's manifest and seals, kept outside of the repositories."""
-        return self.state / "backups" / run
+        return self.backup_runs / run
 
     @property
     def bucket_rules(self) -> Path:

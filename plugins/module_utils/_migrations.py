@@ -119,11 +119,12 @@ class Verdict:
 class WayBack:
     """What a rollback over some migrations needs.
 
-    `kind`: `code` (nothing but the code), `reverse` (the migrations in `reverse` taken back first, newest first), or
-    `irreversible`. `sentence` is for the plan; `reasons` say why, migration by migration.
+    `kind`: `code` (nothing but the code), `reverse` (the migrations in `reverse` taken back first, newest first),
+    `irreversible`, or `unmigrated` (of a newer release: migrations that it needs were taken back). `sentence` is for
+    the plan; `reasons` say why, migration by migration.
     """
 
-    kind: Literal["code", "reverse", "irreversible"]
+    kind: Literal["code", "reverse", "irreversible", "unmigrated"]
     sentence: str
     reverse: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()

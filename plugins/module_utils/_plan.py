@@ -11,11 +11,12 @@ from ._releases import schema_ahead, withdrawn_by
 from ._steps import PHASES, TITLES, steps_of
 from ._transaction import Request
 
+_REFUSED = ("irreversible", "unmigrated")
 # What a person adds to the command for each kind of way back.
 _NEEDED = {
     "code": (),
     "reverse": ("asked for with reverse=true (--reverse); the maintenance page is shown meanwhile",),
-    "irreversible": ("refused, unless insisted upon with --force",),
+    **dict.fromkeys(_REFUSED, ("refused, unless insisted upon with --force",)),
 }
 _NOT_SENT = "its payload is not on this host yet: whether it fits this host, and has room, is judged once it was sent"
 
@@ -37,7 +38,7 @@ def plan(engine: Engine, request: Request, proofs: Mapping[str, str] | None = No
     if request.operation == "rollback":
         way = engine.way_back(request, history)
         # What it would need is told, not refused.
-        request = replace(request, reverse=way.kind == "reverse", force=request.force or way.kind == "irreversible")
+        request = replace(request, reverse=way.kind == "reverse", force=request.force or way.kind in _REFUSED)
     transaction = engine.open_release(request, proofs)
     live = transaction.previous
     result: dict[str, Any] = {

@@ -735,9 +735,15 @@ def environment_of(layout: Layout, stage: Path, manifest: Manifest) -> dict[str,
 
 
 def _release_on_host(layout: Layout, manifest: Manifest) -> tuple[Path | None, tuple[Path, ...]]:
-    """The release's directory and what it needs, where this host still has it whole."""
+    """The release's directory and what it needs, where this host still has it whole. Another host's release of the same
+    name, which a drill brings, may be of another payload."""
+    from ._ledger import Ledger
+    from ._releases import fold
     from ._runtime import UNFINISHED
 
+    known = fold(Ledger(layout.ledger, Storage(), lambda: "").read()).get(manifest.release)
+    if known is None or known.data.get("payload") != manifest.payload:
+        return None, ()
     directory = layout.release(manifest.release)
     environment = (directory / "venv").resolve()
     whole = (directory / "code").is_dir() and (environment / "bin" / "python").exists()

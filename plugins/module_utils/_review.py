@@ -76,7 +76,7 @@ def _errors(engine: Host, release: Release) -> tuple[tuple[ErrorKind, ...], int]
 
 def review(engine: Host, *, after_seconds: float = SECONDS) -> dict[str, Any]:
     """Write the closing summary of the live release when its day is over and there is none yet; before that, of one
-    that went within its day. The caller holds the lock. Returns `changed`, a message, and the summary."""
+    that went within its day. The caller holds the review's lock. Returns `changed`, a message, and the summary."""
     name = engine.layout.name
     live = engine.history().get(engine.live())
     release = _left(engine, live) or live

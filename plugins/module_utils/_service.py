@@ -61,6 +61,7 @@ _FROM = {
 _LINE_LIMIT = 1 << 20
 _IDLE_SECONDS = 2.0
 _SETTINGS = ("auto", "prepare_seconds", "confirm_seconds")
+RECOVER_PAUSE_SECONDS = 10.0
 DEFAULT_PREPARE_SECONDS = 900.0  # from prepared to flip: several hosts may still be preparing
 
 Emit = Callable[[dict[str, Any]], None]
@@ -179,12 +180,18 @@ class Conductor:
             )
         return failed
 
-    def _tell_failure(self, transaction: Transaction, reason: str) -> None:
-        """The hooks of a failure: what served before serves again when they run, and theirs changes nothing."""
-        try:
-            self.engine.run_hooks(transaction, "on_failure", error=reason)
-        except BackstayError as worse:
-            self.emit({"event": "say", "line": worse.message})
+    def hooks_afterwards(self, transaction: Transaction, when: str, *, error: str = "") -> None:
+        """The hooks that come last, `after_confirm` and `on_failure`: what serves, serves when they run, and theirs
+        changes nothing. They may take ten minutes each, so they wait until the lock is free, and whoever goes back
+        meanwhile does not wait for them. Whoever followed has had the answer: what they say is for the log."""
+
+        def work() -> None:
+            try:
+                self.engine.run_hooks(transaction, when, error=error, say=_log)
+            except Exception as failed:  # noqa: BLE001 - as above; the others are to run
+                _log(_sentence(failed))
+
+        self.engine.afterwards.append(work)
 
     def undo(self, reason: str) -> Recovery:
         """Undo whatever the journal says was begun, the last first, and put the journal away."""
@@ -214,7 +221,7 @@ class Conductor:
             engine.settle()
         self.end(found.direction)
         if found.direction == "back":  # whoever undid it: a step that failed, a person, a deadline, or recovery
-            self._tell_failure(transaction, reason)
+            self.hooks_afterwards(transaction, "on_failure", error=reason)
 
     def end(self, how: str) -> None:
         transaction = self._open()
@@ -302,6 +309,45 @@ def _recover(engine: Engine, *, forward: bool, emit: Emit) -> dict[str, Any]:
     }
 
 
+def recover_all(
+    engine: Engine,
+    lock: Lock,
+    *,
+    forward: bool,
+    patience_seconds: float,
+    tell: Callable[[dict[str, Any]], None],
+) -> None:
+    """Recover until nothing is left to, and give up the lock, which the caller holds; then wait for the last hooks.
+
+    What recovery needs may not be there yet, at boot a database for one: it is tried again for `patience_seconds`. A
+    transaction that dies while the hooks run is recovered here too, for systemd does not start a second time what is at
+    work. Raises BackstayError where it fails.
+    """
+    beside: list[threading.Thread] = []
+    while True:
+        tell(_recover_patiently(engine, forward=forward, seconds=patience_seconds))
+        lock.release()
+        for work in engine.due_afterwards():
+            beside.append(threading.Thread(target=work, daemon=True))
+            beside[-1].start()
+        while not (engine.layout.journal.exists() and lock.take()):
+            if not any(thread.is_alive() for thread in beside):
+                return
+            time.sleep(0.5)
+
+
+def _recover_patiently(engine: Engine, *, forward: bool, seconds: float) -> dict[str, Any]:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return recover(engine, forward=forward)
+        except BackstayError as failed:
+            if time.monotonic() >= until:
+                raise
+            engine.say(f"{failed.message} It is tried again for {until - time.monotonic():.0f} s.")
+            time.sleep(RECOVER_PAUSE_SECONDS)
+
+
 class _Peer:
     """One connection: a line in, lines out. A peer that went away is no error."""
 
@@ -337,7 +383,6 @@ class Service:
         self.decided = False
         self.waiting: list[tuple[_Peer, dict[str, Any]]] = []  # begins that wait for the settling to end
         self.beside: list[threading.Thread] = []  # what goes on whatever the state is
-        self.confirmed: Transaction | None = None  # whose last hooks are to run
         self.follower: _Peer | None = None
         self.inbox: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self.wake_read, self.wake_write = socket.socketpair()
@@ -491,6 +536,7 @@ class Service:
         try:
             if self.engine.layout.journal.exists():
                 peer.send({"event": "say", "line": recover(self.engine)["message"]})
+                self._go_afterwards()
             request = Request.from_dict(message.get("request") or {})
             self._take_over(peer, message, request, dry=False)
             if self.engine.is_live(request):
@@ -617,16 +663,8 @@ class Service:
             except (BackstayError, OSError) as failed:
                 self._not_done(step, failed)
         conductor.end("confirmed")
-        self.confirmed = transaction
+        conductor.hooks_afterwards(transaction, "after_confirm")
         self._post("ended", {})
-
-    def _after_confirm(self, transaction: Transaction) -> None:
-        """The hooks that come last. They decide nothing and may take ten minutes each: nothing is open while they run,
-        and whoever goes back meanwhile does not wait for them."""
-        try:
-            self.engine.run_hooks(transaction, "after_confirm", say=_log)
-        except Exception as failed:  # noqa: BLE001 - whoever followed has had the answer: it is for the service's log
-            _log(_sentence(failed))
 
     def _not_done(self, step: str, failed: Exception) -> None:
         """It is live and written down; whoever settles next does the rest."""
@@ -671,9 +709,7 @@ class Service:
                 self.deadline = None
                 self.engine.stop_prober()
                 self.lock.release()
-                if self.confirmed is not None:
-                    self._go_beside(self._after_confirm, self.confirmed)
-                    self.confirmed = None
+                self._go_afterwards()
                 while self.waiting and self.state == "idle":
                     peer, message = self.waiting.pop(0)
                     self._command(peer, message)
@@ -701,6 +737,11 @@ class Service:
 
         self.worker = threading.Thread(target=work, daemon=True)
         self.worker.start()
+
+    def _go_afterwards(self) -> None:
+        """What waited until nothing is open goes on beside whatever comes next."""
+        for work in self.engine.due_afterwards():
+            self._go_beside(work)
 
     def _go_beside(self, work: Callable[..., None], *arguments: Any) -> None:
         self.beside = [each for each in self.beside if each.is_alive()]

@@ -50,10 +50,17 @@ class Switch(Host):
         """Asking changed nothing."""
 
     def do_handover(self, transaction: Transaction) -> str:
-        """The old release's workers stop and the new one's start; a singleton waits for the old one on its lock."""
+        """The old release's workers stop and the new one's start; a singleton waits for the old one on its lock. Behind
+        a closed door none starts: what it wrote would be lost with the data if they were put back, so they come with
+        what must run, once nothing can be undone."""
+        if transaction.operation in CLOSED:
+            return "they come when the door is open"
         return self._hand_over(transaction.previous, transaction.candidate)
 
     def undo_handover(self, transaction: Transaction, reason: str) -> None:
+        if transaction.operation in CLOSED:  # the data are still to be put back: what must run starts after that
+            self.systemd.stop(self._units(transaction.candidate, web=False))
+            return
         self._hand_over(transaction.candidate, transaction.previous)
 
     def watch_seconds(self, transaction: Transaction) -> float:

@@ -270,7 +270,8 @@ def test_hooks_run_around_the_phases_and_one_that_fails_undoes_the_release(stand
         assert "ended with exit code 3: the cache is cold" in told, refused.output
         after = standing.settled()
         assert after["live"]["id"] == new
-        lines = standing.lab.ssh("app1", f"cat {log}").stdout.splitlines()[len(phases) :]
+        awaited = awaited.replace("after_confirm", "on_failure")  # as above
+        lines = standing.lab.ssh("app1", awaited).stdout.splitlines()[len(phases) :]
         assert [line.split()[:2] for line in lines] == [["on_failure", after["last_failed"]["id"]]], lines
     finally:
         standing.declare()

@@ -60,13 +60,16 @@ class Dying:
 
 
 def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    """With whatever it has begun, as systemd ends a unit."""
+    os.killpg(0, signal.SIGKILL)
 
 
 def killed(function: str, directory: Path, strike: Strike, **given: Any) -> None:
     child = [sys.executable, "-m", "tests.unit.backup.kills", function, str(directory), json.dumps([strike, given])]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / '.ansible' / 'collections'}"}
-    done = subprocess.run(child, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        child, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, start_new_session=True
+    )
     if done.returncode != -signal.SIGKILL:
         raise RuntimeError(f"{function} was to be killed at {strike} and ended with {done.returncode}: {done.stderr}")
 

@@ -668,6 +668,18 @@ def test_a_retention_that_was_cut_short_is_finished(unread):
     assert found[points[0].run].refuted is None
 
 
+def test_the_manifest_of_a_point_that_is_gone_goes_with_the_next_run(unread):
+    """It names what people uploaded; also what they have had deleted since."""
+    for _day in range(4):
+        unread.run()
+    held = {point.run for point in unread.points() if point.repositories}
+    outcome = unread.run()
+    newest = outcome.point.run
+    assert {path.name for path in unread.layout.backup_runs.iterdir()} == {*held, newest}
+    assert len(held) < 4
+    assert not [note for note in outcome.notes if "missing or altered" in note]
+
+
 def _events(host: Host) -> list[dict[str, Any]]:
     return [json.loads(line) for line in host.layout.backups.read_text().splitlines()]
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _cli, _runtime
+from ansible_collections.backstay.ops.plugins.module_utils import _cli, _runtime, _service
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._service import recover
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
 
-from .host import NAME, Payloads, Quick, conduct, declare, engine_on, play
+from .host import NAME, Payloads, Quick, conduct, database, declare, engine_on, play
 
 
 class Door:
@@ -93,6 +94,31 @@ def test_a_door_that_a_person_wants_closed_stays_closed_after_the_transaction(
     assert not door.flag.exists()
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_worker_runs_on_data_that_may_still_be_put_back(door: Door, fails: bool) -> None:
+    """What it wrote to them would be lost."""
+    began: list[tuple[str, bool, int]] = []  # who, whether the door was closed, and on how many migrations
+    systemctl = door.host._systemctl
+
+    def watched(rest: Sequence[str]) -> tuple[int, str]:
+        workers = [word for word in rest if word.endswith("-scheduler.service") and rest[0] == "start"]
+        applied = len([row for row in database(door.layout) if row.startswith("portal.")])
+        began.extend((unit, door.flag.exists(), applied) for unit in workers if unit not in door.host.running)
+        return systemctl(rest)
+
+    def hooks(_transaction: Transaction, when: str, **_given: Any) -> None:
+        if fails and when == "after_flip":
+            raise BackstayError("it was not to be.")
+
+    door.monkeypatch.setattr(door.host, "_systemctl", watched)
+    door.monkeypatch.setattr(door.engine, "run_hooks", hooks)
+    with pytest.raises(BackstayError, match="not to be") if fails else contextlib.nullcontext():
+        door.release("1.1.0", "maintenance")
+    old, new = (door.layout.unit(release, "scheduler") for release in ("0001-1.0.0", "0002-1.1.0"))
+    assert began == ([(old, True, 1)] if fails else [(new, False, 2)])
+    assert {old, new} & door.host.running == {old if fails else new}
+
+
 def test_a_release_beside_visitors_takes_no_door_from_anybody(door: Door) -> None:
     assert door.says("on") == 0
     door.at("gate", lambda: door.says("off"))
@@ -131,12 +157,12 @@ def test_recovery_at_boot_waits_for_what_comes_up_later(door: Door) -> None:
         slept.append(seconds)
         door.layout.journal.unlink()
 
-    door.monkeypatch.setattr(_cli.time, "sleep", sleep)
+    door.monkeypatch.setattr(_service.time, "sleep", sleep)
     assert _cli.main(["recover", NAME, "--boot"]) == 0
-    assert slept == [_cli.RECOVER_PAUSE_SECONDS]
+    assert slept == [_service.RECOVER_PAUSE_SECONDS]
 
 
 def test_who_types_that_something_be_recovered_is_told_at_once(door: Door) -> None:
     door.layout.journal.write_bytes(DAMAGED)
-    door.monkeypatch.setattr(_cli.time, "sleep", lambda _seconds: pytest.fail("nobody waits at a shell"))
+    door.monkeypatch.setattr(_service.time, "sleep", lambda _seconds: pytest.fail("nobody waits at a shell"))
     assert _cli.main(["recover", NAME]) == 1

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _review, _runtime
+from ansible_collections.backstay.ops.plugins.module_utils import _cli, _review, _runtime
 from ansible_collections.backstay.ops.plugins.module_utils._error_kinds import ErrorKind
 from ansible_collections.backstay.ops.plugins.module_utils._events import of_ledger
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._releases import Release
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request
 
@@ -54,6 +58,27 @@ def test_one_that_was_replaced_within_its_day_is_summed_up_and_then_the_live_one
     assert told["summary"].startswith(f"{NAME} 0003-1.2.0: 24 hours after its release by Ada (")
     assert not _review.review(engine)["changed"], "each once"
     assert (tmp_path / "sent").read_text() == mail, "Ada gave no address"
+
+
+def test_it_is_made_beside_a_transaction_and_once_at_a_time(
+    engine: CrashEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own hooks may take ten minutes: no rollback may be refused for them."""
+    monkeypatch.setattr(_cli, "_engine", lambda options: engine)
+    monkeypatch.setattr(Lock, "take", functools.partialmethod(_at_once, Lock.take))
+    transaction, another = Lock(engine.layout.lock), Lock(engine.layout.review_lock)
+    assert transaction.take()
+    assert another.take()
+    assert _cli.main(["review", NAME]) == 4
+    assert f"The review of {NAME} is under way" in capsys.readouterr().err
+    another.release()
+    assert _cli.main(["review", NAME]) == 0
+    assert "0002-1.1.0: replaced" in capsys.readouterr().out
+    transaction.release()
+
+
+def _at_once(self: Lock, take: Callable[..., bool], **given: Any) -> bool:
+    return take(self, **{**given, "wait_seconds": 0.0})
 
 
 def test_it_is_told_as_the_release_was_with_the_changelogs_entry(engine: CrashEngine) -> None:

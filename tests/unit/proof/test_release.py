@@ -6,13 +6,18 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _manifest
+from ansible_collections.backstay.ops.plugins.module_utils import _manifest, _proof
 from ansible_collections.backstay.ops.plugins.module_utils._application import Application
+from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._ledger import Ledger
 from ansible_collections.backstay.ops.plugins.module_utils._proof import MANIFEST
 from ansible_collections.backstay.ops.plugins.module_utils._proof_release import run_release
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
 from .points import DAYS, Place, application_of
 
@@ -97,3 +102,21 @@ def test_a_release_that_changes_what_a_canary_asks_for_is_refuted(
     directory, manifest, release = prepared(place, tmp_path, monkeypatch, statement=statement)
     (sentence,) = run_release(directory, manifest, application, release, RELEASE)
     assert "The canary 'reports'" in sentence
+
+
+@pytest.mark.parametrize(("payload", "own"), [("a" * 64, True), ("b" * 64, False), (None, False)])
+def test_the_tree_of_this_host_serves_where_it_is_of_the_same_payload(
+    tmp_path: Path, payload: str | None, own: bool
+) -> None:
+    """A drill brings the points of other hosts, which count their releases by themselves."""
+    layout = Layout("portal", tmp_path)
+    layout.state.mkdir(parents=True)
+    tree, environment = layout.release(RELEASE), tmp_path / "environment"
+    for path in (tree / "code", environment / "bin"):
+        path.mkdir(parents=True)
+    (environment / "bin" / "python").touch()
+    (tree / "venv").symlink_to(environment)
+    if payload:
+        Ledger(layout.ledger, Storage(), lambda: "now").append("staged", RELEASE, payload=payload)
+    manifest: Any = SimpleNamespace(release=RELEASE, payload="a" * 64)
+    assert _proof._release_on_host(layout, manifest) == ((tree, (tree, environment)) if own else (None, ()))

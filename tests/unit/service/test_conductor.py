@@ -10,7 +10,8 @@ import errno
 import itertools
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from ansible_collections.backstay.ops.plugins.module_utils import _service
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
-from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, Service, recover
+from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, Service, recover, recover_all
 from ansible_collections.backstay.ops.plugins.module_utils._steps import (
     CLOSED,
     OPERATIONS,
@@ -59,6 +60,11 @@ class Engine:
         self.hooks: list[str] = []
         self.failing_hook: str | None = None
         self.undone_when_hooks_ended: list[str] | None = None
+        self.afterwards: list[Callable[[], None]] = []
+
+    def due_afterwards(self) -> list[Callable[[], None]]:
+        due, self.afterwards = self.afterwards, []
+        return due
 
     def watch_seconds(self, transaction: Transaction) -> float:
         return 0.0
@@ -218,6 +224,12 @@ def test_every_journal_of_a_finished_transaction_is_kept(tmp_path: Path) -> None
     assert engine.done == set(all_steps("release"))
 
 
+def afterwards(engine: Engine) -> None:
+    """What waited until the lock is free."""
+    for work in engine.due_afterwards():
+        work()
+
+
 def test_hooks_run_around_each_phase_that_has_steps(tmp_path: Path) -> None:
     engine = Engine(tmp_path, "release")
     conduct(engine)
@@ -232,6 +244,7 @@ def test_a_hook_that_fails_before_the_point_of_no_return_undoes_everything(tmp_p
     with pytest.raises(BackstayError, match=f"The hook {when} ended"):
         conduct(engine)
     assert engine.done == set(), f"not undone: {engine.done}"
+    afterwards(engine)
     assert engine.hooks[-1] == "on_failure"
     assert not engine.layout.journal.exists()
 
@@ -249,6 +262,8 @@ def test_the_hooks_of_a_failure_run_whoever_undoes_it(tmp_path: Path, strike: An
         conductor.begin(Request(operation="release"))
         conductor.phase("prepare")
         conductor.undo("nobody flipped it before its deadline")
+    assert "on_failure" not in engine.hooks, "the lock is held"
+    afterwards(engine)
     assert engine.hooks.count("on_failure") == 1
     assert engine.done == set()
 
@@ -259,6 +274,7 @@ def test_the_hooks_of_a_failure_do_not_run_for_what_is_finished(tmp_path: Path, 
     with pytest.raises(Died):
         conduct(engine)
     recover(engine)  # type: ignore[arg-type]  # a stand-in for the host
+    afterwards(engine)
     assert "on_failure" not in engine.hooks
 
 
@@ -345,17 +361,23 @@ def test_a_hook_that_fails_after_the_confirmation_is_told_in_the_log_of_the_serv
     assert "The hook after_confirm ended with exit code 3" in capsys.readouterr().err
 
 
-def test_who_goes_back_does_not_wait_for_the_hooks_after_the_confirmation(service: Service) -> None:
+@pytest.mark.parametrize("last", ["after_confirm", "on_failure"])
+def test_who_goes_back_does_not_wait_for_the_last_hooks(service: Service, last: str) -> None:
     engine: Any = service.engine
     at_work, enough = threading.Event(), threading.Event()
 
     def hooks(transaction: Transaction, when: str, **_more: Any) -> None:
-        if when == "after_confirm":
+        if when == last:
             at_work.set()
             assert enough.wait(30)
 
     engine.run_hooks = hooks
-    assert confirmed(service)["ok"]
+    if last == "on_failure":
+        engine.fails = "migrate"
+        service.settings = {"auto": True}
+        service._work("prepare")
+    else:
+        assert confirmed(service)["ok"]
     service._collect()
     try:
         assert at_work.wait(30)
@@ -366,6 +388,36 @@ def test_who_goes_back_does_not_wait_for_the_hooks_after_the_confirmation(servic
         assert service.beside[0].is_alive(), "the service waits for it before it ends"
     finally:
         enough.set()
+
+
+def test_what_dies_while_recovery_runs_the_last_hooks_is_recovered_by_it(tmp_path: Path, strike: Any) -> None:
+    """systemd does not start the unit of a recovery a second time while it is at work."""
+    engine: Any = Engine(tmp_path, "release")
+    told: list[str] = []
+    lock = Lock(engine.layout.lock)
+
+    def hooks(transaction: Transaction, when: str, **_more: Any) -> None:
+        if when == "on_failure" and len(told) == 1:
+            another = Lock(engine.layout.lock)
+            assert another.take(wait_seconds=20)
+            with pytest.raises(Died):
+                conduct(engine)
+            another.release()
+            until = time.monotonic() + 30
+            while len(told) < 2 and time.monotonic() < until:
+                time.sleep(0.01)
+
+    engine.run_hooks = hooks
+    strike(("gate", "work"))
+    with pytest.raises(Died):
+        conduct(engine)
+    strike(("flip", "work"))
+    assert lock.take()
+    recover_all(engine, lock, forward=False, patience_seconds=0.0, tell=lambda result: told.append(result["message"]))
+    assert ["gate" in told[0], "flip" in told[1], len(told)] == [True, True, 2], told
+    assert engine.done == set()
+    assert lock.take(), "the lock is free"
+    lock.release()
 
 
 def test_a_hook_that_outlived_its_transaction_is_ended_before_anything_is_undone(tmp_path: Path, strike: Any) -> None:
