@@ -46,11 +46,29 @@ _LOCK_STATES = {"55P03", "40P01"}  # lock_not_available, deadlock_detected
 _LET_GO_SECONDS = 0.2  # between two tries of a migration, for those who waited behind it
 _CANCELLED = {"57014"}  # query_canceled, which statement_timeout does
 _OURS = re.compile(r"django\.(db\.migrations|contrib\.postgres)\.operations(\.|$)")
-# What SQLite does row by row: copying a table to new__..., or taking a column out of it; and building an index.
-_REWRITTEN = re.compile(r'\s*(?:CREATE TABLE "new__(?P<copied>[^"]+)"|ALTER TABLE "(?P<cut>[^"]+)" DROP COLUMN)')
-_INDEXED = re.compile(r'\s*CREATE (?:UNIQUE )?INDEX "[^"]+" ON "(?P<table>[^"]+)"')
+# What a database does row by row while nobody can write, as a rewrite of a table or as an index of it. SQLite copies to
+# new__..., and takes columns out. PostgreSQL computes a column, also by a default that is another one for each row;
+# what a new type rewrites is judged by the types. It builds an index for what is to be unique, too.
+_WORK = {
+    "sqlite": (
+        re.compile(r'\s*(?:CREATE TABLE "new__(?P<copied>[^"]+)"|ALTER TABLE "(?P<table>[^"]+)" DROP COLUMN)'),
+        re.compile(r'\s*CREATE (?:UNIQUE )?INDEX "[^"]+" ON "(?P<table>[^"]+)"'),
+    ),
+    "postgresql": (
+        re.compile(
+            r'\s*ALTER TABLE "(?P<table>[^"]+)" ADD COLUMN .*(?: STORED\b| DEFAULT .*\b(?:random|\w*uuid\w*|'
+            r"clock_timestamp|timeofday|nextval)\(|\bSERIAL\b|\bIDENTITY\b)",
+            re.IGNORECASE | re.DOTALL,
+        ),
+        re.compile(
+            r'\s*(?:CREATE (?:UNIQUE )?INDEX (?:IF NOT EXISTS )?"[^"]+" ON "(?P<table>[^"]+)"|'
+            r'ALTER TABLE "(?P<altered>[^"]+)" ADD (?:COLUMN .* UNIQUE\b|CONSTRAINT "[^"]+" (?:UNIQUE|EXCLUDE)\b))',
+            re.DOTALL,
+        ),
+    ),
+}
 _READING = re.compile(r"\s*(SELECT|WITH|EXPLAIN|PRAGMA\s+\w+\s*(\(|;|$))", re.IGNORECASE)
-# Where Django's own editor cannot say what SQLite would be told, these count as a rewrite.
+# Where Django's own editor cannot say what the database would be told, these count as a rewrite, or as an index.
 _REBUILDING = {
     "AddField",
     "AlterField",
@@ -60,6 +78,7 @@ _REBUILDING = {
     "AlterUniqueTogether",
     "AlterOrderWithRespectTo",
 }
+_INDEXING = {"AddIndex", "AddConstraint", "AlterUniqueTogether"}
 
 # What `check --deploy` may take; a release does not wait longer for what it warns about.
 _CHECK_SECONDS = 10.0
@@ -691,9 +710,9 @@ class Survey:
     def _long_work(
         self, operation: Any, app: str, before: Any, after: Any, facts: Mapping[str, Any]
     ) -> tuple[list[str], list[str]]:
-        """The tables that SQLite would rewrite row by row, and those that it would index (one entry an index), by the
-        statements of Django's own editor; nothing is executed."""
-        if self.engine != "sqlite" or self.tables is None or facts["table"] not in self.tables:
+        """The tables that the database would rewrite row by row, and those that it would index (one entry an index), by
+        the statements of Django's own editor; nothing is executed."""
+        if self.engine not in _WORK or self.tables is None or facts["table"] not in self.tables:
             return [], []
         if facts["new_table"] or not self.is_pending:
             return [], []
@@ -703,12 +722,17 @@ class Survey:
             with self.connection.execute_wrapper(_only_reading):
                 operation.database_forwards(app, editor, before, after)
         except Exception as error:  # noqa: BLE001 - Django's editor may miss what an earlier migration of the plan makes
-            sys.stderr.write(f"{facts['kind']} of {facts['table']} counts as a rewrite: {sentence(error)}\n")
-            return [facts["table"]] if facts["kind"] in _REBUILDING else [], []
+            sys.stderr.write(f"{facts['kind']} of {facts['table']} counts as long work: {sentence(error)}\n")
+            found = [facts["table"]]
+            if self.engine == "sqlite":
+                return found if facts["kind"] in _REBUILDING else [], []
+            return [], found if facts["kind"] in _INDEXING else []
         said = [str(sql) for sql in (*editor.collected_sql, *editor.deferred_sql)]
-        rewritten = [match["copied"] or match["cut"] for sql in said if (match := _REWRITTEN.match(sql))]
-        indexed = [match["table"] for sql in said if (match := _INDEXED.match(sql))]
-        return [each for each in rewritten if each in self.tables], [each for each in indexed if each in self.tables]
+        rewritten, indexed = (
+            [table for sql in said if (match := work.match(sql)) for table in match.groups() if table in self.tables]
+            for work in _WORK[self.engine]
+        )
+        return rewritten, indexed
 
 
 def _only_reading(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:

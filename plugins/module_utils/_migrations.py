@@ -220,17 +220,15 @@ class _Long:
 
 
 def _long_work(op: Facts, engine: str) -> Iterator[_Long]:
-    """SQLite's by what Django would tell it (the facts have it); PostgreSQL's by kind: a type that is stored in another
-    way rewrites the table, and an index that is not built concurrently keeps writers out."""
+    """By what Django would tell the database (the facts have it: tables that are rewritten, and indexes that are not
+    built concurrently); and on PostgreSQL a type that is stored in another way rewrites the table."""
     for each in op.get("rebuilds", ()):
         yield _Long(_table(each), rebuild_estimate(each["rows"], each["bytes"]), True)
     for each in op.get("indexes", ()):
         yield _Long(_table(each), index_estimate(each["rows"]), False)
     if engine != "postgresql" or op["state_only"] or op.get("new_table") or op.get("rows") is None:
         return
-    if op["kind"] == "AddIndex":
-        yield _Long(_table(op), index_estimate(op["rows"]), False)
-    elif op["kind"] == "AlterField" and _stored_anew(str(op["old"]["type"]), str(op["new"]["type"])):
+    if op["kind"] == "AlterField" and _stored_anew(str(op["old"]["type"]), str(op["new"]["type"])):
         yield _Long(_table(op), rebuild_estimate(op["rows"], op["bytes"]), True)
 
 

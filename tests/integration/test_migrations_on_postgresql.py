@@ -188,6 +188,65 @@ def test_facts_have_the_sizes_of_the_catalogue_and_an_index_says_that_it_stops_w
     assert shop.agent("migrate").only("state")["pending"] == []
 
 
+FIELD = 'migrations.AddField("thing", "{}", models.{}),'
+GENERATED = "GeneratedField(expression=models.F('id') * 2, output_field=models.BigIntegerField(), db_persist=True)"
+LONG = {
+    "a foreign key": ("indexes", FIELD.format("parent", 'ForeignKey("Thing", models.CASCADE, null=True)')),
+    "one to one": ("indexes", FIELD.format("twin", 'OneToOneField("Thing", models.CASCADE, null=True)')),
+    "unique": ("indexes", FIELD.format("code", "IntegerField(null=True, unique=True)")),
+    "a column that is indexed": ("indexes", FIELD.format("code", "IntegerField(null=True, db_index=True)")),
+    "computed": ("rewrites", FIELD.format("twice", GENERATED)),
+    "another default for each": ("rewrites", FIELD.format("key", "UUIDField(db_default=RandomUUID(), null=True)")),
+    "one default for all": ("", FIELD.format("state", "IntegerField(db_default=3)")),
+    "a plain column": ("", FIELD.format("state", "IntegerField(null=True)")),
+    "an index on what is there": (
+        "indexes",
+        'migrations.AlterField("thing", "label", models.CharField(max_length=20, db_index=True)),',
+    ),
+    "unique together": (
+        "indexes",
+        'migrations.AddConstraint("thing", models.UniqueConstraint(fields=["id", "label"], name="one_each")),',
+    ),
+    "a longer text": ("", 'migrations.AlterField("thing", "label", models.CharField(max_length=40)),'),
+    "another type": ("rewrites", 'migrations.AlterField("thing", "label", models.CharField(max_length=10)),'),
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_what_is_said_to_rewrite_or_index_a_table_does(shop: Project, what: str) -> None:
+    """PostgreSQL gives a table another file when it writes it anew."""
+    expected, operations = LONG[what]
+    more = "INSERT INTO shop_thing (label) SELECT 'b' FROM generate_series(1, 45000)"
+    _asked(shop, more, "ANALYZE shop_thing", "SELECT 1")
+    shop.migration("shop", "0002_long", operations, code="from django.contrib.postgres.functions import RandomUUID")
+    told = shop.agent("describe", lock_seconds=1).only("describe")["migrations"]
+    (found,) = judge(told, rebuild_seconds=10).migrations
+    said = [reason.split()[1] for reason in found.reasons if reason.startswith("PostgreSQL ")]
+    assert said == ([expected] if expected else []), found
+    before = _asked(shop, STORED)
+    done = shop.agent("migrate")
+    assert done.code == 0, done.stderr
+    after = _asked(shop, STORED)
+    assert {"rewrites": after[0] != before[0], "indexes": after[1] > before[1], "": after == before}[expected]
+
+
+# The file of the table, and how many indexes it has.
+STORED = "SELECT pg_relation_filenode('shop_thing'), count(*) FROM pg_index WHERE indrelid = 'shop_thing'::regclass"
+
+
+def _asked(project: Project, *statements: str) -> list[int]:
+    """The first row of what the last statement answers."""
+    found: list[int] = project.run(
+        "import django, json; django.setup()\n"
+        "from django.db import connection\n"
+        "cursor = connection.cursor()\n"
+        f"for statement in {statements!r}:\n"
+        "    cursor.execute(statement)\n"
+        "print(json.dumps(cursor.fetchone()))"
+    )
+    return found
+
+
 def test_a_lock_that_somebody_holds_is_waited_for_as_long_as_allowed_and_nobody_queues_behind_it_longer(
     shop: Project,
 ) -> None:

@@ -33,6 +33,9 @@ COLUMN: dict[str, Any] = {
 }
 
 
+LARGE = {"table": "shop_thing", "rows": 1_000_000, "bytes": 236_000_000}
+
+
 def operation(kind: str, **facts: Any) -> dict[str, Any]:
     base = {"kind": kind, "app": "shop", "reversible": True, "elidable": False, "state_only": False}
     return base | {"table": "shop_thing", "rows": 10, "bytes": 8192, "new_table": False} | facts
@@ -181,7 +184,7 @@ def test_what_sql_does_is_judged_by_its_first_words(
 
 
 def test_a_rewrite_above_the_limit_needs_maintenance_and_says_how_long_and_how_large() -> None:
-    table = {"table": "shop_thing", "rows": 1_000_000, "bytes": 236_000_000}
+    table = LARGE
     widened = altered({}, {"type": "varchar(20)"}, rebuild=True, rebuilds=[table], indexes=[])
     found = one(widened)
     assert found.verdict == "additive"
@@ -207,13 +210,13 @@ def test_a_rewrite_above_the_limit_needs_maintenance_and_says_how_long_and_how_l
         (altered({"type": "numeric(8, 2)"}, {"type": "numeric(9, 2)"}), 0),
         (altered({"type": "numeric(8, 2)"}, {"type": "numeric(9, 3)"}), 13.8),
         (altered({"type": "text"}, {"type": "varchar(20)"}), 13.8),
-        (operation("AddIndex", index="i"), 6.7),
+        (operation("AddIndex", index="i", indexes=[LARGE]), 6.7),
+        (operation("AddField", new=COLUMN | {"null": True, "refers_to": "shop_owner"}, indexes=[LARGE]), 6.7),
+        (operation("AddField", new=COLUMN | {"generated": True}, rebuilds=[LARGE]), 13.8),
         (operation("AddIndexConcurrently", index="i"), 0),
     ],
 )
-def test_postgresql_rewrites_a_table_for_a_type_that_is_stored_in_another_way(
-    facts: dict[str, Any], seconds: float
-) -> None:
+def test_how_long_postgresql_keeps_writers_out_is_told(facts: dict[str, Any], seconds: float) -> None:
     size = {"rows": 1_000_000, "bytes": 236_000_000}
     found = one(facts | size, engine="postgresql", pending=True)
     assert found.rebuild_seconds == pytest.approx(seconds)
@@ -223,7 +226,8 @@ def test_postgresql_rewrites_a_table_for_a_type_that_is_stored_in_another_way(
         assert found.reasons[-1] == (
             "PostgreSQL indexes shop_thing (1,000,000 rows, 225.1 MiB) in about 6.7 s, while nobody can write"
         )
-    assert one(facts | size | {"new_table": True}, engine="postgresql").rebuild_seconds == 0
+    made_here = {"new_table": True, "rebuilds": [], "indexes": []}
+    assert one(facts | size | made_here, engine="postgresql").rebuild_seconds == 0
 
 
 def test_what_another_host_has_applied_already_needs_no_maintenance_here_and_keeps_its_verdict() -> None:
