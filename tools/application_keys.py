@@ -108,7 +108,7 @@ MEANINGS = {
     "hooks.before_confirm": "Before it is written down as live.",
     "hooks.after_confirm": "After it, when nothing is open any more: no rollback waits for it, and one that fails is "
     "told in the log of the transaction's service.",
-    "hooks.on_failure": "When a release was undone; `BACKSTAY_HOOK_ERROR` says why.",
+    "hooks.on_failure": "When a release was undone and nothing is open any more; `BACKSTAY_HOOK_ERROR` says why.",
     "hooks.on_review": "A day after a release; `BACKSTAY_HOOK_SUMMARY` holds the summary.",
     "backfills.*.command": "Does one batch; exit code 75 asks to be called again, 0 says that nothing is left.",
     "backfills.*.pause_seconds": "The pause between batches.",

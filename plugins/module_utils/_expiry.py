@@ -74,7 +74,7 @@ class _Expiry:
         found = self.points()
         # Where somebody else removes, nobody tells this host: what the policy lets go has gone by it.
         elsewhere = () if pruning else self.decide(found, self.source.needed).expire
-        _reconcile(self.events, found, name, parts, elsewhere)
+        _reconcile(self.events, found, self.repository, parts, elsewhere)
         if pruning is None:
             return self.append_only()
         found = self.points()
@@ -189,13 +189,14 @@ class _Expiry:
 def _reconcile(
     events: Ledger,
     found: Sequence[Point],
-    name: str,
+    repository: Repository,
     parts: Mapping[str, Mapping[str, Snapshot]],
     elsewhere: Sequence[str],
 ) -> None:
     """What the catalogue has and the repository has not: expired, where a retention that was cut short meant it to go,
-    or somebody else lets go of it (`elsewhere`); refuted otherwise, for then somebody took it away."""
-    doomed = set(elsewhere)
+    or somebody else lets go of it (`elsewhere`); refuted otherwise, for then somebody took it away, or another
+    repository has the name now."""
+    name, doomed, here = repository.name, set(elsewhere), ""
     for entry in events.read():
         if entry.event == "expiring" and entry.data.get("repository") == name:
             doomed |= set(entry.data["runs"])
@@ -207,7 +208,13 @@ def _reconcile(
         if point.run in doomed:
             events.append("expired", point.run, repository=name)
         elif copy.refuted is None:
+            here = here or repository.identity() or "unknown"
             reason = f"its snapshots are gone from {name}, and nothing of ours removed them"
+            if copy.id != here:
+                reason = (
+                    f"it is in the repository {copy.id[:8]}, and {name} is another one now ({here[:8]}): what the "
+                    "old one holds no longer counts"
+                )
             events.append("refuted", point.run, repository=name, level=1, reason=reason)
 
 

@@ -731,12 +731,14 @@ def test_a_repository_that_was_given_another_place_begins_a_chain_of_its_own(tmp
     """Its disk died; what came before it is nobody's to miss there."""
     place = {"location": str(tmp_path / "disk"), "own_disk": False, "read_back": True}
     host = Host(tmp_path, {"repositories": {"disk": place}}).build()
-    host.run()
+    old = host.run().point
     host.backup = {"repositories": {"disk": {**place, "location": str(tmp_path / "new")}}}
     host.application = application(tmp_path, **host.backup)
     outcome = host.run()
     assert (outcome.exit_code, outcome.problems) == (0, ())
     assert outcome.point.level == 3
+    (refuted,) = (event["data"]["reason"] for event in _events(host) if event["event"] == "refuted")
+    assert refuted.startswith(f"it is in the repository {old.repositories['disk'].id[:8]}, and disk is another one now")
 
 
 def test_what_was_forgotten_and_not_pruned_is_pruned_by_the_next_run(unread):
