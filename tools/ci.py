@@ -104,7 +104,9 @@ def ansible_options(options: argparse.Namespace, by: str) -> list[str]:
     for inventory in options.inventory:
         given += ["-i", str(Path(inventory).resolve()) if Path(inventory).exists() else inventory]
     named = {name: getattr(options, name) for name in ("version", "app", "to") if getattr(options, name)}
-    given += ["-e", json.dumps({**DEADLINES, **named, "by": by, "why": options.why})]
+    # What a person typed is text: as a template it would run on this machine, beside its keys.
+    typed = {name: {"__ansible_unsafe": value} for name, value in {**named, "by": by, "why": options.why}.items()}
+    given += ["-e", json.dumps({**DEADLINES, **typed})]
     for variable in options.extra_vars:
         given += ["-e", variable]
     return [*given, *(["--check"] if options.check else [])]
@@ -352,6 +354,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         looked=asked,
         seconds=seconds,
         left_open=after.left_open,
+        check=options.check,
     )
     tell(report, environment, options.report or RUNNER / "report" / options.verb)
     if cancelled and cancellation.number is not None:

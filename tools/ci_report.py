@@ -107,6 +107,7 @@ class Report:
     looked: bool = True
     seconds: float = 0.0
     left_open: tuple[str, ...] = ()  # hosts where a transaction of this job is still open
+    check: bool = False  # only what would be done was asked for
 
     @property
     def cancelled(self) -> bool:
@@ -152,8 +153,14 @@ class Report:
             return LOOK_AT_IT, "The playbook ended without its last word: look at what the hosts say."
         if not self.run.hosts:
             return FAILED, "No host of the inventory was meant: nothing was done."
+        if self.check:
+            return DONE, "Checked; nothing was changed."
         if self.verb in ("release", "rollback"):
             wrong = [host for host in self.run.hosts if self.run.fact(host, "live") and self._serves_another(host)]
+            silent = [host for host in self.run.hosts if self.run.fact(host, "live") and self._unknown(host)]
+            if silent:
+                told = f"Done, and {', '.join(silent)} did not say afterwards what is live there: look at it."
+                return LOOK_AT_IT, told
             if wrong or self._differ():
                 return (
                     LOOK_AT_IT,
@@ -186,6 +193,8 @@ class Report:
             )
         if done := self.confirmed:
             return f"{what}; the release of this job was confirmed before, and is live on {', '.join(done)}."
+        if not self.looked:
+            return f"{what}; no host was asked what it still does: see `backstay status` there."
         undone = sorted(host for host, how in self.ended.items() if how == "undone")
         return f"{what}; undone on {', '.join(undone)}." if undone else f"{what}; nothing of this job is open."
 

@@ -30,6 +30,7 @@ from ._schema import (
     host_name,
     inner_path,
     keys_of,
+    location,
     named,
     one_of,
     optional,
@@ -37,9 +38,9 @@ from ._schema import (
     relative_path,
     seconds,
     section,
+    served_directory,
     shown,
     texts,
-    url_path,
     whole,
     words,
 )
@@ -249,7 +250,7 @@ class EnvironmentSettings:
 class Health:
     """What counts as well: `consecutive` good answers within the deadline, each within the latency."""
 
-    path: Annotated[str, url_path] = "/healthz/"
+    path: Annotated[str, location] = "/healthz/"
     status: Annotated[int, whole(100, 599)] = 200
     consecutive: Annotated[int, whole(1, 100)] = 3
     interval_seconds: Annotated[float, seconds(0.05, 60)] = 0.2
@@ -364,7 +365,7 @@ class Application:
     aliases: Annotated[tuple[str, ...], each(host_name, of="name", unique=True)] = ()
     network: Annotated[bool, flag] = True
     databases: Annotated[tuple[Database, ...], each(section(Database), of="database")] = ()
-    media: Annotated[str | None, optional(inner_path)] = None
+    media: Annotated[str | None, optional(served_directory)] = None
     environment: Annotated[EnvironmentSettings, section(EnvironmentSettings)] = field(
         default_factory=EnvironmentSettings
     )

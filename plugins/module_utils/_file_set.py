@@ -265,11 +265,15 @@ class FileSet:
 
     def registry(self) -> dict[str, str]:
         """Path and mark of everything we wrote. Raises BackstayError for a file of a newer Backstay."""
-        return {str(path): str(value) for path, value in self._load(self._registry_file).get("files", {}).items()}
+        known = self._load(self._journal).get("registry", self._load(self._registry_file).get("files", {}))
+        return {str(path): str(value) for path, value in known.items()}
 
     def see(self, paths: Sequence[str]) -> dict[str, Seen]:
-        """What is at these paths now."""
+        """What is at these paths now; where a run was cut off while placing, what was there before it, for that is put
+        back before anything is placed."""
         found = {path: _look(Path(path)) for path in paths}
+        interrupted = {item["path"]: item for item in self._load(self._journal).get("before", [])}
+        found |= {path: _recorded(interrupted[path]) for path in paths if path in interrupted}
         known = self.registry()
         doubtful = [path for path, it in found.items() if it.kind in ("file", "link") and path not in known]
         shipped = self._shipped() if doubtful else {}
@@ -399,15 +403,10 @@ class FileSet:
     def _put_back(self) -> None:
         record = self._load(self._journal)
         for item in reversed(record.get("before", [])):
-            uid, gid = item["owner"]
-            entry = Entry(
-                path=item["path"],
-                kind=item["kind"],
-                content=base64.b64decode(item["content"]),
-                target=item["target"],
-                mode=item["mode"],
-                owner=(uid, gid),
-            )
+            was = _recorded(item)
+            if was.kind == "other":
+                raise BackstayError(f"{self._journal} is not one of ours: move it away, then run it again.")
+            entry = Entry(item["path"], was.kind, was.content, target=was.target, mode=was.mode, owner=was.owner)
             self._apply(entry, "remove" if entry.kind == "absent" else "replace")
         for directory in reversed(record.get("directories", [])):
             path = Path(directory)
@@ -566,6 +565,18 @@ def _look(path: Path) -> Seen:
     if not stat.S_ISREG(found.st_mode):
         return Seen("other", mode=mode, owner=owner)
     return Seen("file", content=path.read_bytes(), mode=mode, owner=owner)
+
+
+def _recorded(item: Mapping[str, Any]) -> Seen:
+    """What a journal says was there."""
+    uid, gid = item["owner"]
+    return Seen(
+        item["kind"],
+        content=base64.b64decode(item["content"]),
+        target=item["target"],
+        mode=item["mode"],
+        owner=(uid, gid),
+    )
 
 
 def _is_packaged(path: Path, found: Seen, shipped: Mapping[str, str]) -> bool:

@@ -142,6 +142,21 @@ def inner_path(value: Any, at: At) -> Any:
     return path
 
 
+def served_directory(value: Any, at: At) -> Any:
+    """A path below the data directory whose name stands in nginx's configuration as it is."""
+    path = inner_path(value, at)
+    if isinstance(path, str) and re.search(r"""[\s;{}$"'#*]""", path):
+        return at.refuse(value, "a path without blanks and without any of ; { } $ \" ' # *")
+    return path
+
+
+def location(value: Any, at: At) -> Any:
+    """What is asked for at one place of nginx, which compares the path decoded and without its query."""
+    if isinstance(value, str) and re.fullmatch(r"/[A-Za-z0-9._~/-]*([?][!-~]*)?", value) and "#" not in value:
+        return str(value)
+    return at.refuse(value, "a path that begins with /, of letters, digits and . _ ~ - / alone, and its query")
+
+
 def url_path(value: Any, at: At) -> Any:
     if isinstance(value, str) and re.fullmatch(r"/[!-~]*", value) and "#" not in value:
         return str(value)

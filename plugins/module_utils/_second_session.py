@@ -159,13 +159,21 @@ class Doorkeeper:
         return record(self.name, self.state).exists()
 
     def require_none_waits(self) -> None:
-        """Raises BackstayError while a change waits for its confirmation: one at a time."""
+        """Raises BackstayError while a change waits for its confirmation: one at a time. One whose timer was never
+        started, or was stopped, would wait for ever: it is undone here."""
+        if self.waits and not self._will_undo_itself():
+            self.undo()
         if self.waits:
             raise BackstayError(
                 f"A change of {self.name} waits for its confirmation already: wait until it has undone itself "
                 f"(`systemctl list-timers backstay-undo-{self.name}.timer` says when), then run this again.",
                 exit_code=4,
             )
+
+    def _will_undo_itself(self) -> bool:
+        units = [f"backstay-undo-{self.name}.{kind}" for kind in ("timer", "service")]
+        states = self._run(["systemctl", "is-active", "--", *units], check=False).stdout.split()
+        return bool({"active", "activating", "deactivating"} & set(states))
 
     def arm(self, commands: Sequence[Sequence[str]], *, seconds: int) -> None:
         """From now on the change undoes itself after `seconds`, or at the next boot. Raises BackstayError.
@@ -177,10 +185,14 @@ class Doorkeeper:
         for file, text in undo_units(self.name, commands, seconds=seconds, state=self.state).items():
             self._storage.write(self._units / file, text.encode())
         self.changed()
-        self._run(["systemctl", "daemon-reload"])
-        self._run(["systemctl", "enable", f"backstay-undo-{self.name}.service"])
-        # A timer that has run down stays active, and starting what is active does nothing.
-        self._run(["systemctl", "restart", f"backstay-undo-{self.name}.timer"])
+        try:
+            self._run(["systemctl", "daemon-reload"])
+            self._run(["systemctl", "enable", f"backstay-undo-{self.name}.service"])
+            # A timer that has run down stays active, and starting what is active does nothing.
+            self._run(["systemctl", "restart", f"backstay-undo-{self.name}.timer"])
+        except BackstayError:
+            self._forget()  # nothing was changed yet
+            raise
 
     def changed(self) -> None:
         """Remember this moment as that of the change."""

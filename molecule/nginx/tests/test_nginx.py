@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import http.client
 import json
 import socket
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from testinfra.host import Host
 
 ADDRESS, NAME = "10.89.12.84", "harbour.lab.test"
@@ -425,9 +429,28 @@ def test_no_key_is_in_the_hosts_journal(host: Host, lab_directory: Path) -> None
     assert host.run(f"journalctl --no-pager --output=cat | grep -c -F '{key}'").stdout.strip() == "0"
 
 
-def test_certificates_that_are_given_are_compared_first(host: Host, play: Play, lab_directory: Path) -> None:
+def ended(directory: Path, key: Path) -> Path:
+    """A certificate for the right name and key whose time is over."""
+    private = serialization.load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "harbour.lab.test")])
+    began = dt.datetime(2021, 1, 1, tzinfo=dt.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, private.public_key(), 1, began, began + dt.timedelta(days=90))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("harbour.lab.test")]), critical=False)
+        .sign(private, hashes.SHA256())
+    )
+    path = directory / "ended.pem"
+    path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+def test_certificates_that_are_given_are_compared_first(
+    host: Host, play: Play, lab_directory: Path, tmp_path: Path
+) -> None:
     issued = lab_directory / "certificates" / "harbour"
     wrong = {"certificate": str(lab_directory / "ca" / "ca.crt"), "key": str(issued / "privkey.pem")}
+    old = {"certificate": str(ended(tmp_path, issued / "privkey.pem")), "key": str(issued / "privkey.pem")}
     right = {"certificate": str(issued / "fullchain.pem"), "key": str(issued / "privkey.pem")}
     before = host.file("/etc/backstay-tls/harbour/bundle.pem").sha256sum
 
@@ -437,6 +460,10 @@ def test_certificates_that_are_given_are_compared_first(host: Host, play: Play, 
     for files, said in (
         ({}, "harbour is given no certificate"),
         ({"harbour": wrong}, "it must be for harbour.lab.test"),
+        (
+            {"harbour": old},
+            "until 20210401000000Z (UTC, as YYYYMMDDhhmmss); it must be for harbour.lab.test,",
+        ),
     ):
         done = given(files)
         assert done.returncode != 0

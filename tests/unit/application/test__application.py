@@ -186,6 +186,8 @@ WRONG = [
     ("environment.required", ["BANNER", "BANNER"], "names 'BANNER' twice"),
     ("environment.secret.0", "BACKSTAY_X", "which Backstay provides"),
     ("health.path", "healthz", "write a path that begins with /"),
+    ("health.path", "/health%7A/", "letters, digits and . _ ~ - / alone, and its query"),
+    ("media", "up loads", "a path without blanks and without any of"),
     ("health.status", 99, "write a whole number from 100 to 599"),
     ("health.deadline_seconds", float("nan"), "write a number of seconds"),
     ("health", {"consecutive": 100, "interval_seconds": 1, "deadline_seconds": 60}, "100 answers take 99 s"),

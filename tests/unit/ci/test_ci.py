@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,24 @@ def test_a_variable_that_is_given_wins_over_the_deadlines_of_ci() -> None:
     )
     given = ci.ansible_options(options, "ada")
     variables = [given[index + 1] for index, word in enumerate(given) if word == "-e"]
-    assert json.loads(variables[0]) == {**ci.DEADLINES, "version": "1.1.0", "by": "ada", "why": "so"}
+    typed = {"version": "1.1.0", "by": "ada", "why": "so"}
+    assert json.loads(variables[0]) == {**ci.DEADLINES, **{name: {"__ansible_unsafe": typed[name]} for name in typed}}
     assert variables[1:] == ["confirm_seconds=5"]
+
+
+def test_what_a_person_typed_is_no_template(tmp_path: Path) -> None:
+    """It would run beside the keys of the job."""
+    typed = "{{ lookup('pipe', 'touch " + str(tmp_path / "ran") + "') }} it's \"so\""
+    options = ci.parser().parse_args(["release", "-i", "localhost,", "--version", "1.1.0", "--why", typed])
+    play = tmp_path / "play.yml"
+    told = f"{{content: '{{{{ why }}}} by {{{{ by }}}}', dest: '{tmp_path}/told'}}"
+    play.write_text(f"[{{hosts: localhost, gather_facts: false, tasks: [{{ansible.builtin.copy: {told}}}]}}]\n")
+    ansible = Path(sys.executable).with_name("ansible-playbook")
+    command = [str(ansible), str(play), *ci.ansible_options(options, "ada"), "-c", "local"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "told").read_text() == f"{typed} by ada"
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize(

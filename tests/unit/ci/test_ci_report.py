@@ -110,6 +110,8 @@ def test_a_refusal_is_told_once_with_its_reason_and_the_candidates_last_lines() 
         (Report("release", run_of([], "failed", 4)), 1, "before any host"),
         (Report("release", run_of(released("a"))), 3, "last word"),
         (Report("release", run_of([*released("a"), STATS]), {"a": look("0003-9")}), 3, "another release"),
+        (Report("release", run_of([*released("a"), STATS])), 3, "a did not say afterwards"),
+        (Report("restore", run_of([], "canceled", 254), looked=False), 130, "no host was asked"),
         (Report("release", run_of([*released("a"), STATS], rc=2), {"a": look("0002-1.1.0")}), 1, "Failed"),
         (Report("release", run_of([*refused("a"), STATS], "failed", 2)), 3, "did not say"),
         (Report("release", run_of(refused("a"), "failed", 2), {"a": look("1-1"), "b": look("2-2")}), 3, "different"),
@@ -215,3 +217,8 @@ def test_what_was_undone_is_told() -> None:
     assert "| app1 | undone | 0001-1.0.0 |" in ci_report.markdown(report)
     nothing = Report("undo", run_of([STATS]), looks, by="ci")
     assert nothing.verdict == (0, "Asked for what a cancelled job left; nothing of this job is open.")
+
+
+def test_what_was_only_checked_is_done_although_the_hosts_serve_what_they_served() -> None:
+    report = Report("release", run_of([*released("a"), STATS]), {"a": look("0001-1.0.0")}, check=True)
+    assert report.verdict == (0, "Checked; nothing was changed.")

@@ -432,6 +432,30 @@ def test_a_power_cut_while_placing_is_put_back_by_the_next_run(tmp_path: Path, h
     assert "cut off" in outcome.lines[0]
 
 
+def test_what_a_power_cut_left_half_placed_is_nobody_elses_also_where_something_else_is_wanted_now(
+    tmp_path: Path, host: Host
+) -> None:
+    """The module plans before it places, and in check mode only that."""
+    changed, fresh = tmp_path / "changed", tmp_path / "fresh"
+    steady = FileSet(state=tmp_path / "state", runner=host, now=lambda: NOON)
+    steady.place([a_file(changed, "old")])
+
+    def cut(arguments: Sequence[str], **_: object) -> Completed:
+        raise PowerCut
+
+    with pytest.raises(PowerCut):
+        FileSet(state=tmp_path / "state", runner=cut, now=lambda: NOON).place(
+            [a_file(changed, "new"), a_file(fresh, "new")], validate=["nginx", "-t"]
+        )
+    wanted = [a_file(changed, "newer"), a_file(fresh, "newer")]
+    planned = steady.plan(wanted, adopt=False)
+    assert [(change.verb, change.kept) for change in planned.changes] == [("replace", ""), ("create", "")]
+    assert [change.before.content for change in planned.changes] == [b"old", b""]
+    assert steady.place(wanted).changed
+    assert (changed.read_text(), fresh.read_text()) == ("newer", "newer")
+    assert not steady.place(wanted).changed
+
+
 def test_secrets_are_in_no_diff() -> None:
     entry = Entry("/key", "file", content=b"PRIVATE", mode=0o640, secret=True)
     planned = _file_set.plan([entry], {"/key": Seen("file", content=b"FORMER")}, {"/key": "edited"}, adopt=False)

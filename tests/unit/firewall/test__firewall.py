@@ -128,7 +128,7 @@ class Host:
         self.timers: set[str] = set()
         self.now = 100.0
         self.session: Session | None = OLD
-        self.refuses = ""
+        self.refuses = self.failing = ""
         host = self
 
         class Files(FileSet):
@@ -161,12 +161,17 @@ class Host:
     def __call__(self, arguments: Sequence[str], **options: Any) -> Completed:
         given = list(arguments)
         code, out = 0, ""
-        if given[0].endswith("nft"):
+        if given[1] == self.failing:
+            code = 1
+        elif given[0].endswith("nft"):
             code, out = self.nft(given[1:])
         elif given[1] == "is-enabled":
             code = int(given[-1] not in self.enabled)
         elif given[1] in ("enable", "disable"):
             (self.enabled.add if given[1] == "enable" else self.enabled.discard)(given[2])
+        elif given[1] == "is-active":
+            states = ["active" if unit in self.timers else "inactive" for unit in given[3:]]
+            code, out = (0 if "active" in states else 3), "\n".join(states)
         elif given[1:] == ["start", "backstay-undo-firewall.service"]:
             self.undo()
         elif given[1] in ("start", "restart"):
@@ -267,6 +272,27 @@ def test_one_change_at_a_time(host: Host) -> None:
     with pytest.raises(BackstayError, match="waits for its confirmation already"):
         host.firewall.load(policy([], [22]), seconds=60)
     assert {file.name: file.read_text() for file in state.iterdir()} == kept, "the way back is kept"
+
+
+@pytest.mark.parametrize("failing", ["daemon-reload", "enable", "restart"])
+def test_a_change_whose_way_back_cannot_be_made_is_not_made_and_holds_nobody_up(host: Host, failing: str) -> None:
+    host.failing = failing
+    with pytest.raises(BackstayError, match=failing):
+        host.firewall.load(WANTED, seconds=60)
+    assert host.table is None
+    host.failing = ""
+    host.firewall.load(WANTED, seconds=60)
+    assert host.table is not None
+
+
+def test_a_change_that_nothing_would_undo_any_more_is_undone_by_the_next(host: Host) -> None:
+    """Its run was cut off before the timer was started, or somebody stopped the timer."""
+    host.firewall.load(WANTED, seconds=60)
+    host.timers.clear()
+    host.firewall.load(policy([], [22]), seconds=60)
+    assert host.timers == {"backstay-undo-firewall.timer"}
+    host.undo()
+    assert host.table is None, "as before the first"
 
 
 def test_rules_that_nft_refuses_change_nothing(host: Host) -> None:

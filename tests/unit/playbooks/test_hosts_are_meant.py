@@ -48,6 +48,35 @@ def test_no_verb_ends_well_without_a_host(verb: str, tmp_path: Path) -> None:
     assert f"Nothing was done, because {tmp_path}/hosts.yml has no host in {group}; name your inventory with -i" in said
 
 
+SHOP = """
+format: 1
+name: shop
+domain: shop.example.org
+source: {repository: https://git.example.org/shop.git}
+runtime: {settings: shop.settings, wsgi: "shop.wsgi:application"}
+processes: {web: {}}
+databases: [{name: default, engine: postgresql, url_key: DATABASE_URL}]
+environment: {required: [DATABASE_URL], secret: [DATABASE_URL]}
+"""
+
+
+@pytest.mark.parametrize("what", ["point=latest", "undo=true"])
+def test_one_database_is_restored_by_one_host(what: str, tmp_path: Path) -> None:
+    """Each would exchange it, also under the visitors whom another has let in again."""
+    (tmp_path / "applications").mkdir()
+    (tmp_path / "applications" / "shop.yml").write_text(SHOP, encoding="utf-8")
+    nowhere = "ansible_host: 127.0.0.1, ansible_port: 1"
+    one = f"app_servers: {{hosts: {{web1: {{}}}}, vars: {{backstay_applications: [shop], {nowhere}}}}}\n"
+    two = one.replace("web1: {}", "web1: {}, web2: {}")
+    refusal = "shop has one database on 2 hosts, so nothing was restored: close the door of the others"
+    code, said = play("restore", two, tmp_path, "-e", what)
+    assert (code, refusal in said) == (2, True), said
+    for hosts, options in ((one, ()), (two, ("--limit", "web2")), (two, ("-e", "plan=true"))):
+        code, said = play("restore", hosts, tmp_path, "-e", what, *options)
+        assert refusal not in said
+        assert "Connection refused" in said, "the first question to the host comes after it"
+
+
 def test_the_usual_output_says_it_too(tmp_path: Path) -> None:
     code, said = play("rollback", "all: {}\n", tmp_path, callback="ansible.builtin.default")
     assert code == 2, said

@@ -131,3 +131,9 @@ def test_the_pages_need_nothing_else(render: Render, page: str) -> None:
     assert "<!doctype html>" in text
     for outside in ("http://", "https://", "src=", "<script", "<link"):
         assert outside not in text
+
+
+def test_an_address_of_ipv6_is_named_as_browsers_send_it_and_health_without_its_query(render: Render) -> None:
+    shown = site(render, an_application(aliases=["fd00::1", "192.0.2.1"], health={"path": "/healthz/?full=1"}))
+    assert shown.count("server_name portal.test [fd00::1] 192.0.2.1;") == 2
+    assert "location = /healthz/ {" in shown
