@@ -494,7 +494,8 @@ def rebuild(
 
     Raises BackstayError where a catalogue is there: one that is damaged must be put aside by a person.
     """
-    if points(layout, storage):  # what drills proved of other hosts' points is no catalogue of this one's
+    # What drills proved of other hosts' points, and runs that failed before anything was live, are no catalogue.
+    if any(point.manifest for point in points(layout, storage)):
         raise BackstayError(
             f"There is a catalogue already ({layout.backups}): move it away together with its .head, then run it again."
         )

@@ -57,8 +57,9 @@ def known(layout: Layout) -> tuple[str, ...]:
 
 
 def following(layout: Layout) -> str:
-    """The name of the next generation: above every one that is there, so that none is ever written over."""
-    return f"{max((int(name) for name in known(layout)), default=0) + 1:04}"
+    """The name of the next generation: above every one that is there, so that none is ever written over, and above the
+    one that the link names, also where somebody has removed that."""
+    return f"{max(int(name) for name in (*known(layout), live(layout))) + 1:04}"
 
 
 def partial(layout: Layout, name: str) -> Path:

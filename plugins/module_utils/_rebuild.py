@@ -145,7 +145,9 @@ def learn(
     }
     if repository is not None and repository not in stores:
         raise InputError(f"There is no repository {repository!r} to learn from; there is: {', '.join(stores)}.")
-    found = points(layout, storage) or _catalogue_of(host, stores, offline_key, say)
+    found = points(layout, storage)
+    if not any(point.good for point in found):  # of a run that came before anything was brought back
+        found = _catalogue_of(host, stores, offline_key, say)
     point, copy = choose(found, wanted, of_releases={}, repository=repository)
     copy = _believed(host, stores, point, (copy,) if repository else point.good_copies, keys=key.manifest_keys, say=say)
     manifest = from_bytes(

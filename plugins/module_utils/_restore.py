@@ -404,8 +404,9 @@ class Restore(Host):
 
     def _never_served_on(self, unknown: tuple[str, ...], restoring: Restoring, release: str) -> tuple[str, ...]:
         """Of the migrations that a release does not know, those that it never served on. After a rollback additive ones
-        stay: the release that came back made its points on them, and what is live now may serve on them too."""
-        if not unknown or self._payload_of(restoring.release) == self._payload_of(release):
+        stay: the release that came back made its points on them, and what is live now may serve on them too. The point
+        says of which payload it is: a host that was rebuilt counts its releases anew."""
+        if not unknown or self.manifest_of(restoring).payload == self._payload_of(release):
             return ()
         served = self.migrations(release, "state").unknown
         return tuple(name for name in unknown if name not in served)

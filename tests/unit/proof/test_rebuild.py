@@ -13,7 +13,7 @@ import pytest
 from ansible_collections.backstay.ops.plugins.module_utils import _escrow, _manifest
 from ansible_collections.backstay.ops.plugins.module_utils._application import to_dict
 from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import RepositorySettings
-from ansible_collections.backstay.ops.plugins.module_utils._catalogue import from_repository, points
+from ansible_collections.backstay.ops.plugins.module_utils._catalogue import catalogue, from_repository, points
 from ansible_collections.backstay.ops.plugins.module_utils._drill import open_with
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, GateRefused, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._host import Host
@@ -150,6 +150,16 @@ def test_a_repository_whose_listing_cannot_be_had_is_told_and_the_other_one_coun
     found, said = learnt(new_host(place, "new", "repository", "second"), keep(place, "repository", "second"))
     assert (found.run, found.repository) == (DAYS[2], "second")
     assert any("The repository repository" in line for line in said)
+
+
+def test_a_backup_that_failed_before_the_rebuild_keeps_nobody_from_the_points(place: Place) -> None:
+    """Its timer struck on a host that had nothing yet."""
+    host = new_host(place, "new", "repository")
+    host.storage.make_directory(host.layout.state, mode=0o700)
+    early = catalogue(host.layout, host.storage, lambda: "2026-11-23T02:00:00.000Z")
+    early.append("begun", "20261123T020000000-1", at="2026-11-23T02:00:00.000Z", release="")
+    early.append("failed", "20261123T020000000-1", reason="The database default has no URL.")
+    assert learnt(host, keep(place, "repository"))[0].run == DAYS[2]
 
 
 def test_a_repository_that_is_named_is_learnt_from(place: Place) -> None:

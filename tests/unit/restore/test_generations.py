@@ -511,6 +511,9 @@ def test_the_next_generation_is_above_every_one_that_is_there_and_never_the_stag
     assert generations.following(layout) == "0005"
     (layout.generations / "10007").mkdir()
     assert generations.following(layout) == "10008"
+    layout.data.unlink()
+    layout.data.symlink_to("data.d/10009")  # which somebody has removed
+    assert generations.following(layout) == "10010"
     assert generations.known(layout)[-1] == "10007"
 
 

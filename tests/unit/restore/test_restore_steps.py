@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._restore import Restore
 from ansible_collections.backstay.ops.plugins.module_utils._runtime import MigrationState
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
-from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Restoring, Transaction
 
 from .conftest import declared, manifest_of, restoring
 
@@ -351,12 +352,24 @@ class Serving(Restore):
         unknown = self.there if given.get("properties") else self.here
         return MigrationState(applied=(), known=(), pending=(), unknown=unknown)
 
+    def manifest_of(self, restoring: Restoring, sha256: str = "") -> Any:
+        return SimpleNamespace(payload=restoring.release[-5:] * 12)
+
 
 @pytest.fixture
 def serving(host: Restore) -> Serving:
     for release in ("0001-1.0.0", "0002-1.1.0"):
         host.ledger.append("staged", release, version=release.partition("-")[2], payload=release[-5:] * 12)
     return Serving(host.layout, Quick())
+
+
+def test_a_host_that_was_rebuilt_takes_the_data_of_the_payload_that_it_serves(serving: Serving) -> None:
+    """It was rolled back before it burned: an additive migration stayed, and the new host counts its releases anew."""
+    serving.there = ("audits.0003",)
+    asked = transaction("database:default")
+    elsewhere = replace(restoring("database:default"), release="0005-1.1.0")
+    (serving.layout.generations / "0002").mkdir()
+    assert serving.do_convert(replace(asked, candidate="0002-1.1.0", restore=elsewhere)) == "as new as the live code"
 
 
 @pytest.mark.parametrize(
