@@ -405,11 +405,19 @@ class Server:
 
     def replace(self, dump: Path, *, first: str, seconds: float = LOAD_SECONDS) -> None:
         """Run `first` and load a dump into the application's own database, in one transaction of the server: all of it,
-        or nothing changed."""
-        with tempfile.TemporaryFile() as script:
+        or nothing changed. Extensions, and the schemas of other roles, are left as they are."""
+        listed = self._restore(dump, ["--list"], seconds)
+        if not listed.ok:
+            raise self._refused("The restore point", listed.stderr)
+        entries = listed.stdout.splitlines()
+        others = set(_entries(entries, "COMMENT - EXTENSION "))  # its own, which only its owner may say again
+        for name in self.query(_SCHEMAS_OF_OTHERS):
+            others |= set(_entries(entries, rf"(?:SCHEMA -|COMMENT - SCHEMA) {re.escape(name)} "))
+        with tempfile.TemporaryFile() as script, _list_of([line for line in entries if line not in others]) as wanted:
             script.write(first.encode() + b"\n")
             script.flush()
-            done = self._restore(dump, ["--no-owner", "--no-privileges", "--file=-"], seconds, output=script.fileno())
+            options = ["--no-owner", "--no-privileges", f"--use-list={wanted}", "--file=-"]
+            done = self._restore(dump, options, seconds, output=script.fileno())
             if done.ok:
                 script.seek(0)
                 command = self.command("psql", *_PSQL, "--single-transaction", "--file=-")
@@ -647,6 +655,9 @@ def _list_of(entries: Sequence[str]) -> Iterator[str]:
 
 
 _PSQL = ("--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password", "--set=ON_ERROR_STOP=1")
+_SCHEMAS_OF_OTHERS = """
+SELECT nspname FROM pg_namespace WHERE nspowner <> (SELECT oid FROM pg_roles WHERE rolname = current_user)
+"""
 _ROWS = """
 SELECT pg_catalog.json_build_array(count(*),
   coalesce(sum(pg_catalog.hashtextextended(r COLLATE "C", 0)::numeric), 0)::text,

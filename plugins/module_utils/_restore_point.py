@@ -289,5 +289,7 @@ BEGIN
   ), '{}') LOOP
     EXECUTE command;
   END LOOP;
+  PERFORM lo_unlink(oid) FROM pg_largeobject_metadata
+  WHERE lomowner = (SELECT oid FROM pg_roles WHERE rolname = current_user);
 END $$;
 """

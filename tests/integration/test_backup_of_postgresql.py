@@ -473,6 +473,27 @@ def test_a_restore_point_replaces_everything_in_one_transaction(server: Server, 
         assert compare_database(before, server.facts(of="portal")) == ()
 
 
+def test_a_restore_point_comes_back_beside_what_an_administrator_made(
+    server: Server, cluster: Server, tmp_path: Path
+) -> None:
+    """Behind a closed door nobody waits for an administrator: it must come back."""
+    superuser(
+        cluster, "CREATE EXTENSION pageinspect; CREATE SCHEMA reports; COMMENT ON SCHEMA reports IS 'x'", "portal"
+    )
+    superuser(cluster, "GRANT ALL ON SCHEMA reports TO portal", "portal")
+    server.query("CREATE TABLE reports.monthly (id int); INSERT INTO reports.monthly VALUES (1), (2)")
+    server.query("SELECT lo_from_bytea(4711, 'a large object')")
+    before = server.facts(of="portal")
+    server.dump(tmp_path / "point.pgdump")
+    server.query("DELETE FROM finding; DROP TABLE reports.monthly; CREATE TABLE reports.since (id int)")
+    server.query("SELECT lo_put(4711, 0, 'changed'), lo_from_bytea(4712, 'made since')")
+    for _again in range(2):
+        server.replace(tmp_path / "point.pgdump", first=_restore_point._DROP_OWN)
+        assert compare_database(before, server.facts(of="portal")) == ()
+        assert server.query("SELECT oid FROM pg_largeobject_metadata") == ["4711"]
+        assert server.query("SELECT convert_from(lo_get(4711), 'UTF8')") == ["a large object"]
+
+
 def test_the_password_is_in_no_command_line(server: Server, tmp_path: Path) -> None:
     known = dataclasses.replace(server, url=server.url.replace("///", "//portal:secret-word@/"))
     seen: set[str] = set()
