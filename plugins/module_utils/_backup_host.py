@@ -154,9 +154,7 @@ class BackupHost:
             self._make_key(key)
         for place in planned.directories:
             self._make_directory(place)
-        outcome = self._files.place(planned.entries, adopt=self._adopt, validate=list(_schedule_host.VALIDATE))
-        _schedule_host.carry_out(planned.schedules, self._run)
-        return outcome.lines
+        return _schedule_host.bring(planned.entries, planned.schedules, self._files, self._run, adopt=self._adopt)
 
     @property
     def has_buckets(self) -> bool:

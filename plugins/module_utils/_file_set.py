@@ -326,9 +326,17 @@ class FileSet:
                 if dict(planned.registry) != self.registry():
                     self._save(planned.registry)
                 started = self._serve(Told(service), changed=False)
-        lines = [*interrupted, *(f"kept {path} as {copy}: {_why(planned, path)}" for path, copy in kept.items())]
+        lines = [*interrupted, *_told_of(planned, kept)]
         done = tuple((change.entry.path, change.verb) for change in planned.changes)
         return Outcome(planned.changed or started, done, kept, tuple(lines))
+
+    def keep(self, entries: Sequence[Entry]) -> tuple[str, ...]:
+        """Keep copies of what others wrote where `entries` are about to be written by somebody else's hand, such as one
+        that can undo it. Returns lines for people. Raises InputError where `place` would refuse."""
+        self._state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self._locked():
+            planned = self.plan(entries, adopt=False)
+            return _told_of(planned, self._keep(planned))
 
     def _place(self, planned: Plan, validate: Sequence[str], told: Told) -> bool:
         self._begin(planned)
@@ -536,6 +544,10 @@ class FileSet:
         done = self._run(["dpkg-query", "--show", "--showformat=${Conffiles}\n"], check=False)
         fields = (line.split() for line in done.stdout.splitlines())
         return {parts[0]: parts[1] for parts in fields if len(parts) >= 2 and parts[0].startswith("/")}
+
+
+def _told_of(planned: Plan, kept: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"kept {path} as {copy}: {_why(planned, path)}" for path, copy in kept.items())
 
 
 def _why(planned: Plan, path: str) -> str:

@@ -308,17 +308,19 @@ class Firewall:
             self._door.undo()
             raise
 
-    def confirm(self) -> None:
-        """Keep the rules that wait, and load them at boot. Raises GateRefused for a session that proves nothing."""
+    def confirm(self) -> tuple[str, ...]:
+        """Keep the rules that wait, and load them at boot. Returns lines for people. Raises GateRefused for a session
+        that proves nothing."""
         self._door.require_second_session()
         text = self._storage.read(self._door.state / "firewall.new.nft") or b""
         if not self.live().holds(text.decode()):
             raise BackstayError("The rules in the kernel are not those that wait: run playbooks/site.yml again.")
-        self._file_set.place(
+        placed = self._file_set.place(
             [Entry(RULES, "file", text, mode=0o600), Entry(UNIT_FILE, "file", UNIT_TEXT.encode())], service=UNIT
         )
         self._run(["systemctl", "daemon-reload"])
         self._door.disarm()
+        return placed.lines
 
     def remove(self) -> bool:
         """Let every port answer again, now and at boot; whether there was anything to remove."""

@@ -136,6 +136,20 @@ def new_sites(wanted: Wanted, found: Found) -> tuple[str, ...]:
     return tuple(site.file for site in wanted.sites if site.file not in found.placed)
 
 
+_SITES = "/etc/nginx/sites-enabled"
+
+
+def left_behind(wanted: Wanted, found: Found) -> tuple[str, ...]:
+    """A line about each application that Backstay placed a site for and that nobody asks for any more."""
+    named = {site.file for site in wanted.sites}
+    gone = sorted(file for file in found.placed - named if str(Path(file).parent) == _SITES and wanted.sites)
+    return tuple(
+        f"{Path(file).stem} is on this host and no longer among its applications: it stays as it is, served and "
+        f"watched. Name it in backstay_applications again, or take it off the host: {file} first."
+        for file in gone
+    )
+
+
 def refuse(said: Sequence[str]) -> None:
     """Raise InputError with every reason, unless there is none."""
     if said:

@@ -93,9 +93,7 @@ class JobHost:
         for layout, content in planned.declared:
             self._storage.make_directory(layout.jobs, mode=0o700)
             self._storage.write(layout.declared_jobs, content, mode=0o600)
-        outcome = self._files.place(planned.entries, adopt=self._adopt, validate=list(_schedule_host.VALIDATE))
-        _schedule_host.carry_out(planned.schedules, self._run)
-        return outcome.lines
+        return _schedule_host.bring(planned.entries, planned.schedules, self._files, self._run, adopt=self._adopt)
 
     def diff(self, planned: Plan) -> list[dict[str, str]]:
         """What changes, for people."""

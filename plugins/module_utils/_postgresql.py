@@ -987,12 +987,36 @@ _DIES_TOO = (
 )
 
 
+_CHEAP = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "shared_buffers": "32MB",
+    "maintenance_work_mem": "64MB",
+    "max_connections": "10",
+    "autovacuum": "off",
+    "shared_memory_type": "mmap",
+    "dynamic_shared_memory_type": "mmap",
+}
+# What a server with the settings of another one must leave alone: the other's files, its log, its archive.
+_STANDING_IN = {
+    "external_pid_file": "",
+    "log_destination": "stderr",
+    "logging_collector": "off",
+    "archive_mode": "off",
+    "fsync": "off",
+}
+
+
 class ThrowAway:
     """A cluster of our own below a scratch directory: no network, a socket that nobody else reaches, nothing synced; it
     is stopped and removed with the block, and dies with the process that made it.
 
     `account` runs it where this is root, which PostgreSQL refuses to be. `version` is a major version that is installed
-    (None: the newest). `server` reaches it, as its only role.
+    (None: the newest). With `configuration` it takes the settings of that file in place of the smallest that do: so it
+    starts only where a server with them does. `server` reaches it, as its only role.
     """
 
     ROLE = "backstay"
@@ -1003,10 +1027,12 @@ class ThrowAway:
         *,
         account: str | None = ADMINISTRATOR,
         version: int | None = None,
+        configuration: Path | None = None,
         seconds: float = 120.0,
         runner: Runner = run,
     ) -> None:
         self._home = scratch / "postgresql"
+        self._configuration = configuration
         self._account = account if os.geteuid() == 0 else None
         self._seconds = seconds
         self._runner = runner
@@ -1060,18 +1086,10 @@ class ThrowAway:
             "listen_addresses": "",
             "unix_socket_directories": str(self._sockets),
             "unix_socket_permissions": "0700",
-            "fsync": "off",
-            "synchronous_commit": "off",
-            "full_page_writes": "off",
-            "wal_level": "minimal",
-            "max_wal_senders": "0",
-            "shared_buffers": "32MB",
-            "maintenance_work_mem": "64MB",
-            "max_connections": "10",
-            "autovacuum": "off",
-            "shared_memory_type": "mmap",
-            "dynamic_shared_memory_type": "mmap",
+            **(_CHEAP if self._configuration is None else _STANDING_IN),
         }
+        if self._configuration is not None:
+            settings |= {"config_file": str(self._configuration), "data_directory": str(self._home / "data")}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = [str(self._programs / "postgres"), "-D", str(self._home / "data"), *options]
         with (self._home / "log").open("wb") as log:
@@ -1088,9 +1106,9 @@ class ThrowAway:
         while not self._ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 lines = (self._home / "log").read_text(errors="replace").splitlines()[-20:]
-                last = lines[-1] if lines else "it said nothing"
+                why = next((line for line in lines if "FATAL:" in line), lines[-1] if lines else "it said nothing")
                 raise BackstayError(
-                    f"The throw-away PostgreSQL did not start: {last}; see its lines.", lines=tuple(lines)
+                    f"The throw-away PostgreSQL did not start: {why}; see its lines.", lines=tuple(lines)
                 )
             time.sleep(0.02)
 

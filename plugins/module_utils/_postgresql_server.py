@@ -1,19 +1,23 @@
 """The databases of a PostgreSQL server on this host: one role and one database for each application that asks.
 
 `refusals` and `plan` are pure; `DatabaseServer` asks the server as its own user, over its socket, and carries a plan
-out. Nothing here drops anything. A running server is restarted only while nobody can have data in it.
+out. Nothing here drops anything. A running server is restarted only while nobody can have data in it. Settings are
+believed when a server started with them: many that can be read (a library that is not there, more memory than the host
+gives) cannot be started with, and that would show at the next boot.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ._errors import BackstayError, InputError
+from ._postgresql import ThrowAway
 from ._run import Runner, run
 
 CLUSTER = "main"
@@ -62,10 +66,12 @@ class Existing:
 
 @dataclass(frozen=True)
 class Seen:
-    """What is there. `clusters`: all of the host, as version and name; `configured`: our settings are in place."""
+    """What is there. `clusters`: all of the host, as version and name; `configured`: our settings are in place; `down`:
+    the server does not run, so that nothing else is known of it."""
 
     clusters: tuple[tuple[str, str], ...] = ()
     configured: bool = False
+    down: bool = False
     roles: Mapping[str, Role] = field(default_factory=dict)
     databases: Mapping[str, Existing] = field(default_factory=dict)
     waiting: tuple[str, ...] = ()  # settings that a restart would apply
@@ -83,15 +89,21 @@ class Seen:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done: whether to restart first, the statements, and what a person should know."""
+    """What is to be done: whether to start or restart first, the statements, and what a person should know."""
 
+    start: bool = False
     restart: bool = False
     statements: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
-        return self.restart or bool(self.statements)
+        return self.start or self.restart or bool(self.statements)
+
+
+def unit_of(version: str) -> str:
+    """The unit of the cluster `version`/main."""
+    return f"postgresql@{version}-{CLUSTER}.service"
 
 
 def refusals(wanted: Sequence[Wanted], seen: Seen, version: str, *, adopt: bool) -> tuple[str, ...]:
@@ -111,6 +123,11 @@ def refusals(wanted: Sequence[Wanted], seen: Seen, version: str, *, adopt: bool)
         said.append(
             f"The host has PostgreSQL {there} and no {version}/{CLUSTER}: set postgresql_version to the one to use, or "
             f"make that one with `pg_createcluster {version} {CLUSTER}`."
+        )
+    if seen.down and not seen.configured:
+        said.append(
+            f"The server {version}/{CLUSTER} does not run and was not set up by Backstay, so nobody can say what it "
+            f"holds: start it with `systemctl start {unit_of(version)}`, or remove it."
         )
     if seen.foreign and not adopt:
         said.append(
@@ -145,7 +162,10 @@ def _clashes(wanted: Wanted, seen: Seen) -> list[str]:
 
 
 def plan(wanted: Sequence[Wanted], seen: Seen, version: str) -> Plan:
-    """Pure: what is missing. What is there and not asked for stays."""
+    """Pure: what is missing. What is there and not asked for stays. What a server that is down lacks shows once it
+    was started."""
+    if seen.down:
+        return Plan(start=True)
     statements = []
     for owner in dict.fromkeys(each.owner for each in wanted):
         createdb = any(each.createdb for each in wanted if each.owner == owner)
@@ -167,59 +187,118 @@ def plan(wanted: Sequence[Wanted], seen: Seen, version: str) -> Plan:
             statements.append(f'REVOKE ALL ON DATABASE "{each.name}" FROM PUBLIC;')
     restart = bool(seen.waiting) and seen.empty
     lines = []
-    unit = f"postgresql@{version}-{CLUSTER}.service"
     if seen.waiting and not restart:
         lines.append(
             f"PostgreSQL {version}/{CLUSTER}: {', '.join(seen.waiting)} wait for a restart, which only you decide on: "
-            f"systemctl restart {unit}"
+            f"systemctl restart {unit_of(version)}"
         )
     if seen.clusters and not seen.checksums:
         lines.append(
             f"PostgreSQL {version}/{CLUSTER} has no data checksums, as it was made without: with the server stopped, "
             "`pg_checksums --enable` adds them"
         )
-    return Plan(restart, tuple(statements), tuple(lines))
+    return Plan(restart=restart, statements=tuple(statements), lines=tuple(lines))
+
+
+def starts_with(version: str, configuration: Path) -> None:
+    """Start a server that is thrown away with these settings. Raises BackstayError, with its words, if it does not."""
+    with tempfile.TemporaryDirectory(prefix="backstay-") as scratch:
+        Path(scratch).chmod(0o711)  # the server's own user goes through it
+        with ThrowAway(Path(scratch), version=int(version), configuration=configuration, seconds=SECONDS):
+            pass
 
 
 class DatabaseServer:
-    """The adapter: the cluster `version`/main of this host."""
+    """The adapter: the cluster `version`/main of this host. `trial` is how settings are tried."""
 
-    def __init__(self, version: str, *, root: Path = Path("/"), runner: Runner = run) -> None:
+    def __init__(
+        self,
+        version: str,
+        *,
+        root: Path = Path("/"),
+        runner: Runner = run,
+        trial: Callable[[str, Path], None] = starts_with,
+    ) -> None:
         self.version = version
-        self._configuration = root / "etc" / "postgresql"
+        self._clusters = root / "etc" / "postgresql"
+        self._configuration = self._clusters / version / CLUSTER
         self._run = runner
+        self._trial = trial
 
     def see(self) -> Seen:
-        """What is there; nothing where PostgreSQL is not installed. Raises BackstayError for a server that is down."""
-        found = sorted(path.parent for path in self._configuration.glob("*/*/postgresql.conf"))
+        """What is there; nothing where PostgreSQL is not installed. Raises BackstayError for a server that runs and
+        does not answer."""
+        found = sorted(path.parent for path in self._clusters.glob("*/*/postgresql.conf"))
         clusters = tuple((path.parent.name, path.name) for path in found)
         if (self.version, CLUSTER) not in clusters:
             return Seen(clusters)
+        configured = (self._configuration / SETTINGS).exists()
+        if not self._run(["systemctl", "is-active", "--quiet", unit_of(self.version)], check=False).ok:
+            return Seen(clusters, configured=configured, down=True)
         facts = self._ask(_FACTS)
         return Seen(
             clusters,
-            configured=(self._configuration / self.version / CLUSTER / SETTINGS).exists(),
+            configured=configured,
             roles={name: Role(**facts["roles"][name]) for name in facts["roles"]},
             databases={name: Existing(**facts["databases"][name]) for name in facts["databases"]},
             waiting=tuple(facts["waiting"]),
             checksums=bool(facts["checksums"]),
         )
 
-    def plan(self, wanted: Sequence[Wanted], *, adopt: bool) -> tuple[Seen, Plan]:
-        """What is there and what would change. Raises InputError, with every reason, where something is refused."""
+    def plan(self, wanted: Sequence[Wanted], *, adopt: bool, settings: str = "") -> tuple[Seen, Plan]:
+        """What is there and what would change; `settings` that are not in place yet are tried. Raises InputError, with
+        every reason, where something is refused."""
         seen = self.see()
         refused = refusals(wanted, seen, self.version, adopt=adopt)
         if refused:
             raise InputError(f"{' '.join(refused)} Nothing was changed.")
+        if settings and seen.clusters and not seen.foreign:
+            self._try(settings)
         return seen, plan(wanted, seen, self.version)
 
-    def apply(self, planned: Plan) -> None:
-        """Carry a plan out. Raises BackstayError, with the server's own words."""
+    def _try(self, settings: str) -> None:
+        """Raises InputError for settings no server starts with."""
+        placed = self._configuration / SETTINGS
+        if placed.exists() and placed.read_text(encoding="utf-8") == settings:
+            return
+        with tempfile.TemporaryDirectory(prefix="backstay-") as scratch:
+            Path(scratch).chmod(0o755)
+            tried = Path(scratch) / SETTINGS.name
+            tried.write_text(settings, encoding="utf-8")
+            whole = Path(scratch) / "postgresql.conf"
+            whole.write_text(f"include '{self._configuration / 'postgresql.conf'}'\ninclude '{tried}'\n")
+            try:
+                self._trial(self.version, whole)
+            except BackstayError as refused:
+                raise InputError(
+                    f"PostgreSQL {self.version}/{CLUSTER} would not start with the settings it is to have: "
+                    f"{refused} Correct postgresql_settings or postgresql_memory_bytes. Nothing was changed.",
+                    lines=refused.lines,
+                ) from refused
+
+    def bring(self, wanted: Sequence[Wanted], *, adopt: bool, settings: str = "") -> tuple[Seen, Plan]:
+        """Carry the plan out; what was there before, and what was done. Raises BackstayError, with the server's own
+        words."""
+        seen, planned = self.plan(wanted, adopt=adopt, settings=settings)
+        if planned.start:
+            self._systemctl("start")
+            seen, then = self.plan(wanted, adopt=adopt)
+            planned = replace(then, start=True)
         if planned.restart:
-            unit = f"postgresql@{self.version}-{CLUSTER}.service"
-            self._run(["systemctl", "restart", unit], timeout_seconds=SECONDS)
+            self._systemctl("restart")
         if planned.statements:
             self._psql("\n".join(planned.statements))
+        return seen, planned
+
+    def _systemctl(self, verb: str) -> None:
+        unit = unit_of(self.version)
+        if not self._run(["systemctl", verb, unit], check=False, timeout_seconds=SECONDS).ok:
+            log = self._run(["journalctl", "--no-pager", "--lines=10", f"--unit={unit}"], check=False)
+            raise BackstayError(
+                f"PostgreSQL {self.version}/{CLUSTER} did not {verb}: see its lines and `systemctl status {unit}`, "
+                "correct postgresql_settings, then run this again.",
+                lines=log.last_lines(10),
+            )
 
     def _ask(self, query: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._psql(query))
@@ -234,7 +313,7 @@ class DatabaseServer:
             said = (done.last_lines(1) or ("it printed nothing",))[0]
             raise BackstayError(
                 f"PostgreSQL {self.version}/{CLUSTER} did not do what it was asked ({said}): look at `systemctl status "
-                f"postgresql@{self.version}-{CLUSTER}`, then run this again.",
+                f"{unit_of(self.version)}`, then run this again.",
                 lines=done.last_lines(5),
             )
         return done.stdout

@@ -46,6 +46,7 @@ class Plan:
     enable: tuple[str, ...] = ()
     start: tuple[str, ...] = ()
     restart: tuple[str, ...] = ()  # timers whose time is another
+    read_by: Mapping[Path, str] = field(default_factory=dict)  # the timer that a drop-in belongs to
 
     @property
     def changed(self) -> bool:
@@ -121,6 +122,7 @@ def plan(wanted: Schedule, files: Mapping[Path, str | None], enabled: frozenset[
         enable=tuple(unit for unit in wanted.on if unit not in enabled),
         start=tuple(unit for unit in wanted.on if unit not in active),
         restart=tuple(unit for unit in wanted.on if unit in active and unit in moved),
+        read_by=wanted.read_by,
     )
 
 

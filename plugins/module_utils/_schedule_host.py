@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from ._file_set import Entry
+from ._file_set import Entry, FileSet
 from ._run import Runner
 from ._schedule import Plan, Schedule
 
 _US = (os.geteuid(), os.getegid())  # root, on a host
+Lines = tuple[str, ...]
 VALIDATE = ("systemctl", "daemon-reload")
 
 
@@ -32,11 +33,20 @@ def told(plans: Sequence[Plan]) -> list[str]:
     return [f"{verb} {unit}\n" for verb in ("disable", "enable", "start") for unit in units(plans, verb)]
 
 
-def carry_out(plans: Sequence[Plan], runner: Runner) -> None:
-    """Start and stop, once the files are placed. What is off goes last: for a moment both would run, and one of them
-    would wait for the other; never none. Raises BackstayError."""
+def bring(wanted: Sequence[Entry], plans: Sequence[Plan], files: FileSet, runner: Runner, *, adopt: bool) -> Lines:
+    """Place the files, start and stop. Returns lines for people. Raises BackstayError.
+
+    What is off goes last: for a moment both would run, and one of them would wait for the other; never none. A timer
+    that goes keeps its drop-in until it is stopped: with the template's time it could strike at once.
+    """
+    surplus = units(plans, "disable")
+    lasting = {str(path) for each in plans for path, timer in each.read_by.items() if timer in surplus}
+    goes = [entry for entry in wanted if entry.kind == "absent" and entry.path in lasting]
+    placed = files.place([entry for entry in wanted if entry not in goes], adopt=adopt, validate=VALIDATE)
     for verb in (("enable", "--quiet"), ("start",), ("restart",)):
-        if wanted := units(plans, verb[0]):
-            runner(["systemctl", *verb, *wanted])
-    if surplus := units(plans, "disable"):
+        if named := units(plans, verb[0]):
+            runner(["systemctl", *verb, *named])
+    if surplus:
         runner(["systemctl", "disable", "--quiet", "--now", *surplus])
+    removed = files.place(goes, adopt=adopt, validate=VALIDATE).lines if goes else ()
+    return (*placed.lines, *removed)

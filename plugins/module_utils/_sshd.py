@@ -164,10 +164,11 @@ class Sshd:
                 return True
         return False
 
-    def place(self, door: Door, *, seconds: int) -> None:
-        """Let sshd take keys alone, until it is confirmed or `seconds` are over. Raises BackstayError; sshd is then as
-        it was."""
+    def place(self, door: Door, *, seconds: int) -> tuple[str, ...]:
+        """Let sshd take keys alone, until it is confirmed or `seconds` are over. Returns lines for people. Raises
+        BackstayError; sshd is then as it was."""
         self._door.require_none_waits()
+        kept = self._file_set.keep([self._entry(text(door))])
         former, before = self._door.state / "sshd.former.conf", self._storage.read(self._file)
         self._storage.make_directory(self._door.state, mode=0o700)
         if before is None:
@@ -190,6 +191,7 @@ class Sshd:
         except BackstayError:
             self._door.undo()
             raise
+        return kept
 
     def confirm(self) -> None:
         """Keep what waits. Raises GateRefused for a session that proves nothing."""

@@ -83,6 +83,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+backstay_lines:
+  description: What a person should know, such as where a copy of a file edited by hand was kept.
+  type: list
+  elements: str
+  returned: success
 waits:
   description: Whether the rules wait for their confirmation.
   type: bool
@@ -105,9 +110,8 @@ def shut(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         there = live.listing is not None or live.file is not None
         return {"changed": there if check_mode else firewall.remove(), "waits": False}
     if options["state"] == "confirmed":
-        if not check_mode:
-            firewall.confirm()
-        return {"changed": False, "waits": check_mode}
+        lines = () if check_mode else firewall.confirm()
+        return {"changed": False, "waits": check_mode, "backstay_lines": list(lines)}
     wanted = policy(options["ports"], firewall.ssh_ports(), options["ssh_sources"])
     verb, shown = firewall.planned(wanted)
     if verb == "load" and not check_mode:

@@ -77,6 +77,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+backstay_lines:
+  description: What a person should know, such as a site of Backstay's that is there and is none of O(sites) any more.
+  returned: success
+  type: list
+  elements: str
 system:
   description: The operating system.
   returned: success
@@ -118,6 +123,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._host_check import (
     Host,
     Site,
     Wanted,
+    left_behind,
     missing_packages,
     missing_users,
     new_sites,
@@ -146,6 +152,7 @@ def look(options: dict[str, Any]) -> dict[str, Any]:
         "missing_users": list(missing_users(wanted, found)),
         "installed_packages": sorted(found.installed),
         "new_sites": list(new_sites(wanted, found)),
+        "backstay_lines": list(left_behind(wanted, found)),
     }
 
 

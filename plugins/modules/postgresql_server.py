@@ -16,6 +16,7 @@ description:
   - Drops nothing, and changes nothing of what it was not asked about.
   - A server without any database of anybody is restarted where a setting waits for that. Any other is never restarted;
     what waits is in RV(restart_pending).
+  - Starts a server that does not run.
   - Needs nothing on the host but PostgreSQL itself. Where that is not installed yet, says what would be made.
 options:
   version:
@@ -40,6 +41,12 @@ options:
         description: Whether the owner may make further databases.
         type: bool
         default: false
+  settings:
+    description:
+      - The settings the server is to have, as the file that is read last. What is not in place yet is tried on a server
+        that is thrown away, and refused where none starts with it. Placing them is for M(backstay.ops.file_set).
+    type: str
+    default: ""
   adopt:
     description: What to do with a server that holds databases and was not set up by Backstay.
     type: str
@@ -99,11 +106,10 @@ def bring(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     """Plan, apply unless only asked what would happen, and say what changed. Raises BackstayError."""
     server = DatabaseServer(options["version"])
     wanted = [Wanted(given["name"], given["owner"], given["createdb"]) for given in options["databases"]]
-    seen, planned = server.plan(wanted, adopt=options["adopt"] == "keep")
-    if planned.changed and not check_mode:
-        server.apply(planned)
-    restarts = ["restart\n"] if planned.restart else []
-    statements = [*restarts, *(f"{statement}\n" for statement in planned.statements)]
+    carry = server.plan if check_mode else server.bring
+    seen, planned = carry(wanted, adopt=options["adopt"] == "keep", settings=options["settings"])
+    units = [f"{verb}\n" for verb, asked in (("start", planned.start), ("restart", planned.restart)) if asked]
+    statements = [*units, *(f"{statement}\n" for statement in planned.statements)]
     return {
         "changed": planned.changed,
         "cluster": (options["version"], CLUSTER) in seen.clusters,
@@ -124,6 +130,7 @@ def main() -> None:
         argument_spec={
             "version": {"type": "str", "required": True},
             "databases": {"type": "list", "elements": "dict", "default": [], "options": database_options},
+            "settings": {"type": "str", "default": ""},
             "adopt": {"type": "str", "choices": ["refuse", "keep"], "default": "refuse"},
         },
         supports_check_mode=True,

@@ -65,6 +65,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+backstay_lines:
+  description: What a person should know, such as where a copy of a file edited by hand was kept.
+  type: list
+  elements: str
+  returned: success
 waits:
   description: Whether the change waits for its confirmation.
   type: bool
@@ -88,10 +93,13 @@ def close(options: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
         return {"changed": False, "waits": check_mode}
     door = Door(root_login=options["root_login"], forwarding=options["forwarding"])
     verb, shown = sshd.planned(door, options["admins"])
-    if verb == "place" and not check_mode:
-        sshd.place(door, seconds=options["seconds"])
-    waits = verb == "confirm" or (verb == "place" and not check_mode)
-    return {"changed": verb == "place", "waits": waits, "diff": [{"prepared": shown}] if shown else []}
+    lines = sshd.place(door, seconds=options["seconds"]) if verb == "place" and not check_mode else ()
+    return {
+        "changed": verb == "place",
+        "waits": verb == "confirm" or (verb == "place" and not check_mode),
+        "diff": [{"prepared": shown}] if shown else [],
+        "backstay_lines": list(lines),
+    }
 
 
 def main() -> None:

@@ -23,7 +23,13 @@ import pytest
 from ansible_collections.backstay.ops.plugins.module_utils import _postgresql, _restore_point
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
 from ansible_collections.backstay.ops.plugins.module_utils._manifest import compare_database
-from ansible_collections.backstay.ops.plugins.module_utils._postgresql import Server, ThrowAway, dump_sequences
+from ansible_collections.backstay.ops.plugins.module_utils._postgresql import (
+    INSTALLED,
+    Server,
+    ThrowAway,
+    dump_sequences,
+)
+from ansible_collections.backstay.ops.plugins.module_utils._postgresql_server import starts_with
 
 pytestmark = pytest.mark.integration
 
@@ -593,3 +599,28 @@ def test_a_long_path_is_no_obstacle_for_the_socket(scratch: Path) -> None:
 def test_a_version_that_is_not_installed_is_told(scratch: Path) -> None:
     with pytest.raises(BackstayError, match="PostgreSQL 9 are not on this host"):
         ThrowAway(scratch, version=9)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("work_mem = '16MB'", None),
+        ("shared_preload_libraries = 'no_such_library'", "no_such_library"),
+        ("shared_buffers = '7TB'", "shared memory"),
+        ("archive_mode = on\narchive_command = 'touch {somebodys}'", None),
+        ("wal_level = minimal\nmax_wal_senders = 4", "max_wal_senders"),
+    ],
+)
+def test_settings_are_tried_on_a_server_that_is_thrown_away(scratch: Path, setting: str, said: str | None) -> None:
+    configuration = scratch / "postgresql.conf"
+    touched = scratch / "somebodys"
+    configuration.write_text(
+        f"data_directory = '/nowhere'\nexternal_pid_file = '{touched}'\n{setting.format(somebodys=touched)}\n"
+    )
+    version = max(int(path.name) for path in INSTALLED.iterdir())
+    if said is None:
+        starts_with(str(version), configuration)
+    else:
+        with pytest.raises(BackstayError, match=f"FATAL.*{said}"):
+            starts_with(str(version), configuration)
+    assert not touched.exists()

@@ -222,6 +222,18 @@ def test_cron_runs_the_same_jobs_and_exactly_one_of_both_is_active(host: Host, p
     assert found["state"] == "ok", found
 
 
+def test_a_timer_that_goes_does_not_strike(host: Host, play: Play) -> None:
+    # Once its own time is gone, a timer counts by the template's from when it struck last: 03:00 was since then.
+    slow, service = timer("slow"), timer("slow").replace(".timer", ".service")
+    host.run(f"touch -d '26 hours ago' /var/lib/systemd/timers/stamp-{slow}; systemctl restart {slow}")
+    before = shown(host, service, "InactiveExitTimestampMonotonic")
+    done = play(*another("cron"))
+    assert done.returncode == 0, done.stdout
+    assert not host.service(slow).is_running
+    assert shown(host, service, "InactiveExitTimestampMonotonic") == before
+    assert play().returncode == 0
+
+
 def test_a_wrong_time_is_refused_before_anything_is_touched(host: Host, play: Play) -> None:
     look = "find /etc/backstay /etc/cron.d /etc/systemd/system -printf '%p %T@\\n' | sort | sha256sum"
     before = host.run(look).stdout

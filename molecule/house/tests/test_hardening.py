@@ -49,6 +49,17 @@ def test_a_change_that_nobody_confirms_undoes_itself(host: Host, module: Module,
     assert host.service("ssh.service").is_running
 
 
+def test_what_somebody_wrote_into_it_is_kept(host: Host, module: Module, becomes: Becomes) -> None:
+    host.run(f"echo '# by hand' >> {DROP_IN}")
+    done = module("sshd")
+    assert done.returncode == 0, done.stdout
+    kept = host.run("grep -rl '# by hand' /var/lib/backstay/replaced").stdout.split()
+    assert kept
+    assert kept[-1] in done.stdout
+    assert not host.file(DROP_IN).contains("by hand")
+    assert module("sshd", state="confirmed", anew=True).returncode == 0
+
+
 def answers(host: Host) -> bool:
     try:
         return bool(host.run("true").succeeded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import http.client
+import ipaddress
 import json
 import socket
 import ssl
@@ -429,20 +430,21 @@ def test_no_key_is_in_the_hosts_journal(host: Host, lab_directory: Path) -> None
     assert host.run(f"journalctl --no-pager --output=cat | grep -c -F '{key}'").stdout.strip() == "0"
 
 
-def ended(directory: Path, key: Path) -> Path:
-    """A certificate for the right name and key whose time is over."""
+def certified(path: Path, key: Path, *names: x509.GeneralName, year: int | None = None) -> dict[str, str]:
+    """A certificate for the right key and these names; that of a year is valid for its first quarter alone."""
     private = serialization.load_pem_private_key(key.read_bytes(), None)
     assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "harbour.lab.test")])
-    began = dt.datetime(2021, 1, 1, tzinfo=dt.UTC)
+    began = (
+        dt.datetime.now(tz=dt.UTC) - dt.timedelta(days=1) if year is None else dt.datetime(year, 1, 1, tzinfo=dt.UTC)
+    )
     made = (
         x509.CertificateBuilder(name, name, private.public_key(), 1, began, began + dt.timedelta(days=90))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("harbour.lab.test")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .sign(private, hashes.SHA256())
     )
-    path = directory / "ended.pem"
     path.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    return path
+    return {"certificate": str(path), "key": str(key)}
 
 
 def test_certificates_that_are_given_are_compared_first(
@@ -450,7 +452,11 @@ def test_certificates_that_are_given_are_compared_first(
 ) -> None:
     issued = lab_directory / "certificates" / "harbour"
     wrong = {"certificate": str(lab_directory / "ca" / "ca.crt"), "key": str(issued / "privkey.pem")}
-    old = {"certificate": str(ended(tmp_path, issued / "privkey.pem")), "key": str(issued / "privkey.pem")}
+    own, address = x509.DNSName("harbour.lab.test"), x509.IPAddress(ipaddress.ip_address("10.89.12.84"))
+    key = issued / "privkey.pem"
+    old = certified(tmp_path / "ended.pem", key, own, year=2021)
+    one = certified(tmp_path / "one.pem", key, own)
+    any_of_it = certified(tmp_path / "any.pem", key, own, x509.DNSName("*.harbour.lab.test"), address)
     right = {"certificate": str(issued / "fullchain.pem"), "key": str(issued / "privkey.pem")}
     before = host.file("/etc/backstay-tls/harbour/bundle.pem").sha256sum
 
@@ -464,11 +470,17 @@ def test_certificates_that_are_given_are_compared_first(
             {"harbour": old},
             "until 20210401000000Z (UTC, as YYYYMMDDhhmmss); it must be for harbour.lab.test,",
         ),
+        (
+            {"harbour": one},
+            "is for DNS:harbour.lab.test until",
+        ),
     ):
         done = given(files)
         assert done.returncode != 0
         assert said in " ".join(done.stdout.split())
     assert host.file("/etc/backstay-tls/harbour/bundle.pem").sha256sum == before
+    done = given({"harbour": any_of_it})
+    assert done.returncode == 0, done.stdout
     assert given({"harbour": right}).returncode == 0
 
 
@@ -511,3 +523,15 @@ def test_debians_default_site_stays_where_it_shows_somebodys_pages(host: Host, p
         assert host.run(f"find /var/lib/backstay/replaced -path '*{enabled}' -type l").stdout, "the link is kept"
     finally:
         host.run(f"rm -f {enabled} {page}")
+
+
+def test_an_application_that_is_taken_from_the_list_is_served_as_before(host: Host, play: Play, ask: Ask) -> None:
+    before = ask("/").status
+    try:
+        done = play("-e", '{"nginx_applications": ["lighthouse"]}')
+        assert done.returncode == 0, done.stdout
+        assert "harbour is on this host and no longer among its applications" in " ".join(done.stdout.split())
+        assert ask("/").status == before, "with its own certificate, or nobody would have been answered"
+    finally:
+        host.run("rm /etc/nginx/sites-enabled/lighthouse.conf")
+        assert play().returncode == 0

@@ -111,6 +111,30 @@ def test_what_the_server_does_not_understand_is_put_back(host: Host, play: Play)
     assert ask(host, "SELECT 1", user="harbour", database="harbour") == "1"
 
 
+def test_settings_no_server_starts_with_are_refused_before_anything_is_touched(host: Host, play: Play) -> None:
+    before = started(host)
+    for setting, said in (("shared_preload_libraries", "no_such_library"), ("shared_buffers", "7TB")):
+        done = play("-e", f'{{"postgresql_settings": {{"{setting}": "{said}"}}}}')
+        assert done.returncode != 0
+        assert "would not start with the settings it is to have" in done.stdout
+        assert "Nothing was changed" in done.stdout
+        assert not host.run(f"grep -r {said} /etc/postgresql").succeeded
+    assert started(host) == before
+
+
+def test_a_server_that_is_down_is_started_also_where_its_settings_are_what_it_failed_of(host: Host, play: Play) -> None:
+    unit = host.run("systemctl list-units --plain --no-legend 'postgresql@*'").stdout.split()[0]
+    place = "/etc/postgresql/*/main/conf.d/backstay.conf"
+    broken = host.run(f"echo \"shared_preload_libraries = 'gone'\" >> $(echo {place}); systemctl restart {unit}")
+    assert not broken.succeeded
+    done = play("--check")
+    assert done.returncode == 0, done.stdout
+    assert not host.run(f"systemctl is-active {unit}").succeeded, "who only looks starts nothing"
+    done = play()
+    assert done.returncode == 0, done.stdout
+    assert ask(host, "SELECT 1", user="harbour", database="harbour") == "1"
+
+
 def test_check_mode_shows_the_statements_and_runs_none(host: Host, play: Play) -> None:
     extra = '{"postgresql_databases": [{"name": "dock", "owner": "dock"}]}'
     done = play("--check", "--diff", "-e", extra)

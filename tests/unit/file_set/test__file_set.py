@@ -346,6 +346,17 @@ def test_an_edit_by_hand_is_kept_and_reported(file_set: FileSet, tmp_path: Path)
     assert "edited by hand" in outcome.lines[0]
 
 
+def test_copies_can_be_kept_of_what_another_hand_is_about_to_write_over(file_set: FileSet, tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    file_set.place([Entry(str(path), "file", content=b"ours\n", owner=ME)])
+    assert file_set.keep([Entry(str(path), "file", content=b"newer\n", owner=ME)]) == (), "nobody's work but ours"
+    path.write_bytes(b"edited\n")
+    (line,) = file_set.keep([Entry(str(path), "file", content=b"newer\n", owner=ME)])
+    assert "edited by hand" in line
+    copy = Path(line.split(" as ")[1].partition(": ")[0])
+    assert (copy.read_bytes(), path.read_bytes()) == (b"edited\n", b"edited\n")
+
+
 @pytest.mark.parametrize(("content", "removed"), [("as shipped\n", True), ("tuned by hand\n", False)])
 def test_a_packages_default_goes_only_while_nobody_changed_it(
     file_set: FileSet, tmp_path: Path, host: Host, content: str, removed: bool

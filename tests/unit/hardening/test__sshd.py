@@ -100,6 +100,9 @@ class Host:
             def plan(self, entries: Sequence[Entry], *, adopt: bool) -> Plan:
                 return Plan()
 
+            def keep(self, entries: Sequence[Entry]) -> tuple[str, ...]:
+                return tuple(f"kept {host.file.read_text()}" for entry in entries if host.file.exists())
+
             def place(
                 self,
                 entries: Sequence[Entry],
@@ -166,7 +169,8 @@ def test_what_sshd_does_not_do_is_taken_back_at_once(host: Host, fault: str) -> 
 
 def test_the_way_back_is_what_was_there(host: Host) -> None:
     host.file.write_text("# what was there\n")
-    host.sshd.place(Door(), seconds=60)
+    said = host.sshd.place(Door(), seconds=60)
+    assert said == ("kept # what was there\n",), "before it is written over"
     state = host.file.parents[3] / "var/lib/backstay/.host"
     assert (state / "sshd.former.conf").read_text() == "# what was there\n"
     unit = (host.file.parents[2] / "systemd/system/backstay-undo-sshd.service").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -244,3 +245,14 @@ def test_sites_that_were_never_placed_are_new(tmp_path: Path) -> None:
     assert _host_check.new_sites(WANTED, Host(root=tmp_path).look(WANTED, is_root=True)) == ()
     book.write_text("[", encoding="utf-8")
     assert _host_check.new_sites(WANTED, Host(root=tmp_path).look(WANTED, is_root=True)) == (WANTED.sites[0].file,)
+
+
+def test_an_application_that_nobody_names_any_more_is_told(tmp_path: Path) -> None:
+    book = tmp_path / "var/lib/backstay/files.json"
+    book.parent.mkdir(parents=True)
+    ours = ("/etc/nginx/sites-enabled/portal.conf", "/etc/nginx/sites-enabled/shop.conf", "/etc/nginx/conf.d/x.conf")
+    book.write_text(json.dumps({"format": 1, "files": dict.fromkeys(ours, "link:x")}), encoding="utf-8")
+    (line,) = _host_check.left_behind(WANTED, Host(root=tmp_path).look(WANTED, is_root=True))
+    assert line.startswith("shop is on this host and no longer among its applications: it stays as it is")
+    other = replace(WANTED, sites=())
+    assert _host_check.left_behind(other, Host(root=tmp_path).look(other, is_root=True)) == (), "nobody asked for sites"

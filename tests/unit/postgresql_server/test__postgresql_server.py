@@ -123,16 +123,26 @@ def test_contradictions_of_the_inventory_are_refused() -> None:
 
 
 class Server:
-    """Stands in for psql and systemctl."""
+    """Stands in for psql and systemctl. `down`: it does not run until it is started, and `broken` not even then."""
 
-    def __init__(self, code: int = 0) -> None:
+    def __init__(self, code: int = 0, *, down: bool = False, broken: bool = False) -> None:
         self.code = code
+        self.down = down
+        self.broken = broken
         self.ran: list[str] = []
         self.told: list[str] = []
 
     def __call__(self, arguments: Sequence[str], *, stdin: str = "", **_: Any) -> Completed:
-        self.ran.append(" ".join(arguments))
+        command = " ".join(arguments)
+        if command.startswith("systemctl is-active"):
+            return Completed(tuple(arguments), 3 if self.down else 0, "", "")
+        self.ran.append(command)
         self.told.append(stdin)
+        if command.startswith("systemctl"):
+            self.down = self.down and self.broken
+            return Completed(tuple(arguments), int(self.down), "", "")
+        if command.startswith("journalctl"):
+            return Completed(tuple(arguments), 0, "FATAL:  could not map anonymous shared memory", "")
         facts = {"roles": {}, "databases": {}, "waiting": ["shared_buffers"], "checksums": True}
         return Completed(tuple(arguments), self.code, json.dumps(facts), "psql: error: no such socket" * self.code)
 
@@ -144,17 +154,22 @@ def host(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def placed(host: Path) -> Path:
+    """A host with settings of ours."""
+    (host / "etc/postgresql/17/main/conf.d/backstay.conf").write_text("work_mem = 4MB\n")
+    return host
+
+
 def test_the_restart_comes_before_the_databases(host: Path) -> None:
     runner = Server()
-    server = DatabaseServer("17", root=host, runner=runner)
-    _seen, planned = server.plan([PORTAL], adopt=False)
-    server.apply(planned)
+    DatabaseServer("17", root=host, runner=runner).bring([PORTAL], adopt=False)
     assert runner.ran[1] == "systemctl restart postgresql@17-main.service"
     assert runner.told[2].startswith('CREATE ROLE "audit-portal"')
     assert all("CREATE" not in command for command in runner.ran), "statements go in on standard input"
 
 
-def test_a_server_that_is_down_is_told_with_what_to_look_at(host: Path) -> None:
+def test_a_server_that_does_not_answer_is_told_with_what_to_look_at(host: Path) -> None:
     with pytest.raises(BackstayError, match=r"no such socket.*systemctl status postgresql@17-main"):
         DatabaseServer("17", root=host, runner=Server(code=1)).see()
 
@@ -164,3 +179,61 @@ def test_a_refusal_asks_nothing_further(host: Path) -> None:
     with pytest.raises(InputError, match="Nothing was changed"):
         DatabaseServer("17", root=host, runner=runner).plan([Wanted("x", 'y"')], adopt=False)
     assert len(runner.ran) == 1
+
+
+def test_a_server_that_is_down_is_started_and_then_asked(placed: Path) -> None:
+    runner = Server(down=True)
+    server = DatabaseServer("17", root=placed, runner=runner)
+    _seen, planned = server.plan([PORTAL], adopt=False)
+    assert (planned.start, runner.ran) == (True, []), "who only looks starts nothing"
+    _seen, done = server.bring([PORTAL], adopt=False)
+    assert runner.ran[0] == "systemctl start postgresql@17-main.service"
+    assert done.start
+    assert "CREATE ROLE" in done.statements[0]
+
+
+def test_a_server_that_cannot_be_started_says_why(placed: Path) -> None:
+    with pytest.raises(BackstayError, match="did not start") as refused:
+        DatabaseServer("17", root=placed, runner=Server(down=True, broken=True)).bring([PORTAL], adopt=False)
+    assert refused.value.lines == ("FATAL:  could not map anonymous shared memory",)
+
+
+def test_a_server_of_somebody_else_that_is_down_is_left_alone(host: Path) -> None:
+    runner = Server(down=True)
+    with pytest.raises(InputError, match="nobody can say what it holds: start it"):
+        DatabaseServer("17", root=host, runner=runner).bring([PORTAL], adopt=True)
+    assert runner.ran == []
+
+
+def test_settings_that_are_not_in_place_are_tried_before_anything_is_touched(placed: Path) -> None:
+    tried: list[str] = []
+
+    def trial(version: str, configuration: Path) -> None:
+        first, second = configuration.read_text().splitlines()
+        tried.append(Path(second.split("'")[1]).read_text())
+        assert first == f"include '{placed}/etc/postgresql/17/main/postgresql.conf'"
+        raise BackstayError("it said FATAL.", lines=("FATAL",))
+
+    runner = Server()
+    server = DatabaseServer("17", root=placed, runner=runner, trial=trial)
+    server.plan([PORTAL], adopt=False, settings="work_mem = 4MB\n")
+    assert tried == [], "what the server has already is not tried again"
+    with pytest.raises(InputError, match="would not start with the settings it is to have: it said FATAL"):
+        server.bring([PORTAL], adopt=False, settings="work_mem = 8MB\n")
+    assert tried == ["work_mem = 8MB\n"]
+    assert not any("CREATE" in told for told in runner.told)
+
+
+def test_the_settings_of_a_server_of_somebody_else_are_nobodys_business(host: Path) -> None:
+    class Somebodys(Server):
+        def __call__(self, arguments: Sequence[str], *, stdin: str = "", **options: Any) -> Completed:
+            done = super().__call__(arguments, stdin=stdin, **options)
+            shop = {"shop": {"owner": "shop", "encoding": "UTF8", "open": False}}
+            facts = {"roles": {}, "databases": shop, "waiting": [], "checksums": True}
+            return Completed(done.arguments, done.returncode, json.dumps(facts), "") if "psql" in arguments else done
+
+    def trial(version: str, configuration: Path) -> None:
+        pytest.fail("its settings stay as they are")
+
+    server = DatabaseServer("17", root=host, runner=Somebodys(), trial=trial)
+    assert server.plan([PORTAL], adopt=True, settings="work_mem = 8MB\n")[0].foreign == ("shop",)

@@ -114,8 +114,14 @@ def test_a_client_that_comes_by_address_gets_the_certificate_of_that_address(ren
     applications = [an_application("portal"), an_application("shop", aliases=["192.0.2.7", "www.shop.test"])]
     text = files(render, **door(*applications))["/etc/nginx/conf.d/backstay.conf"]["content"]
     assert "    192.0.2.7 shop;\n" in text
-    assert "    www.shop.test shop;\n" in text
     assert "    default portal;\n" in text
+
+
+def test_a_site_has_its_own_certificate_whatever_else_is_declared(render: Render) -> None:
+    """So one that is taken from the inventory is not served with that of another."""
+    text = site(render, an_application("shop-two"))
+    assert '    "" $backstay_address;\n    default shop-two;\n' in text
+    assert "ssl_certificate /etc/backstay-tls/$backstay_certificate_shop_two/bundle.pem;" in text
 
 
 def test_no_key_is_among_the_contents(render: Render) -> None:
