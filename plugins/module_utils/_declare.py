@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from . import _generations as generations
 from ._application import FORMAT as APPLICATION_FORMAT
 from ._application import Application, parse, to_dict
 from ._attestation import check_allowed_signers
@@ -278,7 +279,7 @@ class Declaration:
                 self.layout,
                 parsed,
                 given,
-                self._generation or FIRST_GENERATION,
+                self._generation or self._named_last(),
                 allowed_signers=allowed_signers,
                 backup_secrets=backup_secrets,
             )
@@ -336,6 +337,26 @@ class Declaration:
                 f"{self.layout.generations / FIRST_GENERATION}, then run this again."
             )
         return target.name
+
+    def _named_last(self) -> str:
+        """The generation that a link which is gone named: the first, unless something was restored. Raises InputError
+        where nobody can tell, for visitors must not be shown older data as if nothing had happened."""
+        from ._ledger import Ledger
+        from ._restore import last_change
+
+        place = self.layout.generations
+        there = generations.known(self.layout) if place.is_dir() else ()
+        last = last_change(Ledger(self.layout.ledger, self._storage, lambda: "").read())
+        named = str(last.data["restored"]["generation"]) if last else ""
+        if not there or named in there:
+            return named or FIRST_GENERATION
+        if len(there) == 1 and not named:
+            return there[0]
+        why = f"the last one restored, {named}, is not there" if named else "nothing says which of them was live"
+        raise InputError(
+            f"{self.layout.data}, the link to the live data, is gone. {place} holds {', '.join(there)}, and {why}: look "
+            f"at them, link the right one (`ln -s {place.name}/{there[-1]} {self.layout.data}`), then run this again."
+        )
 
     def _current(self) -> Current:
         wanted, layout = self.desired, self.layout

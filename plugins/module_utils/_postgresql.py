@@ -83,15 +83,16 @@ FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
 """
 
 # What a database is made with that shall take the place of this one. The locale's column has two names by version.
+# Of one that is gone, what the server makes databases like; and nobody else gets in, as role postgresql makes them.
 _LIKE = """
 SELECT pg_catalog.json_build_object(
   'encoding', pg_catalog.pg_encoding_to_char(encoding), 'collation', datcollate, 'character_type', datctype,
   'provider', datlocprovider,
   'locale', coalesce(pg_catalog.to_jsonb(d) ->> 'datlocale', pg_catalog.to_jsonb(d) ->> 'daticulocale'),
-  'closed', NOT pg_catalog.has_database_privilege('public', d.oid, 'CONNECT'),
+  'closed', datname <> {name} OR NOT pg_catalog.has_database_privilege('public', d.oid, 'CONNECT'),
   'settings', coalesce((SELECT pg_catalog.to_json(setconfig) FROM pg_catalog.pg_db_role_setting
-                        WHERE setdatabase = d.oid AND setrole = 0), '[]'))
-FROM pg_catalog.pg_database d WHERE datname = pg_catalog.current_database()
+                        WHERE setdatabase = d.oid AND setrole = 0 AND datname = {name}), '[]'))
+FROM pg_catalog.pg_database d WHERE datname IN ({name}, 'template1') ORDER BY datname = {name} DESC LIMIT 1
 """
 # Settings that are lists of names: the catalogue has them as they are written, quotes and all.
 _LISTS = frozenset({"local_preload_libraries", "search_path", "session_preload_libraries", "temp_tablespaces"})
@@ -547,8 +548,9 @@ class Server:
         return Completed(tuple(command), done.returncode, done.stdout or "", done.stderr)
 
     def create(self, name: str) -> None:
-        """Make an empty database like the application's: of its role, and as closed and as set up as that one."""
-        like = json.loads(self.query(_LIKE)[0])
+        """Make an empty database like the application's: of its role, and as closed and as set up as that one, which may
+        be gone: then one restores."""
+        like = json.loads(self._maintenance(_LIKE.format(name=_literal(self.database)))[0])
         self._administer(
             f"CREATE DATABASE {_identifier(name)} OWNER {_identifier(self.role)} TEMPLATE template0 "
             f"ENCODING {_literal(like['encoding'])} LC_COLLATE {_literal(like['collation'])} "

@@ -425,7 +425,8 @@ class Restore(Host):
         restoring = _restoring_of(transaction)
         application = self.application()
         for database in application.databases:
-            if database.path is not None:
+            # The way back is in nobody's way: who has a database open that is left has it open afterwards.
+            if database.path is not None and not (restoring.undo and restores_database(restoring, database.name)):
                 path = self.layout.generation(restoring.before) / database.path
                 users = _restore_point.opened_by(path) if path.exists() else []
                 if users:
@@ -433,6 +434,8 @@ class Restore(Host):
                         f"{path} is still open in {users[0]}, which would go on writing to the old data: end that "
                         "process, then restore again."
                     )
+        if not restoring.only:
+            return "everything comes from there" if restoring.undo else "everything is restored"
         tree = self.layout.generation(restoring.generation)
         with self._disk("completed"):
             files = self._carry(restoring, application, tree, running=False)
@@ -440,7 +443,7 @@ class Restore(Host):
         return f"{files} files"
 
     def undo_carry(self, transaction: Transaction, reason: str) -> None:
-        """It is in a generation that goes."""
+        """It is in a generation that goes; or, on the way back, in one that has it newer now than it had it before."""
 
     def do_swap(self, transaction: Transaction) -> str:
         restoring = _restoring_of(transaction)

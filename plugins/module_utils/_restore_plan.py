@@ -88,7 +88,11 @@ def files_lost(here: Iterable[tuple[str, int]], there: Mapping[str, int], paths:
                 only_here.append((path, size))
             elif there[path] != size:
                 changed.append(path)
-    only_there = [(path, size) for path, size in there.items() if path not in seen]
+    only_there = [
+        (path, size)
+        for path, size in there.items()
+        if path not in seen and any(PurePosixPath(path).is_relative_to(each) for each in paths)
+    ]
     return Files(tuple(sorted(only_here)), tuple(sorted(only_there)), tuple(sorted(changed)))
 
 
@@ -290,12 +294,13 @@ def _undo(engine: Engine, restoring: Restoring, result: dict[str, Any]) -> dict[
         there, other = _counts(engine, database, restoring.generation, deadline, live=False)
         rows[database.name] = Rows(problem=problem or other) if problem or other else rows_lost(present, there)
     files = Files()
-    if application.media:
+    paths = media_paths(restoring)
+    if application.media and paths:
         here, old = (
             dict(generations.files_of(engine.layout.generation(name), application.media))
             for name in (restoring.before, restoring.generation)
         )
-        files = files_lost(here.items(), old, (PurePosixPath(),))
+        files = files_lost(here.items(), old, paths)
     result["message"] = (
         f"{engine.layout.name}: would go back to the data of {restoring.generation}, from before the "
         f"{f'restore of {point}' if point else 'last undo'} at {since}."
@@ -305,6 +310,8 @@ def _undo(engine: Engine, restoring: Restoring, result: dict[str, Any]) -> dict[
         f"what is here stays as it is in {restoring.before}: `backstay restore --undo` again goes back to it",
         "visitors see the maintenance page meanwhile; nothing is fetched",
     ]
+    if restoring.only:
+        result["lines"].append(f"only {', '.join(restoring.only)} goes back, as it came; all else stays as it is now")
     if application.backup is not None and application.backup.retention:
         # It is for data that come from a repository: these are as somebody left them, and wanted back as they are.
         result["lines"].append("what the application's retention has deleted since is there again until it runs next")

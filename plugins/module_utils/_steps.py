@@ -71,7 +71,7 @@ OPERATIONS: dict[str, dict[str, tuple[str, ...]]] = {
     # Back to the generation from before a restore; the one left behind stays.
     "undo": {
         "prepare": (),
-        "close": ("close", "halt"),
+        "close": ("close", "halt", "carry"),
         "flip": ("swap", "start", "gate", "flip", "verify", "handover"),
         "watch": (),
         "confirm": ("confirm", "open", "settle"),

@@ -479,6 +479,21 @@ def test_a_restore_point_replaces_everything_in_one_transaction(server: Server, 
         assert compare_database(before, server.facts(of="portal")) == ()
 
 
+def test_a_database_that_is_gone_comes_back_and_nobody_else_gets_in(
+    cluster: Server, server: Server, tmp_path: Path
+) -> None:
+    dump = tmp_path / "portal.pgdump"
+    server.copy(dump)
+    before = server.facts().tables
+    superuser(cluster, "DROP DATABASE portal WITH (FORCE)")
+    server.load(dump, "portal_g0002")
+    assert "portal" not in server.databases()
+    server.rename("portal_g0002", "portal")
+    assert server.facts().tables == before
+    assert superuser(cluster, "SELECT has_database_privilege('public', 'portal', 'CONNECT')") == ["f"]
+    assert superuser(cluster, "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'portal'") == ["portal"]
+
+
 def test_a_restore_point_comes_back_beside_what_an_administrator_made(
     server: Server, cluster: Server, tmp_path: Path
 ) -> None:

@@ -27,6 +27,8 @@ from ansible_collections.backstay.ops.plugins.module_utils._declare import (
 )
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._ledger import Ledger
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
 
 # A name that no machine has: reading a user of that name is harmless.
@@ -287,6 +289,27 @@ def test_without_the_command_nothing_is_touched(tmp_path: Path) -> None:
 def test_data_that_is_a_directory_is_refused_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / f"opt/{NAME}/data").mkdir(parents=True)
     assert f"move it to {tmp_path}/opt/{NAME}/data.d/0001" in refusal_on(tmp_path)
+
+
+def test_a_link_that_is_gone_is_made_anew_to_the_data_that_were_live(tmp_path: Path) -> None:
+    layout = Layout(NAME, tmp_path)
+    for name in ("0001", "0002", "0003"):
+        (layout.generations / name).mkdir(parents=True)
+    said = refusal_on(tmp_path)
+    assert f"{layout.generations} holds 0001, 0002, 0003, and nothing says which of them was live" in said
+    layout.ledger.parent.mkdir(parents=True)
+    ledger = Ledger(layout.ledger, Storage(), lambda: "2026-11-21T12:00:00Z")
+    ledger.append("restored", "0001-1.0.0", restored={"generation": "0003", "before": "0001"})
+    ledger.append("returned", "0001-1.0.0", restored={"generation": "0001", "before": "0003"})
+    ledger.append("restored", "0001-1.0.0", restored={"generation": "0002", "before": "0001"})
+    assert declaration(tmp_path).desired.generation == "0002"
+    (layout.generations / "0002").rmdir()
+    assert "the last one restored, 0002, is not there: look at them, link the right one" in refusal_on(tmp_path)
+
+
+def test_a_host_with_one_generation_needs_no_ledger_to_find_it(tmp_path: Path) -> None:
+    (Layout(NAME, tmp_path).generations / "0004").mkdir(parents=True)
+    assert declaration(tmp_path).desired.generation == "0004"
 
 
 def test_a_file_where_a_directory_must_be_is_named(tmp_path: Path) -> None:

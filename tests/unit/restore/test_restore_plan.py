@@ -279,10 +279,26 @@ def test_the_plan_of_an_undo_names_what_was_written_since_the_restore(engine: En
     engine.ledger.append(
         "restored",
         "0002-1.1.0",
-        restored={"generation": "0002", "before": "0001", "point": RUN, "only": ["database:default"]},
+        restored={"generation": "0002", "before": "0001", "point": RUN, "only": []},
     )
     found = plan(engine, Request("restore", undo=True))
     assert found["operation"] == "undo"
     assert f"would go back to the data of 0001, from before the restore of {RUN}" in found["message"]
-    assert found["lost"]["databases"] == {"default": {"newer": {"orders": 5}, "older": {}, "not_counted": ""}}
+    assert found["lost"]["databases"]["default"] == {"newer": {"orders": 5}, "older": {}, "not_counted": ""}
     assert found["lost"]["media"]["only_in_point"]["names"] == ["new.jpg"]
+
+
+def test_the_plan_of_undoing_a_part_names_that_part_alone(engine: Engine) -> None:
+    layout = engine.layout
+    (layout.generation("0002") / "media/2026").mkdir(parents=True)
+    (layout.generation("0002") / "media/2026/since.jpg").write_text("since")
+    layout.data.unlink()
+    layout.data.symlink_to("data.d/0002")
+    engine.ledger.append(
+        "restored", "0002-1.1.0", restored={"generation": "0002", "before": "0001", "point": RUN, "only": ["media:2026"]}
+    )
+    found = plan(engine, Request("restore", undo=True))
+    assert found["lost"]["databases"] == {}
+    assert found["lost"]["media"]["only_here"]["names"] == ["2026/since.jpg"]
+    assert found["lost"]["media"]["only_in_point"]["count"] == 0, "new.jpg is not below what goes back"
+    assert "only media:2026 goes back, as it came; all else stays as it is now" in found["lines"]

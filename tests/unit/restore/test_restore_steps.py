@@ -25,6 +25,12 @@ from .conftest import declared, manifest_of, restoring
 Become = Callable[..., None]
 
 
+def write_row(path: Path, name: str) -> None:
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("INSERT INTO notes VALUES (?)", (name,))
+    connection.close()
+
+
 class Quick(Storage):
     """A real disk that nobody waits for."""
 
@@ -209,6 +215,47 @@ def test_an_undo_goes_back_to_the_data_before_with_every_row(host: Restore) -> N
     assert generations.live(host.layout) == "0001"
     assert rows(host.layout.data / "db/portal.sqlite3") == ["live", "the disaster"]
     assert rows(host.layout.generation("0002") / "db/portal.sqlite3") == ["point"]
+
+
+def test_undoing_a_part_leaves_all_else_as_it_is_now(host: Restore) -> None:
+    data = go(host, "media:2026")
+    write_row(data / "db/portal.sqlite3", "since")
+    (data / "media/top.jpg").write_text("since")
+    (data / "media/later.jpg").write_text("since")
+    (data / "media/2026/b.jpg").write_text("since")
+    asked = transaction("media:2026", undo=True)
+    for step in (host.do_carry, host.do_swap):
+        step(asked)
+        step(asked)
+    host.data_lock.release()
+    assert generations.live(host.layout) == "0001"
+    assert rows(data / "db/portal.sqlite3") == ["live", "since", "the disaster"]
+    assert (data / "media/2026/a.jpg").read_text() == "live"
+    assert not (data / "media/2026/b.jpg").exists(), "it came after the restore, and stays in what is left"
+    assert (host.layout.generation("0002") / "media/2026/b.jpg").exists()
+    assert ((data / "media/top.jpg").read_text(), (data / "media/later.jpg").read_text()) == ("since", "since")
+
+
+def test_undoing_a_database_leaves_the_others_as_they_are_now(host: Restore) -> None:
+    data = go(host, "database:default")
+    write_row(data / "db/portal.sqlite3", "since")
+    write_row(data / "var/old/archive.sqlite3", "since")
+    asked = transaction("database:default", undo=True)
+    host.do_carry(asked)
+    host.do_swap(asked)
+    host.data_lock.release()
+    assert rows(data / "db/portal.sqlite3") == ["live", "the disaster"]
+    assert rows(data / "var/old/archive.sqlite3") == ["old", "only in the log", "since"]
+
+
+def test_an_undo_of_everything_is_in_nobodys_way(host: Restore) -> None:
+    go(host)
+    reader = sqlite3.connect(host.layout.data / "db/portal.sqlite3")
+    reader.execute("SELECT name FROM notes").fetchone()
+    try:
+        host.do_carry(transaction(undo=True))
+    finally:
+        reader.close()
 
 
 def test_an_undo_to_a_generation_that_is_gone_changes_nothing(host: Restore) -> None:
