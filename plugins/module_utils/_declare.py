@@ -354,8 +354,8 @@ class Declaration:
             return there[0]
         why = f"the last one restored, {named}, is not there" if named else "nothing says which of them was live"
         raise InputError(
-            f"{self.layout.data}, the link to the live data, is gone. {place} holds {', '.join(there)}, and {why}: look "
-            f"at them, link the right one (`ln -s {place.name}/{there[-1]} {self.layout.data}`), then run this again."
+            f"{self.layout.data}, the link to the live data, is gone. {place} holds {', '.join(there)}, and {why}: "
+            f"look, link the right one (`ln -s {place.name}/{there[-1]} {self.layout.data}`), then run it again."
         )
 
     def _current(self) -> Current:

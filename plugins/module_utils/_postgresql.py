@@ -548,8 +548,8 @@ class Server:
         return Completed(tuple(command), done.returncode, done.stdout or "", done.stderr)
 
     def create(self, name: str) -> None:
-        """Make an empty database like the application's: of its role, and as closed and as set up as that one, which may
-        be gone: then one restores."""
+        """Make an empty database like the application's: of its role, and as closed and as set up as that one, which
+        may be gone: then one restores."""
         like = json.loads(self._maintenance(_LIKE.format(name=_literal(self.database)))[0])
         self._administer(
             f"CREATE DATABASE {_identifier(name)} OWNER {_identifier(self.role)} TEMPLATE template0 "

@@ -28,8 +28,8 @@ from ansible_collections.backstay.ops.plugins.module_utils._declare import (
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Ledger
-from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 from ansible_collections.backstay.ops.plugins.module_utils._run import Completed
+from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage
 
 # A name that no machine has: reading a user of that name is harmless.
 NAME = "backstay-unit-test"
@@ -304,7 +304,7 @@ def test_a_link_that_is_gone_is_made_anew_to_the_data_that_were_live(tmp_path: P
     ledger.append("restored", "0001-1.0.0", restored={"generation": "0002", "before": "0001"})
     assert declaration(tmp_path).desired.generation == "0002"
     (layout.generations / "0002").rmdir()
-    assert "the last one restored, 0002, is not there: look at them, link the right one" in refusal_on(tmp_path)
+    assert "the last one restored, 0002, is not there: look, link the right one" in refusal_on(tmp_path)
 
 
 def test_a_host_with_one_generation_needs_no_ledger_to_find_it(tmp_path: Path) -> None:

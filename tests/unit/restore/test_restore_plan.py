@@ -295,7 +295,9 @@ def test_the_plan_of_undoing_a_part_names_that_part_alone(engine: Engine) -> Non
     layout.data.unlink()
     layout.data.symlink_to("data.d/0002")
     engine.ledger.append(
-        "restored", "0002-1.1.0", restored={"generation": "0002", "before": "0001", "point": RUN, "only": ["media:2026"]}
+        "restored",
+        "0002-1.1.0",
+        restored={"generation": "0002", "before": "0001", "point": RUN, "only": ["media:2026"]},
     )
     found = plan(engine, Request("restore", undo=True))
     assert found["lost"]["databases"] == {}
