@@ -9,7 +9,9 @@ gives) cannot be started with, and that would show at the next boot.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import BackstayError, InputError
-from ._postgresql import ThrowAway
+from ._postgresql import ADMINISTRATOR, ThrowAway
 from ._run import Runner, run
 
 CLUSTER = "main"
@@ -202,6 +204,9 @@ def plan(wanted: Sequence[Wanted], seen: Seen, version: str) -> Plan:
 
 def starts_with(version: str, configuration: Path) -> None:
     """Start a server that is thrown away with these settings. Raises BackstayError, with its words, if it does not."""
+    if os.geteuid() == 0:
+        for path in (configuration.parent, *configuration.parent.rglob("*")):
+            shutil.chown(path, ADMINISTRATOR, ADMINISTRATOR)
     with tempfile.TemporaryDirectory(prefix="backstay-") as scratch:
         Path(scratch).chmod(0o711)  # the server's own user goes through it
         with ThrowAway(Path(scratch), version=int(version), configuration=configuration, seconds=SECONDS):
@@ -262,13 +267,14 @@ class DatabaseServer:
         if placed.exists() and placed.read_text(encoding="utf-8") == settings:
             return
         with tempfile.TemporaryDirectory(prefix="backstay-") as scratch:
-            Path(scratch).chmod(0o755)
-            tried = Path(scratch) / SETTINGS.name
-            tried.write_text(settings, encoding="utf-8")
-            whole = Path(scratch) / "postgresql.conf"
-            whole.write_text(f"include '{self._configuration / 'postgresql.conf'}'\ninclude '{tried}'\n")
+            Path(scratch).chmod(0o711)  # the server's own user goes through it
+            # As it will be: in the place of our former settings, beside those of others.
+            tried = Path(scratch) / "tried"
+            shutil.copytree(self._configuration, tried)
+            (tried / SETTINGS).parent.mkdir(exist_ok=True)
+            (tried / SETTINGS).write_text(settings, encoding="utf-8")
             try:
-                self._trial(self.version, whole)
+                self._trial(self.version, tried / "postgresql.conf")
             except BackstayError as refused:
                 raise InputError(
                     f"PostgreSQL {self.version}/{CLUSTER} would not start with the settings it is to have: "

@@ -627,7 +627,8 @@ def test_a_version_that_is_not_installed_is_told(scratch: Path) -> None:
     ],
 )
 def test_settings_are_tried_on_a_server_that_is_thrown_away(scratch: Path, setting: str, said: str | None) -> None:
-    configuration = scratch / "postgresql.conf"
+    configuration = scratch / "tried" / "postgresql.conf"
+    configuration.parent.mkdir(exist_ok=True)
     touched = scratch / "somebodys"
     configuration.write_text(
         f"data_directory = '/nowhere'\nexternal_pid_file = '{touched}'\n{setting.format(somebodys=touched)}\n"

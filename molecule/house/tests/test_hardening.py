@@ -51,7 +51,7 @@ def test_a_change_that_nobody_confirms_undoes_itself(host: Host, module: Module,
 
 def test_what_somebody_wrote_into_it_is_kept(host: Host, module: Module, becomes: Becomes) -> None:
     host.run(f"echo '# by hand' >> {DROP_IN}")
-    done = module("sshd")
+    done = module("sshd", state="present")
     assert done.returncode == 0, done.stdout
     kept = host.run("grep -rl '# by hand' /var/lib/backstay/replaced").stdout.split()
     assert kept

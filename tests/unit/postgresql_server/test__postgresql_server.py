@@ -158,6 +158,7 @@ def host(tmp_path: Path) -> Path:
 def placed(host: Path) -> Path:
     """A host with settings of ours."""
     (host / "etc/postgresql/17/main/conf.d/backstay.conf").write_text("work_mem = 4MB\n")
+    (host / "etc/postgresql/17/main/conf.d/somebodys.conf").touch()
     return host
 
 
@@ -209,9 +210,9 @@ def test_settings_that_are_not_in_place_are_tried_before_anything_is_touched(pla
     tried: list[str] = []
 
     def trial(version: str, configuration: Path) -> None:
-        first, second = configuration.read_text().splitlines()
-        tried.append(Path(second.split("'")[1]).read_text())
-        assert first == f"include '{placed}/etc/postgresql/17/main/postgresql.conf'"
+        tried.append((configuration.parent / "conf.d/backstay.conf").read_text())
+        assert (configuration.parent / "conf.d/somebodys.conf").exists()
+        assert configuration.exists()
         raise BackstayError("it said FATAL.", lines=("FATAL",))
 
     runner = Server()
