@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ._errors import BackstayError, Busy, GateRefused, InputError
+from ._errors import BackstayError, Busy, InputError
 from ._layout import Layout, applications
 from ._version import PROTOCOL, VERSION
 
@@ -728,11 +728,6 @@ def _maintenance(options: argparse.Namespace) -> int:
             f"The {shut_by.operation} of {name} to {shut_by.candidate} ({shut_by.id}) changes data behind the closed "
             f"door, and what visitors wrote now could be lost: wait until it has ended (`backstay status {name}`), or "
             f"undo it with `backstay abort {name}`."
-        )
-    if was and not on and engine.layout.rebuilding.exists():
-        raise GateRefused(
-            f"{name} is being rebuilt and its data are not here yet: bring them with `backstay restore`, which opens "
-            f"the door, or remove {engine.layout.rebuilding} to let visitors in on empty data."
         )
     if on and (not was or shut_by is not None):
         # Whoever says so while a transaction has it closed wants it closed when that has ended, too.

@@ -33,7 +33,7 @@ def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     policy = source.policy
     name = host.layout.name
     if options.scheduled and _nothing_yet(host):
-        tell(options, {"ok": True, "changed": False}, f"{name}: there are no data yet.")
+        tell(options, {"ok": True, "changed": False}, f"{name}: nothing was released yet, and there are no data.")
         return 0
     if options.if_missed:
         from ._job_results import server_zone
@@ -105,7 +105,7 @@ def _catch_up(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     name, policy = host.layout.name, host.application().backup
     now = dt.datetime.now(server_zone(host.layout.root)[0])
     asked: list[tuple[str | None, str, str | None]] = []
-    if policy is not None and policy.scheduler == "systemd" and not host.layout.rests:
+    if policy is not None and policy.scheduler == "systemd" and not host.layout.isolated.exists():
         known = points(host.layout, host.storage)
         asked = [
             (policy.at, host.layout.backup_timer, known[-1].at if known else None),
@@ -185,15 +185,12 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 
 def _nothing_yet(host: Host) -> bool:
-    """Whether there is nothing that could be backed up: a timer may strike while a host is being set up or rebuilt, and
-    nobody is to be woken for that. Files may be brought before the first release; which database of a server is the
-    application's only a release says."""
-    if host.layout.rebuilding.exists():
-        return True
+    """Whether there is nothing that could be backed up: a timer may strike while a host is being set up, and nobody is
+    to be woken for that. Data may come before the first release: files that were brought, or a server's database."""
     if host.live() is not None or host.history().releases or not _never_backed_up(host):
         return False
     return not any(
-        database.path is not None and (host.layout.data / database.path).exists()
+        database.path is None or (host.layout.data / database.path).exists()
         for database in host.application().databases
     )
 
@@ -437,7 +434,6 @@ def rekey(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     """The host before this one burned down: its newest restore point, from a repository and the offline key alone."""
     from ._client import call
-    from ._closed_door import REBUILDING
     from ._rebuild import learn
 
     began = time.monotonic()
@@ -462,22 +458,10 @@ def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         "override_freeze": why,
         "override_promotion": why,
     }
-    # Nobody is shown the empty data, and nothing is written to them: visitors wait until the restore has opened.
-    host.storage.write(host.layout.rebuilding, f"{learnt.run}\n".encode(), mode=0o600)
-    if not host.layout.maintenance_flag.exists():
-        host.storage.write(host.layout.maintenance_flag, REBUILDING, mode=0o644)
     released = call(host.layout, "begin", request=release, auto=True)
-    host.say(f"{released['release']} is live behind the closed door, on empty data")
+    host.say(f"{released['release']} is live, on empty data")
     request = {"operation": "restore", "point": learnt.run, "by": options.by, "why": why}
-    try:
-        call(host.layout, "begin", request={**request, "repository": learnt.repository}, auto=True)
-    except BackstayError as failed:
-        raise BackstayError(
-            f"{failed.message} The door stays closed, and nothing runs on the empty data: `backstay restore --point "
-            f"{learnt.run} {host.layout.name}` goes on.",
-            exit_code=failed.exit_code,
-            lines=failed.lines,
-        ) from failed
+    call(host.layout, "begin", request={**request, "repository": learnt.repository}, auto=True)
     seconds = round(time.monotonic() - began, 1)
     message = f"{host.layout.name}: {released['release']} is live on the data of {learnt.run}, after {seconds:g} s."
     if not options.isolated:

@@ -41,8 +41,6 @@ def job(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         raise GateRefused(
             f"{host.layout.name} is isolated on this host ({host.layout.isolated}): no job of it runs here."
         )
-    if host.layout.rebuilding.exists():
-        raise GateRefused(f"{host.layout.name} is being rebuilt and its data are not here yet: no job of it runs now.")
     version = live_version(host.layout)
     if not declared[name].applies(version):
         raise InputError(
@@ -132,7 +130,7 @@ def jobs(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 
 def _missed(host: Host, name: str, job: Job, now: datetime) -> bool:
-    if host.layout.rests or not job.applies(live_version(host.layout)):
+    if host.layout.isolated.exists() or not job.applies(live_version(host.layout)):
         return False
     declared = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
     known = runs(host.layout, host.storage, name)

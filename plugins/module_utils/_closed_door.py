@@ -8,7 +8,6 @@ from ._journal import parse
 from ._transaction import Transaction
 
 _TRANSACTION = b"transaction "  # so begins a flag that is no person's
-REBUILDING = b"rebuild\n"  # it stays closed until the data have been restored
 
 
 class ClosedDoor(Host):
@@ -78,11 +77,7 @@ class ClosedDoor(Host):
             self.say(f"{release} does not answer well behind the closed door ({report.reason}); the door opens anyhow")
 
     def do_open(self, transaction: Transaction) -> str:
-        mine = {None, self._our_door(transaction)}
-        if transaction.restore is not None and not transaction.restore.only:
-            self.storage.remove(self.layout.rebuilding)  # these are the data that a rebuilt host waited for
-            mine.add(REBUILDING)
-        if self.storage.read(self.layout.maintenance_flag) not in mine:
+        if self.storage.read(self.layout.maintenance_flag) not in (None, self._our_door(transaction)):
             return "left closed, as somebody wants it"
         self._open_door()
         return "open"

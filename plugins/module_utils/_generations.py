@@ -192,8 +192,6 @@ def lend(source: Path, target: Path, loans: Iterable[Loan]) -> Carried:
     No symbolic link is followed. What is gone, is another, or cannot be read from its disk is left out.
     """
     done = Carried()
-    if not source.is_dir():
-        return done
     carrier = _Carrier((), f".{os.urandom(8).hex()}.lent")
     with _opened(source) as before, _opened(target) as after:
         for (from_there, to), each in groupby(sorted(loans, key=lambda loan: loan.folders), lambda loan: loan.folders):

@@ -110,8 +110,8 @@ class Host:
 
     def _units(self, release: str, *, web: bool) -> list[str]:
         """The units of a release: its web process, or all the others (workers and singletons); none of those where a
-        copy of another environment's data must let nothing out, or the data are not here yet."""
-        if not web and self.layout.rests:
+        copy of another environment's data must let nothing out."""
+        if not web and self.layout.isolated.exists():
             return []
         try:
             application = self.application(release)

@@ -120,12 +120,11 @@ class JobRun:
         GateRefused where the application is isolated and somebody asked.
         """
         layout = self._host.layout
-        if layout.rests:
-            # A copy of another environment's data lets nothing out; on data that are to be replaced nothing is done.
+        if layout.isolated.exists():
+            # A copy of another environment's data lets nothing out.
             if not asked:
                 return None
-            why = "isolated on this host" if layout.isolated.exists() else "being rebuilt, its data are not here yet"
-            raise GateRefused(f"{layout.name} is {why}: no job of it runs here.")
+            raise GateRefused(f"{layout.name} is isolated on this host ({layout.isolated}): no job of it runs here.")
         self._host.storage.make_directory(layout.jobs, mode=0o700)
         mine = Lock(layout.job_lock(self._name))
         # A moment, for somebody may just be asking whether it runs.

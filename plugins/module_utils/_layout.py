@@ -78,16 +78,6 @@ class Layout:
         return self.configuration / "isolated"
 
     @property
-    def rebuilding(self) -> Path:
-        """There while the data of a host that is rebuilt are on their way to it; it names the restore point."""
-        return self.configuration / "rebuilding"
-
-    @property
-    def rests(self) -> bool:
-        """Whether no worker, no job and no backup of it runs here: the data are another's, or are not here yet."""
-        return self.isolated.exists() or self.rebuilding.exists()
-
-    @property
     def allowed_signers(self) -> Path:
         """Who may vouch for payloads."""
         return self.configuration / "allowed_signers"

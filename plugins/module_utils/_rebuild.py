@@ -22,7 +22,7 @@ from ._manifest import digest, from_bytes
 from ._points import choose
 from ._proof import prove
 from ._repository import FORMAT as SECRETS_FORMAT
-from ._repository import Repository, read_secrets, repositories_of
+from ._repository import Repository, repositories_of
 from ._run import Runner, run
 from ._sandbox import SystemdSandbox
 from ._storage import canonical
@@ -131,9 +131,7 @@ def learn(
     application = host.application()
     if application.backup is None:
         raise InputError(f"The file of {layout.name} has no `backup`: declare its repositories, then run this again.")
-    # What Vault has told is newer than the key: passwords change, and repositories come.
-    declared = read_secrets(layout, storage) if storage.read(layout.backup_secrets) is not None else {}
-    secrets = {name: dict(each["secrets"]) for name, each in key.repositories.items()} | declared
+    secrets = {name: dict(each["secrets"]) for name, each in key.repositories.items()}
     storage.write(
         layout.backup_secrets, canonical({"format": SECRETS_FORMAT, "repositories": secrets}) + b"\n", mode=0o600
     )

@@ -192,17 +192,3 @@ def test_after_a_second_fire_a_fresh_key_vouches_for_the_points_of_both_hosts(pl
     assert recall(fresh, NAME, say=lambda line: None, root=place.top / "another").run == NEWEST
     with pytest.raises(GateRefused, match="signed by a stranger"):
         learnt(new_host(place, "fifth", "repository"), old)
-
-
-def test_what_vault_has_told_is_newer_than_the_key(place: Place) -> None:
-    host = new_host(place, "new", "repository")
-    told = {"repository": {"password": PASSWORD}, "third": {"password": "newer than the key"}}
-    content = canonical({"format": 1, "repositories": told})
-    host.layout.backup_secrets.write_bytes(content)
-    key = keep(place, "repository")
-    kept = json.loads(key.read_text())
-    kept["repositories"]["repository"]["secrets"] = {"password": "of last year"}
-    key.write_text(json.dumps(kept))
-    found, _said = learnt(host, key)
-    assert found.repository == "repository"
-    assert json.loads(host.layout.backup_secrets.read_bytes())["repositories"] == told
