@@ -17,7 +17,8 @@ import pwd
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path, PurePosixPath
@@ -174,11 +175,13 @@ def carry(source: Path, target: Path, parts: tuple[str, ...], *, leave: tuple[Pu
 @dataclass(frozen=True)
 class Loan:
     """A file of a generation that may serve where one is restored: its path there, the path below the target, and what
-    it must be, as (size in bytes, time of change in nanoseconds); None takes it as it is."""
+    it must be, as (size in bytes, time of change in nanoseconds); None takes it as it is. Of one that is longer than
+    `most` only so many bytes are lent: it takes no more room than what is restored."""
 
     path: str
     to: str
     facts: tuple[int, int] | None = None
+    most: int = sys.maxsize
 
     @property
     def folders(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -189,11 +192,17 @@ def lend(source: Path, target: Path, loans: Iterable[Loan]) -> Carried:
     """Copy those files of a generation to where a restore will write the same ones, as far as they are as they must be.
     Called while the application runs. It promises nothing of their content: whoever restores over them looks at it.
 
-    No symbolic link is followed. What is gone, is another, or cannot be read from its disk is left out.
+    No symbolic link is followed. What is gone, is another, or cannot be read from its disk is left out; so is all,
+    where the generation itself is gone.
     """
     done = Carried()
     carrier = _Carrier((), f".{os.urandom(8).hex()}.lent")
-    with _opened(source) as before, _opened(target) as after:
+    with contextlib.ExitStack() as opened:
+        try:
+            before = opened.enter_context(_opened(source))
+        except FileNotFoundError:
+            return done
+        after = opened.enter_context(_opened(target))
         for (from_there, to), each in groupby(sorted(loans, key=lambda loan: loan.folders), lambda loan: loan.folders):
             with contextlib.ExitStack() as stack:
                 here, there = before, after
@@ -299,7 +308,7 @@ class _Carrier:
         os.fchmod(there, stat.S_IMODE(seen.st_mode))
         return done
 
-    def _file(self, opened: int, there: int, name: str, path: PurePosixPath) -> Carried:
+    def _file(self, opened: int, there: int, name: str, path: PurePosixPath, *, most: int = sys.maxsize) -> Carried:
         seen = os.fstat(opened)
         if not stat.S_ISREG(seen.st_mode):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
@@ -317,7 +326,7 @@ class _Carrier:
         )
         try:
             try:
-                _copy(opened, written)
+                _copy(opened, written, most)
                 os.fchown(written, seen.st_uid, seen.st_gid)
                 os.fchmod(written, seen.st_mode & 0o777)
                 os.utime(written, ns=(seen.st_atime_ns, seen.st_mtime_ns))
@@ -328,7 +337,7 @@ class _Carrier:
             with contextlib.suppress(OSError):
                 os.unlink(self.fresh, dir_fd=there)
             raise
-        return Carried(1, seen.st_size)
+        return Carried(1, min(seen.st_size, most))
 
     def loan(self, here: int, there: int, loan: Loan) -> Carried:
         path = PurePosixPath(loan.to)
@@ -339,7 +348,7 @@ class _Carrier:
         try:
             seen = os.fstat(opened)
             if stat.S_ISREG(seen.st_mode) and loan.facts in (None, (seen.st_size, seen.st_mtime_ns)):
-                return self._file(opened, there, path.name, path)
+                return self._file(opened, there, path.name, path, most=loan.most)
         except OSError as unreadable:
             if unreadable.errno != errno.EIO:  # a bad disk may be why somebody restores
                 raise
@@ -378,19 +387,23 @@ class _Carrier:
         return any(each.is_relative_to(path) for each in self.leave)
 
 
-def _copy(opened: int, written: int) -> None:
-    """All bytes of one file into another, which share them where the file system can."""
+def _copy(opened: int, written: int, most: int) -> None:
+    """The bytes of one file into another, which share them where the file system can; of a longer one the first."""
+
+    def move(some: Callable[[int], int]) -> None:
+        left = most
+        while left and (moved := some(min(_CHUNK, left))):
+            left -= moved
+
     try:
-        while os.copy_file_range(opened, written, _CHUNK):
-            pass
+        move(lambda size: os.copy_file_range(opened, written, size))
     except OSError as unable:
         if unable.errno not in (errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
             raise
         os.lseek(opened, 0, os.SEEK_SET)
         os.ftruncate(written, 0)
         os.lseek(written, 0, os.SEEK_SET)
-        while os.sendfile(written, opened, None, _CHUNK):
-            pass
+        move(lambda size: os.sendfile(written, opened, None, size))
 
 
 def _remove(directory: int, name: str) -> None:
@@ -424,7 +437,10 @@ def kind_of(generation: Path, part: str) -> str:
     """What lies at a path of a generation: file, directory, nothing, or other (a link, or what is behind one)."""
     *above, name = PurePosixPath(part).parts
     with contextlib.ExitStack() as stack:
-        at = stack.enter_context(_opened(generation))
+        try:
+            at = stack.enter_context(_opened(generation))
+        except FileNotFoundError:
+            return "nothing"
         for folder in above:
             kind = _kind(folder, at)
             if kind != "directory":

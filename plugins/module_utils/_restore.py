@@ -828,7 +828,10 @@ def loans(part: Manifest, restoring: Restoring, application: Application) -> Ite
     databases, much of which is the same. `part` is what is restored of the manifest."""
     for database in restored_databases(restoring, application):
         if database.path is not None:
-            yield generations.Loan(database.path, f"databases/{file_of(database)}")
+            facts = part.databases.get(database.name)
+            # It may have grown since, and only as much room was looked for as the point needs.
+            most = facts.size_bytes if facts else 0
+            yield generations.Loan(database.path, f"databases/{file_of(database)}", most=most)
     for path, file in part.media.items():
         yield generations.Loan(f"{application.media}/{path}", f"media/{path}", (file.size_bytes, file.mtime_ns))
 

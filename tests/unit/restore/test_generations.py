@@ -245,6 +245,26 @@ def test_what_is_lent_is_a_copy_of_those_files_that_are_as_they_must_be(place: S
     assert (place.source / "uploads/same").read_text() == "same"
 
 
+def test_of_a_file_that_has_grown_only_as_much_is_lent_as_room_was_looked_for(
+    place: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(place.source, db="rows, and more since")
+    assert generations.lend(place.source, place.target, [generations.Loan("db", "one", most=4)]).size_bytes == 4
+
+    def unable(*_given: object) -> int:
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "copy_file_range", unable)
+    generations.lend(place.source, place.target, [generations.Loan("db", "two", most=4), generations.Loan("db", "all")])
+    assert found(place.target) == {"one": "rows", "two": "rows", "all": "rows, and more since"}
+
+
+def test_a_generation_that_is_gone_lends_nothing(place: SimpleNamespace) -> None:
+    gone = place.source.with_name("0009")
+    assert generations.lend(gone, place.target, [generations.Loan("db", "one")]) == generations.Carried()
+    assert generations.kind_of(gone, "db/portal.sqlite3") == "nothing"
+
+
 def test_a_file_is_lent_under_another_name_and_from_several_directories(place: SimpleNamespace) -> None:
     lay(place.source, db__portal="rows", uploads__b__x="x", uploads__a__y="y", uploads__b__z="z")
     done = generations.lend(
@@ -284,10 +304,10 @@ def test_a_disk_that_cannot_be_read_lends_what_it_can_and_a_full_one_is_told(
     copy = generations._copy
 
     def refuses(number: int) -> None:
-        def copied(opened: int, written: int) -> None:
+        def copied(opened: int, written: int, most: int) -> None:
             if os.fstat(opened).st_size == len("bad"):
                 raise OSError(number, os.strerror(number))
-            copy(opened, written)
+            copy(opened, written, most)
 
         monkeypatch.setattr(generations, "_copy", copied)
 

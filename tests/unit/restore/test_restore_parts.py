@@ -18,6 +18,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._restore import (
     exchange,
     fetched_paths,
     kept_media,
+    loans,
     looked_at,
     missing_media,
     part_of,
@@ -107,6 +108,13 @@ def test_some_media_are_compared_with_their_own_part_of_the_manifest(application
     whole = looked_at(restoring("media:", "database:default"), application)
     assert whole.backup is not None
     assert whole.backup.files == application.backup.files
+
+
+def test_of_a_live_database_no_more_is_lent_than_the_point_holds(application: Application) -> None:
+    """As much as the room was checked for: a database that has grown since would fill the disk."""
+    part = part_of(manifest_of(orders=2), restoring("database:default"), application)
+    (loan,) = loans(part, restoring("database:default"), application)
+    assert (loan.path, loan.most) == ("db/portal.sqlite3", part.databases["default"].size_bytes)
 
 
 def test_a_path_of_which_the_point_holds_nothing_is_found(application: Application) -> None:
