@@ -151,6 +151,11 @@ def backup(
             f"{layout.name} is isolated on this host, and its data belong to another: nothing is backed up from here; "
             f"if this is its host now, remove {layout.isolated} and release the configuration."
         )
+    if layout.rebuilding.exists():
+        raise GateRefused(
+            f"{layout.name} is being rebuilt, and what is here is empty: nothing is backed up until its data are back "
+            f"(`backstay restore {layout.name}`)."
+        )
     found = repositories or repositories_of(
         layout, policy.repositories, source.storage, runner=source.runner, seconds=policy.seconds, say=source.say
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,6 +20,7 @@ from ._version import PROTOCOL, VERSION
 if TYPE_CHECKING:
     import argparse
 
+    from ._engine import Engine
     from ._look import Looker
 
 SERVE = ["transaction", "serve"]
@@ -619,7 +620,7 @@ def _data(options: argparse.Namespace) -> int:
     engine = _engine(options)
     if not options.json:
         engine.say = lambda line: _say(f"  {line}")
-    verbs = {
+    verbs: dict[str, Callable[[argparse.Namespace, Engine, _cli_data.Tell], int]] = {
         "backup": _cli_data.backup,
         "backups": _cli_data.backups,
         "verify": _cli_data.verify,
@@ -734,7 +735,11 @@ def _maintenance(options: argparse.Namespace) -> int:
         engine.storage.write(flag, f"{_who()}\n".encode(), mode=0o644)
     elif was and not on:
         engine.storage.remove(flag)
+    waited = not on and engine.end_rebuild()
     state = "on: visitors get 503 and the maintenance page" if on else "off: the door is open"
+    state += (
+        f", to data that no rebuild has brought back; `backstay recover {name}` starts the workers" if waited else ""
+    )
     state += f", also after the {shut_by.operation} that is under way" if on and shut_by is not None else ""
     _tell(
         options,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime as dt
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from ._errors import BackstayError, InputError
 
 if TYPE_CHECKING:
+    from ._application import Database
+    from ._closed_door import ClosedDoor
     from ._host import Host
     from ._proof import Proof
     from ._restore import Restore
@@ -186,13 +189,25 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 def _nothing_yet(host: Host) -> bool:
     """Whether there is nothing that could be backed up: a timer may strike while a host is being set up, and nobody is
-    to be woken for that. Data may come before the first release: files that were brought, or a server's database."""
+    to be woken for that. Data may come before the first release: files that were brought, or a server's database. One
+    that role postgresql has just made has no table yet, and its point would be the newest that a rebuild finds."""
     if host.live() is not None or host.history().releases or not _never_backed_up(host):
         return False
-    return not any(
-        database.path is None or (host.layout.data / database.path).exists()
-        for database in host.application().databases
-    )
+    return not any(_may_hold_data(host, database) for database in host.application().databases)
+
+
+def _may_hold_data(host: Host, database: Database) -> bool:
+    """Where nobody can tell, as where a server's URL is not known, it does: the backup says then what is wrong."""
+    if database.path is not None:
+        return (host.layout.data / database.path).exists()
+    from ._postgresql import Server
+    from ._restore_plan import TABLES
+
+    try:
+        server = Server.of(database, host.declared_values(), host.layout.name, runner=host.runner)
+        return bool(server.query(TABLES))
+    except BackstayError:
+        return True
 
 
 def _never_backed_up(host: Host) -> bool:
@@ -431,8 +446,9 @@ def rekey(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     return 0
 
 
-def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
-    """The host before this one burned down: its newest restore point, from a repository and the offline key alone."""
+def rebuild(options: argparse.Namespace, host: ClosedDoor, tell: Tell) -> int:
+    """The host before this one burned down: its newest restore point, from a repository and the offline key alone. The
+    door is closed until the data are there: a release alone would show visitors an empty application."""
     from ._client import call
     from ._rebuild import learn
 
@@ -458,10 +474,14 @@ def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
         "override_freeze": why,
         "override_promotion": why,
     }
-    released = call(host.layout, "begin", request=release, auto=True)
-    host.say(f"{released['release']} is live, on empty data")
+    how = f"backstay restore --point={learnt.run} --repository={learnt.repository} {host.layout.name}"
+    host.close_for_rebuild(how)
+    with _behind_the_door("run this again"):
+        released = call(host.layout, "begin", request=release, auto=True)
+    host.say(f"{released['release']} is live, on empty data and behind the closed door")
     request = {"operation": "restore", "point": learnt.run, "by": options.by, "why": why}
-    call(host.layout, "begin", request={**request, "repository": learnt.repository}, auto=True)
+    with _behind_the_door(f"run `{how}`, which opens it"):
+        call(host.layout, "begin", request={**request, "repository": learnt.repository}, auto=True)
     seconds = round(time.monotonic() - began, 1)
     message = f"{host.layout.name}: {released['release']} is live on the data of {learnt.run}, after {seconds:g} s."
     if not options.isolated:
@@ -472,6 +492,19 @@ def rebuild(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     result = {"ok": True, "changed": True, "run": learnt.run, "release": released["release"], "seconds": seconds}
     tell(options, {**result, "repository": learnt.repository, "message": message, "lines": told}, message)
     return 0
+
+
+@contextlib.contextmanager
+def _behind_the_door(remedy: str) -> Iterator[None]:
+    """What fails of a rebuild leaves the door closed, and says how to go on."""
+    try:
+        yield
+    except BackstayError as failed:
+        raise BackstayError(
+            f"{failed.message} Until the data are back the door stays closed: see to that, then {remedy}.",
+            exit_code=failed.exit_code,
+            lines=failed.lines,
+        ) from failed
 
 
 def recall(options: argparse.Namespace, tell: Tell) -> int:

@@ -37,10 +37,9 @@ def job(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     name = options.job
     if name not in declared:
         raise InputError(f"{host.layout.name} has no job {name!r}; it has: {', '.join(declared) or 'none'}.")
-    if host.layout.isolated.exists():
-        raise GateRefused(
-            f"{host.layout.name} is isolated on this host ({host.layout.isolated}): no job of it runs here."
-        )
+    resting = host.layout.resting()
+    if resting:
+        raise GateRefused(f"{host.layout.name} {resting}: no job of it runs here.")
     version = live_version(host.layout)
     if not declared[name].applies(version):
         raise InputError(
@@ -130,7 +129,7 @@ def jobs(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 
 def _missed(host: Host, name: str, job: Job, now: datetime) -> bool:
-    if host.layout.isolated.exists() or not job.applies(live_version(host.layout)):
+    if host.layout.resting() or not job.applies(live_version(host.layout)):
         return False
     declared = declared_since(host.storage.read(host.layout.declared_jobs)).get(name, ("", None))[1]
     known = runs(host.layout, host.storage, name)

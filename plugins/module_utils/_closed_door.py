@@ -8,6 +8,7 @@ from ._journal import parse
 from ._transaction import Transaction
 
 _TRANSACTION = b"transaction "  # so begins a flag that is no person's
+_REBUILD = b"rebuild\n"
 
 
 class ClosedDoor(Host):
@@ -76,8 +77,28 @@ class ClosedDoor(Host):
         if not report.ok:
             self.say(f"{release} does not answer well behind the closed door ({report.reason}); the door opens anyhow")
 
+    def close_for_rebuild(self, how: str) -> None:
+        """Nobody is let in, and no worker, job or backup begins, until all data are restored; `how` is the command that
+        does it."""
+        self.storage.write(self.layout.rebuilding, f"{how}\n".encode(), mode=0o600)
+        if not self.layout.maintenance_flag.exists():
+            self.storage.write(self.layout.maintenance_flag, _REBUILD)
+
+    def end_rebuild(self) -> bool:
+        """What is here is no longer waited for; whether it was."""
+        was = self.layout.rebuilding.exists()
+        self.storage.remove(self.layout.rebuilding)
+        return was
+
     def do_open(self, transaction: Transaction) -> str:
-        if self.storage.read(self.layout.maintenance_flag) not in (None, self._our_door(transaction)):
+        ours = [None, self._our_door(transaction)]
+        if transaction.restore is not None and not (transaction.restore.only or transaction.restore.undo):
+            self.end_rebuild()
+            ours.append(_REBUILD)
+        flag = self.storage.read(self.layout.maintenance_flag)
+        if flag == _REBUILD and flag not in ours:
+            return "left closed, until all data are restored"
+        if flag not in ours:
             return "left closed, as somebody wants it"
         self._open_door()
         return "open"

@@ -91,6 +91,10 @@ class Host:
         content = self.storage.read(self.layout.secrets_file)
         return {} if content is None else dict(json.loads(content)["values"])
 
+    def declared_values(self) -> dict[str, str]:
+        """The values and secrets that a release made now would run with: what there is before anything is live."""
+        return {**self.application().environment.values, **self.secrets()}
+
     def manifest_keys(self) -> tuple[str, ...]:
         """The public keys by which manifests of restore points are believed: this host's, and those it was told of."""
         path = self.layout.backup_key.with_name(f"{self.layout.backup_key.name}.pub")
@@ -110,8 +114,8 @@ class Host:
 
     def _units(self, release: str, *, web: bool) -> list[str]:
         """The units of a release: its web process, or all the others (workers and singletons); none of those where a
-        copy of another environment's data must let nothing out."""
-        if not web and self.layout.isolated.exists():
+        copy of another environment's data must let nothing out, or the data are still to come."""
+        if not web and self.layout.resting():
             return []
         try:
             application = self.application(release)
@@ -272,7 +276,9 @@ class Host:
         from ._health import application_checks
 
         release = transaction.candidate
-        if transaction.operation in ROLLBACKS or (through == "front_door" and transaction.operation in CLOSED):
+        # Health alone passes through a closed door, whoever has closed it.
+        closed = transaction.operation in CLOSED or self.layout.maintenance_flag.exists()
+        if transaction.operation in ROLLBACKS or (through == "front_door" and closed):
             return list(
                 application_checks(
                     application, target, through=through, release_id=release, static_path=None, media_path=None
@@ -386,9 +392,12 @@ class Host:
         return ", ".join(told + ([f"{cut_short} left for the next"] if cut_short else []))
 
     def _start_backfills(self, live: str | None) -> None:
-        """What the live release declares and is not done; at boot too, and after a recovery."""
+        """What the live release declares and is not done; at boot too, and after a recovery. On data that are still to
+        come it would be done at once, and never on those that come."""
         from . import _backfill
 
+        if self.layout.rebuilding.exists():
+            return
         try:
             declared = self.application(live).backfills if live else {}
         except InputError:

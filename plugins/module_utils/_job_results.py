@@ -220,12 +220,12 @@ def verdict(
 
 def facts(layout: Layout, settings: Schedules, storage: Storage, now: datetime) -> list[dict[str, Any]]:
     """The state of each job, in the order of the application's file, without those that rest: an older version is
-    live, or the application is isolated on this host. `now` has a zone; the server's is read here."""
+    live, or the application is isolated or being rebuilt here. `now` has a zone; the server's is read here."""
     zone, _name = server_zone(layout.root)
     since = declared_since(storage.read(layout.declared_jobs))
     version = live_version(layout)
     told: list[dict[str, Any]] = []
-    if layout.isolated.exists():
+    if layout.resting():
         return told
     for name, job in settings.jobs.items():
         if not job.applies(version):

@@ -117,14 +117,15 @@ class JobRun:
         """Run it where it is due, or where somebody asked; returns the last run, None where none was due.
 
         Raises Busy while a release, a rollback or a restore has the application, or another run is under way, and
-        GateRefused where the application is isolated and somebody asked.
+        GateRefused where the application is isolated or being rebuilt, and somebody asked.
         """
         layout = self._host.layout
-        if layout.isolated.exists():
-            # A copy of another environment's data lets nothing out.
+        resting = layout.resting()
+        if resting:
+            # A copy of another environment's data lets nothing out; and on an empty database no job has anything to do.
             if not asked:
                 return None
-            raise GateRefused(f"{layout.name} is isolated on this host ({layout.isolated}): no job of it runs here.")
+            raise GateRefused(f"{layout.name} {resting}: no job of it runs here.")
         self._host.storage.make_directory(layout.jobs, mode=0o700)
         mine = Lock(layout.job_lock(self._name))
         # A moment, for somebody may just be asking whether it runs.

@@ -78,6 +78,19 @@ class Layout:
         return self.configuration / "isolated"
 
     @property
+    def rebuilding(self) -> Path:
+        """There from when a rebuild releases until its data are restored: what is here is empty until then."""
+        return self.state / "rebuilding"
+
+    def resting(self) -> str:
+        """Why no worker and no job runs here, after the application's name; nothing where they do."""
+        if self.isolated.exists():
+            return f"is isolated on this host ({self.isolated})"
+        return (
+            f"is being rebuilt, and its data are still to come ({self.rebuilding})" if self.rebuilding.exists() else ""
+        )
+
+    @property
     def allowed_signers(self) -> Path:
         """Who may vouch for payloads."""
         return self.configuration / "allowed_signers"

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _escrow
 from ._catalogue import Copy, Point, points, rebuild
@@ -22,10 +22,13 @@ from ._manifest import digest, from_bytes
 from ._points import choose
 from ._proof import prove
 from ._repository import FORMAT as SECRETS_FORMAT
-from ._repository import Repository, repositories_of
+from ._repository import Repository, RepositoryError, read_secrets, repositories_of
 from ._run import Runner, run
 from ._sandbox import SystemdSandbox
 from ._storage import canonical
+
+if TYPE_CHECKING:
+    from ._backup_settings import BackupPolicy
 
 _SECRETS = "secrets.json"  # among the configuration in a restore point
 
@@ -125,24 +128,20 @@ def learn(
     """
     layout, storage = host.layout, host.storage
     if host.live() is not None:
+        unfinished = storage.read(layout.rebuilding)
+        if unfinished:
+            raise InputError(
+                f"{host.live()} is live here behind the closed door, and its data are still to come: run "
+                f"`{unfinished.decode().strip()}`, which opens it."
+            )
         raise InputError(f"{host.live()} is live here, so nothing needs to be rebuilt: use `backstay restore`.")
     key = _escrow.read(offline_key, storage)
     _refuse_another(key, layout.name, offline_key)
     application = host.application()
     if application.backup is None:
         raise InputError(f"The file of {layout.name} has no `backup`: declare its repositories, then run this again.")
-    secrets = {name: dict(each["secrets"]) for name, each in key.repositories.items()}
-    storage.write(
-        layout.backup_secrets, canonical({"format": SECRETS_FORMAT, "repositories": secrets}) + b"\n", mode=0o600
-    )
     storage.write(layout.trusted_keys, "".join(f"{each}\n" for each in key.manifest_keys).encode(), mode=0o600)
-    stores = {
-        name: store
-        for name, store in repositories_of(
-            layout, application.backup.repositories, storage, runner=host.runner, cached=False
-        ).items()
-        if name in secrets
-    }
+    stores = _opened(host, application.backup, {name: dict(each["secrets"]) for name, each in key.repositories.items()})
     if repository is not None and repository not in stores:
         raise InputError(f"There is no repository {repository!r} to learn from; there is: {', '.join(stores)}.")
     found = points(layout, storage)
@@ -159,6 +158,33 @@ def learn(
     if not layout.payload(manifest.payload).exists():
         raise BackstayError(f"The point {point.run} lacks the payload {manifest.payload[:12]} of {manifest.release}.")
     return Learnt(len(found), point.run, manifest.release, manifest.version, manifest.payload, copy.repository)
+
+
+def _opened(host: Host, policy: BackupPolicy, kept: Mapping[str, Mapping[str, Any]]) -> dict[str, Repository]:
+    """The repositories that something opens, with Vault's secrets and those that the key has kept. Where both have one,
+    Vault's is newer; but what a store refuses is worth nothing, and then the key's counts. What was found stays."""
+    layout, storage = host.layout, host.storage
+    given = read_secrets(layout, storage) if layout.backup_secrets.exists() else {}
+    found = {name: {**kept.get(name, {}), **given.get(name, {})} for name in {**given, **kept}}
+
+    def written() -> dict[str, Repository]:
+        content = canonical({"format": SECRETS_FORMAT, "repositories": found})
+        storage.write(layout.backup_secrets, content + b"\n", mode=0o600)
+        return repositories_of(layout, policy.repositories, storage, runner=host.runner, cached=False)
+
+    for name, store in written().items():
+        if found.get(name) != kept.get(name) and name in kept and _refuses(store):
+            found[name] = dict(kept[name])
+    return {name: store for name, store in written().items() if name in found}
+
+
+def _refuses(store: Repository) -> bool:
+    """Whether a store is there and lets nobody in with these secrets."""
+    try:
+        store.identity()
+    except RepositoryError as refused:
+        return refused.kind in ("wrong key", "refused")
+    return False
 
 
 def _believed(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 COUNT_SECONDS = 10.0  # for all databases
 _NAMED = 5  # so many tables and files are named, and how many more there are
 _GUESS_BYTES_PER_SECOND = 50e6
-_TABLES = """
+TABLES = """
 SELECT pg_catalog.to_json(pg_catalog.format('%I.%I', n.nspname, c.relname))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -365,7 +365,7 @@ def _counts_of_server(
     try:
         server = engine.server_of(database)
         name = None if live else aside(server.database, generation)
-        listed = server.query(_TABLES, name=name, seconds=deadline - engine.clock())
+        listed = server.query(TABLES, name=name, seconds=deadline - engine.clock())
         relations = {str(table).removeprefix("public."): str(table) for table in map(json.loads, listed)}
         for table, relation in (relations | {LARGE_OBJECTS: "pg_catalog.pg_largeobject_metadata"}).items():
             left = deadline - engine.clock()

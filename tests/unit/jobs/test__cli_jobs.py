@@ -100,9 +100,12 @@ def test_an_unknown_job_is_refused_with_those_there_are(desk: Desk) -> None:
         desk.job("tydi")
 
 
-def test_a_copy_of_another_environment_runs_no_job_and_misses_none(desk: Desk) -> None:
-    desk.house.layout.isolated.touch()
-    with pytest.raises(GateRefused, match="isolated"):
+@pytest.mark.parametrize(("why", "said"), [("isolated", "is isolated"), ("rebuilding", "its data are still to come")])
+def test_on_data_that_are_a_copy_or_still_to_come_no_job_runs_and_none_is_missed(
+    desk: Desk, why: str, said: str
+) -> None:
+    getattr(desk.house.layout, why).touch()
+    with pytest.raises(GateRefused, match=said):
         desk.job("tidy")
     assert desk.jobs() == 0
     assert desk.told["jobs"] == []

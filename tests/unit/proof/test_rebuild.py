@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _escrow, _manifest
+from ansible_collections.backstay.ops.plugins.module_utils import _cli_data as verbs
+from ansible_collections.backstay.ops.plugins.module_utils import _client, _escrow, _manifest
 from ansible_collections.backstay.ops.plugins.module_utils._application import to_dict
+from ansible_collections.backstay.ops.plugins.module_utils._backup import backup as back_up
 from ansible_collections.backstay.ops.plugins.module_utils._backup_settings import RepositorySettings
+from ansible_collections.backstay.ops.plugins.module_utils._backup_source import source_of
 from ansible_collections.backstay.ops.plugins.module_utils._catalogue import catalogue, from_repository, points
 from ansible_collections.backstay.ops.plugins.module_utils._drill import open_with
+from ansible_collections.backstay.ops.plugins.module_utils._engine import Engine
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, GateRefused, InputError
 from ansible_collections.backstay.ops.plugins.module_utils._host import Host
+from ansible_collections.backstay.ops.plugins.module_utils._http import Target
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._rebuild import Learnt, learn, recall
+from ansible_collections.backstay.ops.plugins.module_utils._repository import read_secrets
 from ansible_collections.backstay.ops.plugins.module_utils._storage import Storage, canonical
+from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Restoring, Transaction
 
 from .points import DAYS, NAME, PASSWORD, Place, Shape, application_of, make_key
 
@@ -192,3 +202,106 @@ def test_after_a_second_fire_a_fresh_key_vouches_for_the_points_of_both_hosts(pl
     assert recall(fresh, NAME, say=lambda line: None, root=place.top / "another").run == NEWEST
     with pytest.raises(GateRefused, match="signed by a stranger"):
         learnt(new_host(place, "fifth", "repository"), old)
+
+
+def test_vaults_secrets_of_repositories_stay_where_they_open_them(place: Place) -> None:
+    host = new_host(place, "new", "repository")
+    mine = {"repository": {"password": PASSWORD, "region": "newer"}, "bucket": {"password": "of no key"}}
+    host.storage.write(host.layout.backup_secrets, canonical({"format": 1, "repositories": mine}))
+    assert learnt(host, keep(place, "repository", "second"))[0].repository == "repository"
+    assert read_secrets(host.layout, Storage()) == {**mine, "second": {"password": PASSWORD}}
+
+
+def test_a_password_that_vault_did_not_learn_of_gives_way_to_the_one_that_opens(place: Place) -> None:
+    host = new_host(place, "new", "repository")
+    stale = {"repository": {"password": "from before it was changed"}}
+    host.storage.write(host.layout.backup_secrets, canonical({"format": 1, "repositories": stale}))
+    assert learnt(host, keep(place, "repository"))[0].run == DAYS[2]
+    assert read_secrets(host.layout, Storage()) == {"repository": {"password": PASSWORD}}
+
+
+# until the data are there
+
+
+@pytest.fixture
+def burned(place: Place, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A new host on which `rebuild` is run, and what its transaction's service sees of it."""
+    layout = new_host(place, "new", "repository").layout
+    layout.maintenance_flag.parent.mkdir(parents=True, exist_ok=True)
+    found = SimpleNamespace(engine=Engine(layout), layout=layout, asked=[], fails="")
+    key = keep(place, "repository")
+
+    def call(_layout: Layout, _command: str, *, request: dict[str, Any], **_options: Any) -> dict[str, Any]:
+        operation = request["operation"]
+        found.asked.append((operation, layout.maintenance_flag.exists(), bool(layout.resting())))
+        if operation == found.fails:
+            raise BackstayError(f"The {operation} failed.", exit_code=3)
+        if operation == "release":
+            layout.active.symlink_to(layout.socket("0001-1.0.0"))
+        return {"release": "0001-1.0.0"}
+
+    def go() -> int:
+        given = {"offline_key": str(key), "point": "latest", "repository": None, "isolated": False}
+        options = argparse.Namespace(**given, by="ada", why="", json=True)
+        return verbs.rebuild(options, found.engine, lambda *_told: None)
+
+    monkeypatch.setattr(_client, "call", call)
+    found.go = go
+    return found
+
+
+def restored(*only: str, undo: bool = False) -> Transaction:
+    what = Restoring(generation="0002", before="0001", only=only, undo=undo)
+    return Transaction(
+        "t1", NAME, "restore", "0001-1.0.0", "0001-1.0.0", "1", "", Request("restore"), "now", restore=what
+    )
+
+
+def test_no_visitor_and_no_worker_meets_the_empty_application(burned: SimpleNamespace) -> None:
+    assert burned.go() == 0
+    assert burned.asked == [("release", True, True), ("restore", True, True)]
+    with pytest.raises(GateRefused, match="is being rebuilt, and what is here is empty"):
+        back_up(source_of(burned.engine))
+    assert burned.engine._units("0001-1.0.0", web=False) == []
+    for part in (restored("media:"), restored(undo=True)):
+        assert burned.engine.do_open(part) == "left closed, until all data are restored"
+    assert burned.layout.maintenance_flag.exists()
+    for _twice in range(2):
+        assert burned.engine.do_open(restored()) == "open"
+        assert not burned.layout.maintenance_flag.exists()
+        assert burned.layout.resting() == ""
+
+
+def test_a_release_behind_a_closed_door_is_asked_for_its_health_alone(burned: SimpleNamespace) -> None:
+    """nginx lets nothing else through it, so the front page would refuse every rebuild."""
+    application = application_of(smoke=[{"name": "front", "path": "/"}])
+    release = Transaction("t1", NAME, "release", "0001-1.0.0", None, "1", "", Request("release"), "now")
+
+    def asked(through: Any) -> int:
+        burned.layout.release("0001-1.0.0").mkdir(parents=True, exist_ok=True)
+        return len(burned.engine._checks(application, Target.tcp("127.0.0.1", 443), through, release))
+
+    assert asked("front_door") > 1
+    burned.engine.close_for_rebuild("backstay restore")
+    assert (asked("front_door"), asked("candidate") > 1) == (1, True)
+
+
+def test_a_rebuild_that_fails_half_way_stays_closed_and_says_how_to_go_on(burned: SimpleNamespace) -> None:
+    burned.fails = "release"
+    with pytest.raises(BackstayError, match="the door stays closed: see to that, then run this again") as failed:
+        burned.go()
+    assert failed.value.exit_code == 3
+    burned.fails = "restore"
+    goes_on = f"backstay restore --point={DAYS[2]} --repository=repository {NAME}"
+    with pytest.raises(BackstayError, match=re.escape(f"then run `{goes_on}`, which opens it")):
+        burned.go()
+    assert burned.layout.maintenance_flag.exists()
+    with pytest.raises(InputError, match=re.escape(f"its data are still to come: run `{goes_on}`")):
+        burned.go()
+
+
+def test_a_door_that_a_person_closed_stays_closed_after_a_rebuild(burned: SimpleNamespace) -> None:
+    burned.layout.maintenance_flag.write_text("ada, ticket 12\n")
+    burned.go()
+    assert burned.engine.do_open(restored()) == "left closed, as somebody wants it"
+    assert burned.layout.resting() == "", "its workers come"
