@@ -336,9 +336,11 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     seconds = time.monotonic() - began
     cancelled = cancellation.number is not None
     hosts = Hosts(ident, given, clean, by)
-    asked = options.verb in ("release", "rollback", "undo")
+    asked = options.verb in ("release", "rollback", "undo") or (
+        cancelled and options.verb in ("restore", "recover", "rebuild")  # nobody heard how those ended
+    )
     after = Aftermath()
-    if options.verb == "undo" or (asked and (cancelled or run.exit_code != 0)):
+    if options.verb == "undo" or (options.verb in ("release", "rollback") and (cancelled or run.exit_code != 0)):
         # What failed has undone itself as a rule, but a playbook that broke has not.
         after = hosts.undo(at_once=options.verb != "undo" and none_confirmed(run, RUNNER / "artifacts" / ident))
     elif asked:

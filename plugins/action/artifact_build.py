@@ -19,8 +19,9 @@ from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
     ATTESTATION,
     SIGNATURE,
     beside_inventories,
-    is_whole,
+    is_vouched_for,
     sign,
+    signers_of,
     signing_key,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
@@ -64,19 +65,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         signing_key(options["signing_key"])  # before anything is built: what nobody can vouch for is of no use
         with _source(application, version, options) as found, TemporaryDirectory(prefix="backstay-build-") as temporary:
             commit = found.commit if found else ""
-            attested = _attested(payload, commit)
+            attested = _attested(payload, commit, signers_of(task_vars or {}))
             if attested and not boolean(options.get("rebuild") or False):
-                unsigned = not signature(payload).exists()
-                if unsigned and not self._task.check_mode:
-                    sign(attestation(payload), options["signing_key"], ATTESTATION)
-                signed = f", and {'is now' if unsigned else 'was'} signed"
                 return {
-                    "changed": unsigned,
+                    "changed": False,
                     "payload": str(payload),
                     "sha256": attested["payload_sha256"],
                     "commit": commit,
                     "attestation": attested,
-                    "backstay_lines": [f"{payload.name} was already built from {commit[:12]}{signed}"],
+                    "backstay_lines": [f"{payload.name} was already built from {commit[:12]}, and was signed"],
                 }
             if self._task.check_mode:
                 what = found.what if found else f"the directory {options['source_directory']}"
@@ -139,15 +136,14 @@ def signature(payload: Path) -> Path:
     return attestation(payload).with_name(attestation(payload).name + SIGNATURE)
 
 
-def _attested(payload: Path, commit: str) -> dict[str, Any] | None:
-    """The attestation of a payload that is already there, whole, from this commit, and as it was when it was signed;
-    one that nobody has signed yet counts too."""
+def _attested(payload: Path, commit: str, allowed_signers: Path) -> dict[str, Any] | None:
+    """The attestation of a payload that is already there, whole, from this commit, and signed by somebody whom hosts
+    believe. Any other is nobody's: it is built again: whoever signs vouches for it."""
     try:
         content = attestation(payload).read_bytes()
         known: dict[str, Any] = json.loads(content)
         same = bool(commit) and known["commit"] == commit and known["payload_sha256"] == sha256_of(payload)
-        if same and signature(payload).exists():
-            same = is_whole(content, signature(payload).read_bytes(), ATTESTATION)
+        same = same and is_vouched_for(content, signature(payload).read_bytes(), allowed_signers, ATTESTATION)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return known if same else None

@@ -50,7 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
             raise AnsibleActionFail("fleet needs the option `do`: judge, agree, decide or report.")
         try:
             result.update(do(hosts, Variables(known.get("hostvars") or {}, str(options.get("prefix", ""))), options))
-            if self._task.check_mode and not result.get("failed"):
+            if self._task.check_mode and do is report and not result.get("failed"):
                 result.pop("backstay_lines", None)  # nothing happened, so there is nothing to tell
         except BackstayError as error:
             raise AnsibleActionFail(error.message, result={"backstay_lines": list(error.lines)}) from error

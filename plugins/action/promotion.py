@@ -18,9 +18,10 @@ from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
     SIGNATURE,
     Proof,
     beside_inventories,
-    is_whole,
+    is_vouched_for,
     promotion_name,
     sign,
+    signers_of,
     signing_key,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError
@@ -74,7 +75,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
                 str(options.get("by") or ""),
             )
             file = Path(str(payload["path"]).removesuffix(".tar") + f".{promotion_name(application.stage)}")
-            changed = not stands(file, proof)
+            changed = not stands(file, proof, signers_of(known))
             if changed and not self._task.check_mode:
                 write(file, proof, key)
         except KeyError as missing:
@@ -117,14 +118,15 @@ def _answer(hostvars: Mapping[str, Any], host: str, name: str) -> Mapping[str, A
     return value if isinstance(value, Mapping) else None
 
 
-def stands(file: Path, proof: Proof) -> bool:
-    """Whether this payload was found proven in this stage before, and that is signed."""
+def stands(file: Path, proof: Proof, allowed_signers: Path) -> bool:
+    """Whether this payload was found proven in this stage before, and somebody whom hosts believe has signed that."""
     try:
         content = file.read_bytes()
         known = json.loads(content)
         same = all(known[name] == getattr(proof, name) for name in ("kind", "application", "version", "stage"))
         same = same and known["payload_sha256"] == proof.payload_sha256
-        return bool(same) and is_whole(content, file.with_name(file.name + SIGNATURE).read_bytes(), PROMOTION)
+        signature = file.with_name(file.name + SIGNATURE).read_bytes()
+        return bool(same) and is_vouched_for(content, signature, allowed_signers, PROMOTION)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

@@ -115,6 +115,24 @@ def is_whole(content: bytes, signature: bytes, namespace: str, *, runner: Runner
     return done is not None and done.ok
 
 
+def is_vouched_for(content: bytes, signature: bytes, allowed_signers: Path, namespace: str) -> bool:
+    """Whether hosts would believe a signature of this content, by the list that the controller declares to them; where
+    it has none, whether it is one at all."""
+    if not allowed_signers.is_file():
+        return is_whole(content, signature, namespace)
+    try:
+        verify(content, signature, allowed_signers, namespace, what="it", remedy="sign it")
+    except GateRefused:
+        return False
+    return True
+
+
+def signers_of(variables: Mapping[str, Any]) -> Path:
+    """Where the list of those who may sign lies on the controller, from Ansible's variables."""
+    given = str(variables.get("backstay_allowed_signers") or "")
+    return Path(given).expanduser().absolute() if given else beside_inventories(variables, "allowed_signers")
+
+
 # judging
 
 

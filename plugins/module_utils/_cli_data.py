@@ -36,7 +36,7 @@ def backup(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     policy = source.policy
     name = host.layout.name
     if options.scheduled and _nothing_yet(host):
-        tell(options, {"ok": True, "changed": False}, f"{name}: nothing was released yet, and there are no data.")
+        tell(options, {"ok": True, "changed": False}, f"{name}: there are no data yet.")
         return 0
     if options.if_missed:
         from ._job_results import server_zone
@@ -188,9 +188,12 @@ def verify(options: argparse.Namespace, host: Host, tell: Tell) -> int:
 
 
 def _nothing_yet(host: Host) -> bool:
-    """Whether there is nothing that could be backed up: a timer may strike while a host is being set up, and nobody is
-    to be woken for that. Data may come before the first release: files that were brought, or a server's database. One
-    that role postgresql has just made has no table yet, and its point would be the newest that a rebuild finds."""
+    """Whether there is nothing that could be backed up: a timer may strike while a host is being set up or rebuilt, and
+    nobody is to be woken for that. Data may come before the first release: files that were brought, or a server's
+    database. One that role postgresql has just made has no table yet, and its point would be the newest that a rebuild
+    finds."""
+    if host.layout.rebuilding.exists():
+        return True
     if host.live() is not None or host.history().releases or not _never_backed_up(host):
         return False
     return not any(_may_hold_data(host, database) for database in host.application().databases)

@@ -188,7 +188,7 @@ def decide(hosts: Mapping[str, Seen | None]) -> Goal:
     confirmed = {host: found.confirmed for host, found in hosts.items() if found and found.confirmed}
     if not confirmed:
         return Goal(why="no host has confirmed anything: what is open goes back")
-    host, newest = max(confirmed.items(), key=lambda item: (item[1].order, item[0]))
+    host, newest = _newest(confirmed, hosts)
     if not newest.run:
         return Goal(why=f"{newest.release} was made on {host} alone, by hand: what is open goes back")
     waiting = [name for name, found in hosts.items() if found and found.opened and found.opened.run == newest.run]
@@ -200,6 +200,20 @@ def decide(hosts: Mapping[str, Seen | None]) -> Goal:
     if any(found and found.opened and found.opened.run != newest.run for found in hosts.values()):
         why += "; what is open besides was confirmed by nobody and goes back"
     return Goal(newest.run, newest.version, newest.payload, newest.configuration, why)
+
+
+def _newest(confirmed: Mapping[str, Held], hosts: Mapping[str, Seen | None]) -> tuple[str, Held]:
+    """The last confirmation of all, and who made it. A host knows in which order it did things: what it went on from is
+    older, whatever the clocks of two controllers say. Clocks decide where no host did both."""
+    left = {
+        held.run
+        for found in hosts.values()
+        if found and found.confirmed
+        for held in found.retained
+        if held.run and held.run != found.confirmed.run
+    }
+    last = {host: held for host, held in confirmed.items() if held.run not in left}
+    return max((last or confirmed).items(), key=lambda item: (item[1].order, item[0]))
 
 
 # --- acting, on a host: one step after another, until nothing is left

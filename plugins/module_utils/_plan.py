@@ -48,6 +48,7 @@ def plan(engine: Engine, request: Request, proofs: Mapping[str, str] | None = No
         "operation": transaction.operation,
         "release": transaction.candidate,
         "version": transaction.version,
+        "payload": transaction.payload,
         "previous": live,
         "live": live,
         "steps": [

@@ -49,12 +49,23 @@ def find(payload: Path) -> dict[str, Any]:
 
 
 def test_what_was_altered_after_it_was_signed_is_built_again(payload: Path, builder: Signer) -> None:
-    assert artifact_build._attested(payload, COMMIT), "one that nobody has signed yet is signed, not built again"
+    nowhere = payload.with_name("allowed_signers")
+    assert artifact_build._attested(payload, COMMIT, nowhere) is None, "who signed it would vouch for what he never saw"
     _attestation.sign(artifact_build.attestation(payload), builder.key, ATTESTATION)
-    assert artifact_build._attested(payload, COMMIT)
+    assert artifact_build._attested(payload, COMMIT, nowhere)
     known = json.loads(artifact_build.attestation(payload).read_text())
     artifact_build.attestation(payload).write_text(json.dumps({**known, "checks": []}))
-    assert artifact_build._attested(payload, COMMIT) is None
+    assert artifact_build._attested(payload, COMMIT, nowhere) is None
+
+
+def test_what_a_stranger_signed_is_built_again(payload: Path, builder: Signer, stranger: Signer) -> None:
+    """Hosts would refuse it, and go on refusing it however often it is released."""
+    believed = payload.with_name("allowed_signers")
+    believed.write_text(f"builder {builder.public}\n")
+    _attestation.sign(artifact_build.attestation(payload), stranger.key, ATTESTATION)
+    assert artifact_build._attested(payload, COMMIT, believed) is None
+    _attestation.sign(artifact_build.attestation(payload), builder.key, ATTESTATION)
+    assert artifact_build._attested(payload, COMMIT, believed)
 
 
 def test_the_lookup_hands_over_what_vouches_for_a_payload(payload: Path, builder: Signer) -> None:
@@ -136,13 +147,13 @@ def test_a_stage_is_all_its_hosts_whatever_a_run_was_limited_to() -> None:
 
 
 def test_a_proof_stands_until_the_payload_or_the_proof_changes(tmp_path: Path, builder: Signer) -> None:
-    file = tmp_path / "portal-1.0.0.proven-staging.json"
+    file, nobody = tmp_path / "portal-1.0.0.proven-staging.json", tmp_path / "allowed_signers"
     proof = Proof("portal", "1.0.0", "ab" * 32, "staging", {"app1": "0003-1.0.0"}, "2026-11-21T10:00:00Z", "ada")
-    assert not promotion.stands(file, proof)
+    assert not promotion.stands(file, proof, nobody)
     promotion.write(file, proof, builder.key)
     later = Proof("portal", "1.0.0", "ab" * 32, "staging", {"app1": "0004-1.0.0"}, "2026-11-22T10:00:00Z", "eve")
-    assert promotion.stands(file, later), "the same payload in the same stage needs no other proof"
+    assert promotion.stands(file, later, nobody), "the same payload in the same stage needs no other proof"
     rebuilt = Proof("portal", "1.0.0", "cd" * 32, "staging", {"app1": "0004-1.0.0"}, "2026-11-22T10:00:00Z", "eve")
-    assert not promotion.stands(file, rebuilt)
+    assert not promotion.stands(file, rebuilt, nobody)
     file.write_bytes(later.to_json())
-    assert not promotion.stands(file, later), "it was altered since it was signed"
+    assert not promotion.stands(file, later, nobody), "it was altered since it was signed"

@@ -163,5 +163,39 @@ def test_no_host_can_have_confirmed_while_no_flip_has_ended_and_all_that_was_wri
     assert not ci.none_confirmed(Run("canceled", 254, False, (prepared,)), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("verb", "cancelled", "asks"),
+    [
+        ("restore", True, ["look"]),
+        ("recover", True, ["look"]),
+        ("restore", False, []),
+        ("build", True, []),
+        ("rollback", False, ["look"]),
+        ("rollback", True, ["look", "end"]),
+    ],
+)
+def test_a_cancelled_job_asks_the_hosts_what_became_of_it(
+    verb: str, cancelled: bool, asks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def played(playbook: str, ident: str, given: Any, clean: Any, cancellation: ci.Cancellation, **_more: Any) -> Run:
+        if playbook.startswith("runner/"):
+            asked.append(Path(playbook).stem)
+        elif cancelled:
+            cancellation.number = 15
+        return Run("canceled" if cancelled else "successful", 254 if cancelled else 0, finished=True)
+
+    monkeypatch.setattr(ci, "play", played)
+    monkeypatch.setattr(ci, "RUNNER", tmp_path)
+    monkeypatch.setattr(ci.Cancellation, "listen", lambda _self: None)
+    monkeypatch.setattr(ci, "journals", lambda _directory, _task: {"app1": []})
+    monkeypatch.setattr(ci, "endings", lambda *_given: {"app1": "aborted"})
+    monkeypatch.setattr(ci, "none_confirmed", lambda *_given: False)
+    code = ci.main([verb, "-i", str(tmp_path), "--by", "ada", "--report", str(tmp_path / "report")], {})
+    assert asked == asks
+    assert (code == 143) is cancelled
+
+
 def test_a_line_that_was_read_while_it_was_written_is_left_out() -> None:
     assert ci._whole_lines('{"a": 1}\n{"b": 2}\n{"c"') == ['{"a": 1}', '{"b": 2}']

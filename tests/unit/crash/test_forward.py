@@ -47,6 +47,9 @@ def test_after_its_migrations_were_taken_back_a_newer_release_is_to_be_released_
     assert engine.live() == "0001-1.0.0"
     told = plan(engine, FORWARD)
     assert (told["way_back"], told["release"]) == ("unmigrated", "0002-1.1.0")
+    known = engine.history().get("0002-1.1.0")
+    assert known is not None
+    assert told["payload"] == known.data["payload"], "several hosts compare it, also in check mode"
     assert "portal.0002" in told["message"]
 
 

@@ -168,6 +168,28 @@ def test_the_newest_run_counts_by_the_controllers_clock() -> None:
     assert goal.payload == NEW.payload
 
 
+def test_what_a_host_went_on_from_is_older_whatever_two_controllers_clocks_say() -> None:
+    """The second controller's clock is an hour behind: by the clocks its run came first."""
+    behind = replace(NEW, run="20261121T093000Z-ccc")
+    went_on = Seen(NEW.release, behind, None, "c2", (OLD, behind))
+    missed = STATES["untouched"]
+    for hosts in ({"app1": went_on, "app2": missed}, {"app1": missed, "app2": went_on}):
+        goal = _fleet.decide(hosts)
+        assert (goal.run, goal.payload) == (behind.run, NEW.payload)
+    back = replace(OLD, run="20261121T080000Z-ddd")  # and a rollback by a clock that is further behind
+    returned = Seen(OLD.release, back, None, "c1", (back, behind))
+    assert _fleet.decide({"app1": returned, "app2": went_on}).run == back.run
+
+
+def test_hosts_that_contradict_each_other_are_judged_by_the_clock() -> None:
+    one, other = replace(OLD, run="20261121T100000Z-aaa"), replace(NEW, run="20261121T110000Z-bbb")
+    hosts = {
+        "app1": Seen(one.release, one, None, "c1", (other, one)),
+        "app2": Seen(other.release, other, None, "c2", (one, other)),
+    }
+    assert _fleet.decide(hosts).run == other.run
+
+
 def test_a_release_made_by_hand_on_one_host_is_not_spread() -> None:
     alone = replace(NEW, run="", since="2026-11-21T11:30:00.000Z")
     goal = _fleet.decide({"app1": replace(STATES["confirmed"], confirmed=alone), "app2": STATES["prepared"]})

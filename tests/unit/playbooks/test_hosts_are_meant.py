@@ -77,6 +77,22 @@ def test_one_database_is_restored_by_one_host(what: str, tmp_path: Path) -> None
         assert "Connection refused" in said, "the first question to the host comes after it"
 
 
+def test_all_hosts_of_an_application_are_recovered_together(tmp_path: Path) -> None:
+    """One alone would go back, though others have confirmed what it flipped to."""
+    (tmp_path / "applications").mkdir()
+    (tmp_path / "applications" / "shop.yml").write_text(SHOP, encoding="utf-8")
+    nowhere = "ansible_host: 127.0.0.1, ansible_port: 1"
+    hosts = f"app_servers: {{hosts: {{web1: {{}}, web2: {{}}}}, vars: {{backstay_applications: [shop], {nowhere}}}}}\n"
+    refusal = "shop also runs on web1, and only all its hosts together tell which release it is to be"
+    code, said = play("recover", hosts, tmp_path, "--limit", "web2")
+    assert (code, refusal in said) == (2, True), said
+    alone = hosts.replace("web1: {}", "web1: {backstay_applications: [blog]}")
+    for inventory, options in ((hosts, ()), (alone, ("--limit", "web2")), (hosts, ("--check",))):
+        code, said = play("recover", inventory, tmp_path, *options)
+        assert "only all its hosts together" not in said
+        assert "Connection refused" in said, "the first question to the host comes after it"
+
+
 def test_the_usual_output_says_it_too(tmp_path: Path) -> None:
     code, said = play("rollback", "all: {}\n", tmp_path, callback="ansible.builtin.default")
     assert code == 2, said

@@ -172,6 +172,17 @@ def test_the_plan_of_a_restore_names_what_would_be_lost_and_changes_nothing(engi
     assert after == before
 
 
+def test_a_point_of_the_very_payload_that_is_live_is_not_said_to_be_refused(engine: Engine) -> None:
+    """A rebuilt host counts its releases anew, and additive migrations of a later one stay after a rollback."""
+    made = replace(manifest_of(orders=2), payload="a" * 64, migrations=("portal.0001", "portal.0009"))
+    engine.layout.backup_run(RUN).joinpath("manifest.json").write_bytes(to_bytes(made))
+    found = plan(engine, Request("restore", point="latest"))
+    assert any("it would be refused" in line for line in found["lines"])
+    engine.ledger.append("staged", "0002-1.1.0", payload="a" * 64)
+    found = plan(engine, Request("restore", point="latest"))
+    assert "the copy needs no migration" in found["lines"]
+
+
 def test_a_plan_of_one_database_says_nothing_about_the_rest(engine: Engine) -> None:
     found = plan(engine, Request("restore", point=RUN, only=("database:archive",)))
     assert list(found["lost"]["databases"]) == ["archive"]
