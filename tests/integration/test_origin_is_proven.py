@@ -206,8 +206,8 @@ def stages(scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
             stage.play("site", "--limit", f"{stage.host},localhost")
         for version in ("1.0.0", "1.1.0"):
             copy(scene, payloads, version)
-            (payloads / APPLICATION / version / f"{APPLICATION}-{version}.attestation.json.sig").unlink()
-            made[0].build(version)  # built already: it is only signed, by staging's key
+            attestation = payloads / APPLICATION / version / f"{APPLICATION}-{version}.attestation.json"
+            sign(attestation, Path("inventories/staging/signing_key").absolute(), ATTESTATION)
         yield Stages(*made)
     finally:
         made[0].remove()

@@ -25,6 +25,8 @@ from backstay_lab.scene import APPLICATION, DOMAIN, Answer, Scene
 from backstay_lab.stores import SftpStore
 from runbook_commands import Typed, fenced, inline
 
+from ansible_collections.backstay.ops.plugins.module_utils._attestation import ATTESTATION, sign
+
 STATE = f"/var/lib/backstay/{APPLICATION}"
 LAB = os.environ.get("BACKSTAY_LAB") or "test"
 TYPED = sorted({Typed("", typed.command) for typed in (*fenced(), *inline()) if typed.on_controller})
@@ -247,9 +249,9 @@ def places(tmp_path_factory: pytest.TempPathFactory, desk: Desk) -> Iterator[Map
             room = staging.artifacts / APPLICATION / version
             room.mkdir(parents=True)
             for path, _name in scene.payload_files(version):
-                if path.suffix != ".sig":
-                    shutil.copyfile(path, room / path.name)
-            staging.build(version)  # it is there, and is signed by who signs for staging
+                shutil.copyfile(path, room / path.name)
+            attestation = room / f"{APPLICATION}-{version}.attestation.json"
+            sign(attestation, CHECKOUT / staging.inventory / "signing_key", ATTESTATION)  # who signs for staging
         staging.release("1.0.0", why="the first")
         yield {
             scene.inventory: Place(desk, scene, "app1", DOMAIN),
