@@ -124,6 +124,7 @@ class Facts:
     warm: str | None = None
     rollback_target: str | None = None
     maintenance: bool = False
+    rebuilding: str = ""  # the command that ends it
     transaction_open: bool = False
     transaction_running: bool = False
     transaction: str = ""
@@ -353,7 +354,15 @@ def _certificate(facts: Facts) -> Iterator[Cause]:
 
 
 def _maintenance(facts: Facts) -> Iterator[Cause]:
-    if facts.maintenance and not facts.transaction_running:
+    if facts.rebuilding and not facts.transaction_running:
+        yield Cause(
+            "rebuilding",
+            "It is being rebuilt and its data are still to come: visitors get the maintenance page until then.",
+            (f"a rebuild waits for `{facts.rebuilding}`",),
+            facts.rebuilding,
+            "database.md",
+        )
+    elif facts.maintenance and not facts.transaction_running:
         yield Cause(
             "maintenance",
             "Maintenance is on: visitors get 503 and the maintenance page, as somebody asked.",

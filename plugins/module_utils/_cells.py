@@ -279,6 +279,9 @@ def _health(at: _Look) -> Cell:
         return Cell(
             "health", "red", web, most, source="systemd", why=why, command=f"backstay rollback {at.application}"
         )
+    if at.facts.get("rebuilding"):
+        why = "it is being rebuilt and its data are still to come; the door is closed until then"
+        return Cell("health", "yellow", "no data yet", most, why=why, command=str(at.facts["rebuilding"]))
     if at.facts.get("maintenance"):
         return _maintenance(at)
     bad = [

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ._errors import BackstayError, Busy, InputError
+from ._errors import BackstayError, Busy, GateRefused, InputError
 from ._layout import Layout, applications
 from ._version import PROTOCOL, VERSION
 
@@ -730,17 +730,21 @@ def _maintenance(options: argparse.Namespace) -> int:
             f"door, and what visitors wrote now could be lost: wait until it has ended (`backstay status {name}`), or "
             f"undo it with `backstay abort {name}`."
         )
-    if on and (not was or shut_by is not None):
-        # Whoever says so while a transaction has it closed wants it closed when that has ended, too.
+    coming = (engine.storage.read(engine.layout.rebuilding) or b"").decode().strip()
+    if was and not on and coming:
+        raise GateRefused(
+            f"{name} is being rebuilt, and what visitors wrote now would be replaced: run `{coming}`, which opens the "
+            f"door; to let them in on what is here, remove {engine.layout.rebuilding}, then run this and `backstay "
+            f"recover {name}`."
+        )
+    if on and (not was or shut_by is not None or coming):
+        # Whoever says so while something else has it closed wants it closed when that has ended, too.
         engine.storage.write(flag, f"{_who()}\n".encode(), mode=0o644)
     elif was and not on:
         engine.storage.remove(flag)
-    waited = not on and engine.end_rebuild()
     state = "on: visitors get 503 and the maintenance page" if on else "off: the door is open"
-    state += (
-        f", to data that no rebuild has brought back; `backstay recover {name}` starts the workers" if waited else ""
-    )
-    state += f", also after the {shut_by.operation} that is under way" if on and shut_by is not None else ""
+    ends = f"the {shut_by.operation} that is under way" if shut_by is not None else "the rebuild" if coming else ""
+    state += f", also after {ends}" if on and ends else ""
     _tell(
         options,
         {"ok": True, "changed": was != on, "maintenance": on},

@@ -108,7 +108,7 @@ def _catch_up(options: argparse.Namespace, host: Host, tell: Tell) -> int:
     name, policy = host.layout.name, host.application().backup
     now = dt.datetime.now(server_zone(host.layout.root)[0])
     asked: list[tuple[str | None, str, str | None]] = []
-    if policy is not None and policy.scheduler == "systemd" and not host.layout.isolated.exists():
+    if policy is not None and policy.scheduler == "systemd" and not host.layout.resting():
         known = points(host.layout, host.storage)
         asked = [
             (policy.at, host.layout.backup_timer, known[-1].at if known else None),

@@ -84,16 +84,10 @@ class ClosedDoor(Host):
         if not self.layout.maintenance_flag.exists():
             self.storage.write(self.layout.maintenance_flag, _REBUILD)
 
-    def end_rebuild(self) -> bool:
-        """What is here is no longer waited for; whether it was."""
-        was = self.layout.rebuilding.exists()
-        self.storage.remove(self.layout.rebuilding)
-        return was
-
     def do_open(self, transaction: Transaction) -> str:
         ours = [None, self._our_door(transaction)]
         if transaction.restore is not None and not (transaction.restore.only or transaction.restore.undo):
-            self.end_rebuild()
+            self.storage.remove(self.layout.rebuilding)
             ours.append(_REBUILD)
         flag = self.storage.read(self.layout.maintenance_flag)
         if flag == _REBUILD and flag not in ours:

@@ -79,6 +79,7 @@ class Looker:
             "transaction_running": self._running(),
             "transaction": self._transaction(),
             "maintenance": self.layout.maintenance_flag.exists(),
+            "rebuilding": (self.host.storage.read(self.layout.rebuilding) or b"").decode().strip(),
             "front_door": self._door(serving),
             "socket": own,
             "health_failing": failing_checks(details),

@@ -73,6 +73,7 @@ def facts(engine: Engine) -> dict[str, Any]:
         "last_failed": describe(failed[-1], live, running.warm) if failed else None,
         "processes": {unit: states.get(unit, "unknown") for unit in sorted({*units, *wanted})},
         "maintenance": engine.layout.maintenance_flag.exists(),
+        "rebuilding": (engine.storage.read(engine.layout.rebuilding) or b"").decode().strip(),  # what ends that
         "configuration_changed": engine.configuration_changed(),
         "freeze": _freeze_of(engine),
         "transaction_open": engine.layout.journal.exists(),
@@ -128,7 +129,12 @@ def _described(history: History, release: str | None, warm: str | None) -> dict[
 
 def sentence(found: dict[str, Any], row: Row) -> str:
     """What is so about an application, in one sentence with the command that helps: the worst of its row."""
-    live = found["live"]
+    live, coming = found["live"], found.get("rebuilding")
+    if live is None and coming:
+        return (
+            "its rebuild ended before anything was live: mend what it said, then run it again (`backstay rebuild "
+            "--offline-key FILE`)"
+        )
     if live is None:
         return "nothing is live yet: release a version"
     web = next(
@@ -136,6 +142,8 @@ def sentence(found: dict[str, Any], row: Row) -> str:
     )
     if web != "active":
         return f"{live['id']} is live and its web process is {web}: `backstay rollback`, or `backstay recover`"
+    if coming:
+        return f"it is being rebuilt and its data are still to come: `{coming}` brings them and opens the door"
     if found["maintenance"]:
         return "maintenance is on: `backstay maintenance off` opens the door again"
     bad = [unit for unit, state in found["processes"].items() if state in ("failed", "gone", "inactive")]

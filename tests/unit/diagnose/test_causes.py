@@ -141,6 +141,11 @@ KNOWN: Mapping[str, tuple[dict[str, Any], str, str]] = {
         "backstay recover portal",
     ),
     "maintenance": ({"maintenance": True}, "maintenance.on", "backstay maintenance off portal"),
+    "rebuilding": (
+        {"maintenance": True, "rebuilding": "backstay restore --point=latest --repository=disk portal"},
+        "a rebuild waits for",
+        "backstay restore --point=latest --repository=disk portal",
+    ),
     "repository_unreachable": (
         {"repositories_unreachable": {"offsite": "connection refused"}, "backup_problems": ("offsite lacks it",)},
         "connection refused",
