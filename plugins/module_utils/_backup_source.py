@@ -20,7 +20,7 @@ def source_of(host: Host) -> Source:
         version=known.version if known else "",
         payload=str(data.get("payload", "")),
         migrations=tuple(data.get("migrations_known", ())),
-        environment=host.environment_of(live) if live else {},
+        environment=host.environment_of(live) if live else host.declared_values(),
         now=host.now,
         runner=host.runner,
         storage=host.storage,

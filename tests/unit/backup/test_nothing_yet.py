@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _application
+from ansible_collections.backstay.ops.plugins.module_utils._backup_source import source_of
 from ansible_collections.backstay.ops.plugins.module_utils._cli_data import _nothing_yet
 from ansible_collections.backstay.ops.plugins.module_utils._host import Host
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
@@ -54,3 +55,9 @@ def test_what_holds_data_or_cannot_be_asked_is_not_passed_over(
     tmp_path: Path, url: str, answer: str, code: int
 ) -> None:
     assert not _nothing_yet(host(tmp_path, url, answer=answer, code=code))
+
+
+def test_what_was_brought_before_the_first_release_is_backed_up_from_where_it_is(tmp_path: Path) -> None:
+    """What finds the data and what copies them look at the same server."""
+    found = source_of(host(tmp_path, URL, answer='"public.orders"\n'))
+    assert found.environment["DATABASE_URL"] == URL
