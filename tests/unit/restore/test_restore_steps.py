@@ -394,8 +394,11 @@ class Serving(Restore):
 
     here: tuple[str, ...] = ()
     there: tuple[str, ...] = ()
+    gone = False
 
     def migrations(self, release: str, command: str, **given: Any) -> MigrationState:
+        if self.gone and not given.get("properties"):
+            raise BackstayError("The migrations could not be read: there is no such database.")
         unknown = self.there if given.get("properties") else self.here
         return MigrationState(applied=(), known=(), pending=(), unknown=unknown)
 
@@ -442,3 +445,15 @@ def test_only_migrations_that_a_release_never_served_on_stand_in_the_way(
             serving.do_convert(asked)
     else:
         assert serving.do_convert(asked) == "as new as the live code"
+
+
+def test_a_live_database_that_is_gone_is_not_asked_what_it_served_on(serving: Serving) -> None:
+    """Nobody can tell then; and to say that its migrations could not be read would help nobody who restores it."""
+    asked = transaction("database:default")
+    asked = replace(asked, candidate="0002-1.1.0", restore=replace(restoring("database:default"), release="0001-1.0.0"))
+    (serving.layout.generations / "0002").mkdir()
+    serving.there, serving.gone = ("audits.0003",), True
+    with pytest.raises(GateRefused, match=r"knows audits.0003 and 0002-1.1.0 does not: bring both back"):
+        serving.do_convert(asked)
+    serving.there = ()
+    assert serving.do_convert(asked) == "as new as the live code"
