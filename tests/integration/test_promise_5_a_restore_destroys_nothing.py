@@ -95,8 +95,10 @@ def test_only_the_media_asked_for_come_back_and_everything_else_stays(at_1_1: Sc
     assert shell(at_1_1, f"cat {media}/new.txt") == "new"
     assert there(at_1_1, since) == len(since), "the database was not asked for and changed"
     assert at_1_1.get(f"/media/{folder}/{lost}").status == 200
+    later = written(at_1_1)
     restored(at_1_1, "--undo")
     assert shell(at_1_1, f"test -e {media}/{folder}/{lost} || echo gone") == "gone"
+    assert there(at_1_1, later) == len(later), "the undo of media took the database back too"
 
 
 def test_what_is_here_unharmed_is_not_fetched_again_and_what_is_harmed_is(at_1_1: Scene) -> None:

@@ -212,6 +212,20 @@ def test_vaults_secrets_of_repositories_stay_where_they_open_them(place: Place) 
     assert read_secrets(host.layout, Storage()) == {**mine, "second": {"password": PASSWORD}}
 
 
+def test_what_vault_has_told_is_newer_than_the_key(place: Place) -> None:
+    """Not only where the key's own password still opens the repository."""
+    host = new_host(place, "new", "repository")
+    host.storage.write(
+        host.layout.backup_secrets, canonical({"format": 1, "repositories": {"repository": {"password": PASSWORD}}})
+    )
+    key = keep(place, "repository")
+    kept = json.loads(key.read_text())
+    kept["repositories"]["repository"]["secrets"] = {"password": "of last year"}
+    key.write_text(json.dumps(kept))
+    assert learnt(host, key)[0].repository == "repository"
+    assert read_secrets(host.layout, Storage()) == {"repository": {"password": PASSWORD}}
+
+
 def test_a_password_that_vault_did_not_learn_of_gives_way_to_the_one_that_opens(place: Place) -> None:
     host = new_host(place, "new", "repository")
     stale = {"repository": {"password": "from before it was changed"}}
