@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,21 @@ def test_all_hosts_of_an_application_are_recovered_together(tmp_path: Path) -> N
         code, said = play("recover", inventory, tmp_path, *options)
         assert "only all its hosts together" not in said
         assert "Connection refused" in said, "the first question to the host comes after it"
+
+
+@pytest.mark.parametrize("verb", ["release", "rollback"])
+def test_one_host_of_several_is_told_which_run_it_has_part_in(verb: str, tmp_path: Path) -> None:
+    """A host that was released to alone with --limit is no host that somebody changed by hand: the others follow it."""
+    (tmp_path / "applications").mkdir()
+    (tmp_path / "applications" / "shop.yml").write_text(SHOP, encoding="utf-8")
+    (tmp_path / "allowed_signers").write_text(f"ada ssh-ed25519 {'A' * 68}\n", encoding="utf-8")
+    here = (
+        "ansible_connection: local, ansible_become: false, ansible_python_interpreter: '{{ ansible_playbook_python }}'"
+    )
+    hosts = f"app_servers: {{hosts: {{web1: {{}}, web2: {{}}}}, vars: {{backstay_applications: [shop], {here}}}}}\n"
+    options = ("--limit", "web2", "--check", "-vvv")
+    _code, said = play(verb, hosts, tmp_path, *options, callback="ansible.builtin.default")
+    assert re.search(r'"run": "\d{8}T\d{6}Z-[0-9a-f]{6}", .*"state": "(prepared|live)"', said), said
 
 
 def test_the_usual_output_says_it_too(tmp_path: Path) -> None:
