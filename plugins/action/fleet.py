@@ -27,6 +27,7 @@ from ansible_collections.backstay.ops.plugins.module_utils._fleet import (
     refusal,
     seen,
     strategy_refusal,
+    would,
 )
 
 Facts = Mapping[str, Any]
@@ -49,6 +50,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         if do is None:
             raise AnsibleActionFail("fleet needs the option `do`: judge, agree, decide or report.")
         try:
+            options["check_mode"] = bool(self._task.check_mode)
             result.update(do(hosts, Variables(known.get("hostvars") or {}, str(options.get("prefix", ""))), options))
             if self._task.check_mode and do is report and not result.get("failed"):
                 result.pop("backstay_lines", None)  # nothing happened, so there is nothing to tell
@@ -103,8 +105,8 @@ def agree(hosts: Sequence[str], known: Variables, _unused: Facts) -> dict[str, A
     return {"changed": False}
 
 
-def wanted(hosts: Sequence[str], known: Variables, _unused: Facts) -> dict[str, Any]:
-    """Where all hosts are to be, from what each of them said."""
+def wanted(hosts: Sequence[str], known: Variables, options: Facts) -> dict[str, Any]:
+    """Where all hosts are to be, from what each of them said; in check mode also how each would get there."""
     asked: dict[str, Seen | None] = {}
     for host in hosts:
         said = known.of(host, "asked")
@@ -114,6 +116,9 @@ def wanted(hosts: Sequence[str], known: Variables, _unused: Facts) -> dict[str, 
     missing = [host for host, said in asked.items() if said is None]
     if missing:
         lines.append(f"{names(missing)} said nothing: decided without")
+    if options.get("check_mode"):
+        application = str(options.get("application") or "the application")
+        lines += [f"{host}: {would(goal, said, application=application)}" for host, said in asked.items() if said]
     return {"changed": False, "goal": json.dumps(goal.to_dict()), "backstay_lines": lines}
 
 

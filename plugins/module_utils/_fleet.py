@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BackstayError, InputError
@@ -247,6 +247,26 @@ def step_towards(goal: Goal, found: Seen, *, application: str, has_payload: bool
         f"The other hosts of {application} run {goal.version} and this one does not, and {lacks}: run "
         f"playbooks/release.yml -e version={goal.version} --limit with this host."
     )
+
+
+def would(goal: Goal, found: Seen, *, application: str) -> str:
+    """What a host would do to get there, in a few words. Whether a payload is there, it alone knows."""
+    told = []
+    if found.opened:
+        forward = step_towards(goal, found, application=application, has_payload=True).action == FORWARD
+        told.append(f"would {'confirm' if forward else 'undo'} {found.opened.release}")
+        if forward:
+            return told[0]
+        found = replace(found, opened=None)
+    try:
+        step = step_towards(goal, found, application=application, has_payload=True)
+    except BackstayError as alone:
+        return "; ".join([*told, alone.message])
+    if step.action == "rollback":
+        told.append(f"would go to {step.release}")
+    elif step.action == "release":
+        told.append(f"would release {goal.version}, where its payload is here")
+    return "; ".join(told) or f"would stay on {found.live or 'nothing'}"
 
 
 # --- before the flip, on the controller

@@ -22,8 +22,10 @@ options:
       judge: >-
         Refuse O(applications) that cannot be on several hosts (an SQLite database, media, a singleton, another
         strategy), and return a name for this run and the hosts that go first.
-      agree: Refuse to go on where C(<prefix>prepared) of the hosts are different payloads.
-      decide: Return where all hosts are to be, from the facts in C(<prefix>asked).
+      agree: Refuse to go on where C(<prefix>prepared) of the hosts are different releases, payload or configuration.
+      decide: >-
+        Return where all hosts are to be, from the facts in C(<prefix>asked); in check mode tell how each would get
+        there.
       report: Tell what became of each host, one line each, and fail unless all are where they were to be.
   applications:
     description: Applications as the lookup P(backstay.ops.application#lookup) gives them, for O(do=judge).
@@ -44,7 +46,7 @@ options:
     type: str
     default: ""
   application:
-    description: Name of the application, for O(do=report).
+    description: Name of the application, for O(do=report), and for O(do=decide) in check mode.
     type: str
   verb:
     description: What was done, for O(do=report).

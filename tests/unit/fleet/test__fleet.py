@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.backstay.ops.plugins.action import fleet as action
 from ansible_collections.backstay.ops.plugins.module_utils import _fleet
 from ansible_collections.backstay.ops.plugins.module_utils._application import parse
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
@@ -212,6 +213,29 @@ def test_a_host_that_cannot_get_there_alone_names_the_command(declared: str, has
     behind = replace(STATES["untouched"], declared=declared)
     with pytest.raises(BackstayError, match=r"release\.yml -e version=1\.1\.0 --limit"):
         _fleet.step_towards(goal, behind, application="portal", has_payload=has_payload)
+
+
+def test_what_recovery_would_do_is_told_of_each_host_without_doing_it() -> None:
+    hosts = {
+        "app1": STATES["confirmed"],
+        "app2": STATES["flipped"],
+        "app3": STATES["prepared"],
+        "app4": replace(STATES["untouched"], retained=(OLD, NEW)),
+        "app5": replace(STATES["untouched"], declared="c9"),
+        "app6": None,
+    }
+    asked = {host: {"__asked": GONE if found is None else facts(found)} for host, found in hosts.items()}
+    known = action.Variables(asked, "__")
+    told = action.wanted(list(hosts), known, {"application": "portal", "check_mode": True})["backstay_lines"]
+    assert told[1:6] == [
+        "app6 said nothing: decided without",
+        "app1: would stay on 0002-1.1.0",
+        "app2: would confirm 0002-1.1.0",
+        "app3: would undo 0002-1.1.0; would release 1.1.0, where its payload is here",
+        "app4: would go to 0002-1.1.0",
+    ]
+    assert "release.yml -e version=1.1.0 --limit" in told[6]
+    assert len(action.wanted(list(hosts), known, {})["backstay_lines"]) == 2, "what is done is told when it is done"
 
 
 def test_a_goal_survives_its_way_to_the_host() -> None:
