@@ -26,6 +26,7 @@ from ._directories import Directory, data_directories, make_directory
 from ._environment import Secrets, compose, unused
 from ._errors import BackstayError, InputError
 from ._layout import Layout
+from ._releases import running_part
 from ._run import Runner, run
 from ._storage import Storage, canonical
 from ._systemd import Systemd
@@ -498,13 +499,6 @@ def declare(options: Mapping[str, Any], *, check_mode: bool) -> tuple[Declaratio
     if planned.changed and not check_mode:
         declaration.apply(planned)
     return declaration, planned
-
-
-def running_part(application: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a declared application (as JSON) a running release depends on: how it is backed up and watched, and
-    what it does at which time, is none of it."""
-    apart = ("backup", "objectives", "alerts", "schedules")
-    return {key: value for key, value in application.items() if key not in apart}
 
 
 def _json(content: bytes | None) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BackstayError, InputError
+from ._releases import running_part
 from ._storage import canonical
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ def forks_refusal(hosts: Sequence[str], forks: int, watch_seconds: float, confir
 
 
 def configuration_digest(application: Mapping[str, Any]) -> str:
-    """What two hosts compare of an application's file; where its source comes from is the controller's own affair."""
-    return hashlib.sha256(canonical({key: application[key] for key in application if key != "source"})).hexdigest()
+    """What two hosts compare of an application's file: what a release runs with. Where its source comes from is the
+    controller's own affair."""
+    compared = {key: value for key, value in running_part(application).items() if key != "source"}
+    return hashlib.sha256(canonical(compared)).hexdigest()
 
 
 # --- what hosts say, from `backstay status --json`
@@ -280,20 +283,40 @@ def canaries(hosts: Sequence[str], wanted: Iterable[str]) -> tuple[str, ...]:
 
 
 def agreed(prepared: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raise InputError when hosts prepared different payloads, as a rollback of hosts with different pasts does."""
-    by_payload: dict[str, list[str]] = {}
-    for host, said in prepared.items():
-        if said.get("payload"):
-            by_payload.setdefault(str(said["payload"]), []).append(host)
-    if len(by_payload) > 1:
-        told = "; ".join(
-            f"{names(hosts)} on {prepared[hosts[0]].get('version')} (payload {payload[:12]})"
-            for payload, hosts in by_payload.items()
-        )
+    """Raise InputError when hosts prepared different releases, as a rollback of hosts with different pasts does."""
+    apart = _apart({host: _runs(said) for host, said in prepared.items() if said.get("payload")})
+    if len(apart) < 2:
+        return
+    one_payload = len({payload for payload, _unused in apart}) == 1
+    told = "; ".join(
+        f"{names(hosts)} on {prepared[hosts[0]].get('version')} "
+        f"({f'configuration {configuration[:12]}' if one_payload else f'payload {payload[:12]}'})"
+        for (payload, configuration), hosts in apart.items()
+    )
+    if one_payload:
         raise InputError(
-            f"The hosts would not end on one release: {told}; name one version (-e to=VERSION or -e version=VERSION), "
-            "or bring them together first with playbooks/recover.yml."
+            f"The hosts would end on the same payload with different configurations: {told}; take one host after the "
+            "other, with --limit, then run playbooks/release.yml without -e version=, which brings all of them the "
+            "declared one."
         )
+    raise InputError(
+        f"The hosts would not end on one release: {told}; name one version (-e to=VERSION or -e version=VERSION), "
+        "or bring them together first with playbooks/recover.yml."
+    )
+
+
+def _runs(said: Mapping[str, Any]) -> tuple[str, str]:
+    """Payload and configuration of a release, as a host answers of it."""
+    return str(said.get("payload") or ""), str(said.get("configuration") or "")
+
+
+def _apart(runs: Mapping[str, tuple[str, str]]) -> dict[tuple[str, str], list[str]]:
+    """Hosts by what they run. Where one does not tell its configuration, as with an older backstay, payloads count."""
+    told = all(configuration for _unused, configuration in runs.values())
+    found: dict[tuple[str, str], list[str]] = {}
+    for host, (payload, configuration) in runs.items():
+        found.setdefault((payload, configuration if told else ""), []).append(host)
+    return found
 
 
 # --- what became of each host, at the end of a run
@@ -388,10 +411,22 @@ def outcome(
         _recovered(host, phases) if verb == "recover" else _row(host, verb, run, phases, after.get(host) or {})
         for host, phases in hosts.items()
     )
-    known = {row.runs for row in rows}
-    one = None if None in known else len(known) == 1
+    known = {row.host: row.runs for row in rows if row.runs}
+    one = None if len(known) < len(rows) else len(_apart(known)) == 1
+    if one is False and _one_payload(rows):
+        rows = tuple(_with_configuration(row) for row in rows)
     good = all(row.good for row in rows) and one is not False
     return Outcome(rows, good, _conclusion(application, verb, rows, hosts, one), one)
+
+
+def _one_payload(rows: Sequence[Row]) -> bool:
+    return len({row.runs[0] for row in rows if row.runs}) == 1
+
+
+def _with_configuration(row: Row) -> Row:
+    """The row of a host that runs the payload of the others, and differs from them all the same."""
+    configuration = f"same payload, configuration {row.runs[1][:12] if row.runs else '?'}"
+    return replace(row, why="; ".join(part for part in (row.why, configuration) if part))
 
 
 def _row(host: str, verb: str, run: str, phases: Sequence[Phase], after: Mapping[str, Any]) -> Row:
@@ -402,14 +437,14 @@ def _row(host: str, verb: str, run: str, phases: Sequence[Phase], after: Mapping
         said = {**prepared.said, **confirmed.said}
         live = str(confirmed.said.get("live") or prepared.said.get("live") or "")
         happened = DONE[verb] if begun else "as it was, this release is live already"
-        return Row(host, live, happened, "", (str(said.get("payload", "")), ""), good=True)
+        return Row(host, live, happened, "", _runs(said), good=True)
     bad = next((phase for phase in phases if phase.bad), None)
     told = Phase.of("after", after)
     when = WHEN[bad.name] if bad else "at the end"
     if told.state != "ok" or "fleet" not in after:
         return Row(host, None, "unreachable" if (bad or told).state != "failed" else "unknown", f"{when}; {_UNKNOWN}")
     found = seen(after)
-    runs = None if found.confirmed is None else (found.confirmed.payload, "")
+    runs = None if found.confirmed is None else found.confirmed.same_as
     if run and found.confirmed and found.confirmed.run == run:
         return Row(host, found.live, DONE[verb], "", runs, good=True)
     if found.opened:
@@ -459,7 +494,12 @@ def _conclusion(
     told = [f"{names(where)}: {reason}" for reason, where in reasons.items()]
     unknown = [row.host for row in rows if row.live is None]
     other = [row.host for row in rows if not row.good and row.live is not None]
-    if one is False and len(good) == len(rows):
+    if one is False and len(good) == len(rows) and _one_payload(rows):
+        told.append(
+            "The hosts run one payload with different configurations: run playbooks/release.yml without -e version=, "
+            "which brings all of them the declared one."
+        )
+    elif one is False and len(good) == len(rows):
         told.append("The hosts run different releases, made by hand: name one with release.yml or rollback.yml.")
     elif good and (other or unknown):
         told.append(f"{names(good)} ended there, {names([*other, *unknown])} did not: run playbooks/recover.yml.")

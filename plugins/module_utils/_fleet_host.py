@@ -47,7 +47,7 @@ def facts(engine: Engine) -> dict[str, Any]:
     return {
         "confirmed": None if confirmed is None else _held(engine, **confirmed),
         "open": opened,
-        "declared": _digest(engine, None),
+        "declared": digest(engine, None),
         "retained": _retained(engine),
     }
 
@@ -58,19 +58,24 @@ def _held(engine: Engine, release: str, run: str, since: str) -> dict[str, str]:
         "release": release,
         "version": release.partition("-")[2],
         "payload": str(known.data.get("payload", "")) if known else "",
-        "configuration": _digest(engine, release),
+        "configuration": digest(engine, release),
         "run": run,
         "since": since,
     }
 
 
-def _digest(engine: Engine, release: str | None) -> str:
-    """Of the application's file as declared, or as a release was configured; empty where there is none."""
-    place = engine.layout.application_file
-    if release is not None:
+def digest(engine: Engine, release: str | None) -> str:
+    """Of the application's file as declared, or as a release was configured; empty where none can be read: a release
+    that is confirmed has to be answered for all the same."""
+    if release is None:
+        place = engine.layout.application_file
+    else:
         place = engine.layout.release_configuration(release) / "application.json"
     content = engine.storage.read(place)
-    return "" if content is None else configuration_digest(json.loads(content))
+    try:
+        return "" if content is None else configuration_digest(json.loads(content))
+    except (ValueError, AttributeError):
+        return ""
 
 
 def _retained(engine: Engine) -> list[dict[str, str]]:

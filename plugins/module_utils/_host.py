@@ -16,7 +16,7 @@ from ._journal import Journal
 from ._layout import Layout
 from ._ledger import Ledger
 from ._lock import Lock
-from ._releases import History, fold, must_run
+from ._releases import History, fold, must_run, running_part
 from ._run import Runner, run
 from ._steps import CLOSED, ROLLBACKS
 from ._storage import Storage
@@ -167,7 +167,6 @@ class Host:
         """Whether what is declared here differs from what the live release runs with; a configuration release applies
         it. The environment is compared whole, so that a changed secret counts."""
         from ._application import to_dict
-        from ._declare import running_part
         from ._environment import environment_file
 
         live = self.live()

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ._engine import Engine
+from ._fleet_host import digest
 from ._releases import schema_ahead, withdrawn_by
 from ._steps import PHASES, TITLES, steps_of
 from ._transaction import Request
@@ -49,6 +50,7 @@ def plan(engine: Engine, request: Request, proofs: Mapping[str, str] | None = No
         "release": transaction.candidate,
         "version": transaction.version,
         "payload": transaction.payload,
+        "configuration": digest(engine, None if way is None else transaction.candidate),
         "previous": live,
         "live": live,
         "steps": [
@@ -96,6 +98,7 @@ def nothing_to_do(engine: Engine) -> dict[str, Any]:
         "live": live,
         "version": known.version if known else "",
         "payload": str(known.data.get("payload", "")) if known else "",
+        "configuration": digest(engine, live),
         "steps": [],
         "seconds": 0.0,
         "message": f"{engine.layout.name}: {live} is live already, with this payload and this configuration.",

@@ -101,6 +101,13 @@ def fold(entries: Iterable[Entry]) -> History:
     return History(releases)
 
 
+def running_part(application: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a declared application (as JSON) a running release depends on: how it is backed up and watched, and
+    what it does at which time, is none of it."""
+    apart = ("backup", "objectives", "alerts", "schedules")
+    return {key: value for key, value in application.items() if key not in apart}
+
+
 def rollback_target(history: History, live: str | None) -> Release | None:
     """Where a bare rollback goes: the newest release older than the live one that was live and proven and is neither
     failed nor withdrawn (nor pruned); None where there is none."""

@@ -39,6 +39,7 @@ from typing import Any
 
 from ._engine import Engine
 from ._errors import BackstayError, Busy, InputError
+from ._fleet_host import digest
 from ._lock import Lock
 from ._plan import nothing_to_do, plan
 from ._steps import CLOSED, POINT_OF_NO_RETURN, TITLES, WAYS_BACK, Recovery, recovery, steps_of
@@ -242,6 +243,7 @@ class Conductor:
             "previous": transaction.previous,
             "version": transaction.version,
             "payload": transaction.payload,
+            "configuration": digest(self.engine, transaction.candidate),
             "live": self.engine.live(),
             "watch_seconds": self.engine.watch_seconds(transaction),
             "message": self.engine.done_sentence(transaction),

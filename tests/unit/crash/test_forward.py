@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.backstay.ops.plugins.module_utils import _runtime
+from ansible_collections.backstay.ops.plugins.module_utils import _fleet_host, _runtime
 from ansible_collections.backstay.ops.plugins.module_utils._errors import GateRefused
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
 from ansible_collections.backstay.ops.plugins.module_utils._plan import plan
@@ -50,6 +50,7 @@ def test_after_its_migrations_were_taken_back_a_newer_release_is_to_be_released_
     known = engine.history().get("0002-1.1.0")
     assert known is not None
     assert told["payload"] == known.data["payload"], "several hosts compare it, also in check mode"
+    assert told["configuration"] == _fleet_host.digest(engine, "0002-1.1.0") != ""
     assert "portal.0002" in told["message"]
 
 

@@ -105,6 +105,21 @@ def test_hosts_that_prepared_different_payloads_are_told_apart() -> None:
         )
 
 
+def test_hosts_that_prepared_one_payload_with_different_configurations_are_told_apart() -> None:
+    one = {"payload": "aa", "version": "1.0.0", "configuration": "c1"}
+    _fleet.agreed({"app1": one, "app2": one})
+    _fleet.agreed({"app1": one, "app2": {"payload": "aa", "version": "1.0.0"}})  # an older backstay does not say it
+    apart = r"app1, app3 on 1\.0\.0 \(configuration c1\); app2 on 1\.0\.0 \(configuration c2\); .*--limit"
+    with pytest.raises(InputError, match=f"the same payload with different configurations: {apart}"):
+        _fleet.agreed({"app1": one, "app2": {**one, "configuration": "c2"}, "app3": one})
+
+
+def test_what_no_release_runs_with_is_no_difference_between_hosts() -> None:
+    """A host where this version is live already may have an earlier policy of backups in its release."""
+    other = {**SHARED, "backup": {"keep": 3}, "alerts": {"mail": ["a@example.org"]}, "schedules": {"jobs": []}}
+    assert _fleet.configuration_digest(SHARED) == _fleet.configuration_digest(other)
+
+
 # --- where all must end
 
 OLD = Held("0001-1.0.0", "1.0.0", "old", "c1", "20261121T100000Z-aaa", "2026-11-21T10:00:05.000Z")
@@ -279,6 +294,20 @@ def test_all_well() -> None:
     assert ended.one_release is True
     assert [row.happened for row in ended.rows] == ["released"] * 3
     assert ended.lines[1].split() == ["HOST", "LIVE", "WHAT", "HAPPENED"]
+
+
+def test_one_payload_with_different_configurations_is_not_one_release() -> None:
+    went = Phase.of("prepared", {"transaction": "t2", "payload": "old", "configuration": "c1", "changed": True})
+    other = Phase.of("prepared", {"transaction": "t2", "payload": "old", "configuration": "c9", "changed": True})
+    back = Phase.of("confirmed", {"live": OLD.release, "changed": True})
+    hosts = {"app1": [went, back], "app2": [other, back]}
+    ended = _fleet.outcome(application="portal", verb="rollback", run="r", hosts=hosts, after={})
+    assert (ended.ok, ended.one_release) == (False, False)
+    assert [row.happened for row in ended.rows] == ["rolled back"] * 2
+    assert [row.why for row in ended.rows] == ["same payload, configuration c1", "same payload, configuration c9"]
+    assert "one payload with different configurations: run playbooks/release.yml" in ended.message
+    alike = {"app1": [went, back], "app2": [went, back]}
+    assert _fleet.outcome(application="portal", verb="rollback", run="r", hosts=alike, after={}).ok
 
 
 def test_a_host_that_vanished_is_unknown_and_the_run_has_failed() -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils._application import from_dict, parse, to_dict
-from ansible_collections.backstay.ops.plugins.module_utils._declare import desired, running_part
+from ansible_collections.backstay.ops.plugins.module_utils._declare import desired
 from ansible_collections.backstay.ops.plugins.module_utils._environment import unused
 from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 from ansible_collections.backstay.ops.plugins.module_utils._layout import Layout
+from ansible_collections.backstay.ops.plugins.module_utils._releases import running_part
 
 from .house import described, job
 

@@ -20,6 +20,7 @@ import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _service
 from ansible_collections.backstay.ops.plugins.module_utils._errors import BackstayError, InputError
+from ansible_collections.backstay.ops.plugins.module_utils._fleet import configuration_digest
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
 from ansible_collections.backstay.ops.plugins.module_utils._lock import Lock
 from ansible_collections.backstay.ops.plugins.module_utils._service import Conductor, Service, recover, recover_all
@@ -45,7 +46,12 @@ class Engine:
         (directory / "journal.d").mkdir(exist_ok=True)
         clock = itertools.count()
         self.storage = Storage()
-        self.layout = SimpleNamespace(name="portal", journal=directory / "journal.jsonl", lock=directory / "lock")
+        self.layout = SimpleNamespace(
+            name="portal",
+            journal=directory / "journal.jsonl",
+            lock=directory / "lock",
+            release_configuration=lambda release: directory / release,
+        )
         self.journal = Journal(
             directory / "journal.jsonl", directory / "journal.d", self.storage, lambda: f"t{next(clock)}"
         )
@@ -331,6 +337,20 @@ def confirmed(service: Service) -> dict[str, Any]:
     service.state = "working"
     service._work("confirm")
     return dict(service.inbox.queue[0][1])
+
+
+@pytest.mark.parametrize(
+    ("file", "told"), [('{"name": "portal"}', configuration_digest({"name": "portal"})), ("{", ""), (None, "")]
+)
+def test_the_answer_tells_the_configuration_by_which_hosts_are_compared(
+    service: Service, tmp_path: Path, file: str | None, told: str
+) -> None:
+    """What cannot be read is not told: the release is confirmed all the same."""
+    (tmp_path / "0002-1.1.0").mkdir()
+    if file is not None:
+        (tmp_path / "0002-1.1.0" / "application.json").write_text(file)
+    answer = confirmed(service)
+    assert (answer["ok"], answer["configuration"]) == (True, told), answer
 
 
 class Peer:

@@ -138,4 +138,6 @@ def test_a_plan_is_made_as_if_what_comes_with_it_were_declared_already(
     assert told["changed"], told["message"]
     assert told["message"].endswith(f"(the same payload, the configuration declared now); live is {live}.")
     assert layout.application_file.read_bytes() == before, "a plan writes nothing"
-    assert not plan_with("hello")["changed"], "nothing differs from what is live"
+    same = plan_with("hello")
+    assert not same["changed"], "nothing differs from what is live"
+    assert same["configuration"] != told["configuration"] != "", "hosts are compared by it in check mode too"
