@@ -65,7 +65,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
         signing_key(options["signing_key"])  # before anything is built: what nobody can vouch for is of no use
         with _source(application, version, options) as found, TemporaryDirectory(prefix="backstay-build-") as temporary:
             commit = found.commit if found else ""
-            attested = _attested(payload, commit, signers_of(task_vars or {}))
+            listed = str(self._templar.template((task_vars or {}).get("backstay_allowed_signers") or ""))
+            attested = _attested(payload, commit, signers_of(listed, task_vars or {}))
             if attested and not boolean(options.get("rebuild") or False):
                 return {
                     "changed": False,

@@ -75,7 +75,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible-core comes with
                 str(options.get("by") or ""),
             )
             file = Path(str(payload["path"]).removesuffix(".tar") + f".{promotion_name(application.stage)}")
-            changed = not stands(file, proof, signers_of(known))
+            listed = str(self._templar.template(known.get("backstay_allowed_signers") or ""))
+            changed = not stands(file, proof, signers_of(listed, known))
             if changed and not self._task.check_mode:
                 write(file, proof, key)
         except KeyError as missing:

@@ -34,15 +34,14 @@ _raw:
   elements: str
 """
 
-from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.lookup import LookupBase
 
 from ansible_collections.backstay.ops.plugins.module_utils._attestation import (
-    beside_inventories,
     check_allowed_signers,
+    signers_of,
 )
 from ansible_collections.backstay.ops.plugins.module_utils._errors import InputError
 
@@ -54,7 +53,7 @@ class LookupModule(LookupBase):
         """The text. Raises AnsibleError, with how to make one, where there is none."""
         self.set_options(var_options=variables, direct=kwargs)
         given = str(terms[0]) if terms else ""
-        file = Path(given).expanduser().absolute() if given else beside_inventories(variables or {}, "allowed_signers")
+        file = signers_of(given, variables or {})
         try:
             text = file.read_text(encoding="utf-8")
             check_allowed_signers(text, origin=str(file))

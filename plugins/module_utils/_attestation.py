@@ -127,9 +127,9 @@ def is_vouched_for(content: bytes, signature: bytes, allowed_signers: Path, name
     return True
 
 
-def signers_of(variables: Mapping[str, Any]) -> Path:
-    """Where the list of those who may sign lies on the controller, from Ansible's variables."""
-    given = str(variables.get("backstay_allowed_signers") or "")
+def signers_of(given: str, variables: Mapping[str, Any]) -> Path:
+    """Where the list of those who may sign lies on the controller: at `backstay_allowed_signers`, whose templates
+    Ansible has filled in, or beside the inventories of a run."""
     return Path(given).expanduser().absolute() if given else beside_inventories(variables, "allowed_signers")
 
 
