@@ -187,6 +187,9 @@ class Report:
     def _after_cancelling(self, what: str) -> str:
         if self.left_open or (self.looked and not self.looks):
             where = ", ".join(self.left_open) or "the hosts, which did not answer,"
+            if not self._of_releases:  # the others wait for nobody's confirmation
+                told = "may still be at work: see `backstay status` there, and run it again when that is at rest"
+                return f"{what}; on {where} this job's {self.verb} {told}."
             return (
                 f"{what}; on {where} a release of this job may still be open: it is undone at its deadline, "
                 "or at once by `tools/ci.py undo`."
@@ -199,8 +202,14 @@ class Report:
         return f"{what}; undone on {', '.join(undone)}." if undone else f"{what}; nothing of this job is open."
 
     @property
+    def _of_releases(self) -> bool:
+        return self.verb in ("release", "rollback", "undo")
+
+    @property
     def confirmed(self) -> list[str]:
         """Hosts on which the release of this job is live; where it is still open none counts."""
+        if not self._of_releases:
+            return []  # whoever restores may have released it, too
         live = {host: look.get("live") or {} for host, look in self.looks.items()}
         return [host for host, release in sorted(live.items()) if self.by and release.get("by") == self.by]
 

@@ -125,6 +125,13 @@ def test_a_refusal_is_told_once_with_its_reason_and_the_candidates_last_lines() 
             "on a a release",
         ),
         (Report("release", run_of([], "canceled", 254)), 130, "did not answer"),
+        (
+            Report("restore", run_of([], "canceled", 254), {"a": look("1-1")}, left_open=("a",)),
+            130,
+            "Cancelled; on a this job's restore may still be at work: see",
+        ),
+        (Report("recover", run_of([], "canceled", 254)), 130, "which did not answer, this job's recover may still be"),
+        (Report("restore", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci"), 130, "nothing of this job"),
         (Report("undo", run_of([STATS]), {"a": look("1-1")}, left_open=("a",)), 3, "may still be open"),
         (Report("undo", run_of([STATS])), 3, "did not answer"),
         (
@@ -139,6 +146,12 @@ def test_every_ending_has_its_exit_code_and_a_case_that_is_red(report: Report, c
     assert said in report.verdict[1]
     assert said in ci_report.markdown(report)
     assert {"failure", "error"} & set(cases(report).values()), "a reporter that reads the XML alone must see it"
+
+
+def test_a_cancelled_restore_is_not_done_because_the_same_person_released() -> None:
+    report = Report("restore", run_of([], "canceled", 254), {"a": look("1-1")}, by="ci")
+    assert ci_report.became(report, "a") == "cancelled"
+    assert "| a | cancelled | 1-1 |" in ci_report.markdown(report)
 
 
 def test_a_build_is_told_with_its_steps() -> None:
