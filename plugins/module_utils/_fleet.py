@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._errors import BackstayError, InputError
 from ._releases import running_part
+from ._steps import RESTORES
 from ._storage import canonical
 
 if TYPE_CHECKING:
@@ -136,6 +137,13 @@ class Seen:
     opened: Open | None
     declared: str  # digest of the application's file that a release would take
     retained: tuple[Held, ...]  # proven, and still on the disk: the oldest first
+    runs: tuple[str, ...] = ()  # confirmed here, whatever is kept of them: the oldest first
+
+    @property
+    def before(self) -> frozenset[str]:
+        """The runs that this host went on from to what it confirmed last."""
+        last = self.confirmed.run if self.confirmed else ""
+        return frozenset((*self.runs, *(held.run for held in self.retained))) - {"", last}
 
 
 def seen(facts: Mapping[str, Any]) -> Seen:
@@ -150,6 +158,7 @@ def seen(facts: Mapping[str, Any]) -> Seen:
         opened=Open(**opened) if opened else None,
         declared=str(fleet["declared"]),
         retained=tuple(Held(**each) for each in fleet["retained"]),
+        runs=tuple(map(str, fleet.get("runs") or ())),  # an older backstay tells none
     )
 
 
@@ -188,35 +197,49 @@ def decide(hosts: Mapping[str, Seen | None]) -> Goal:
     A release that somebody made or undid on one host alone, by hand, is nobody else's: then nothing is wanted but
     that whatever is open ends.
     """
-    confirmed = {host: found.confirmed for host, found in hosts.items() if found and found.confirmed}
-    if not confirmed:
+    last = _last_confirmed({host: found for host, found in hosts.items() if found})
+    if not last:
         return Goal(why="no host has confirmed anything: what is open goes back")
-    host, newest = _newest(confirmed, hosts)
+    host, newest = last[-1]
+    clocks = _by_clocks(newest, last[:-1])
     if not newest.run:
-        return Goal(why=f"{newest.release} was made on {host} alone, by hand: what is open goes back")
-    waiting = [name for name, found in hosts.items() if found and found.opened and found.opened.run == newest.run]
-    others = [name for name, found in confirmed.items() if found.same_as != newest.same_as]
+        return Goal(why=f"{newest.release} was made on {host} alone, by hand: what is open goes back{clocks}")
+    answered = [found for found in hosts.values() if found]
+    waiting = any(found.opened and found.opened.run == newest.run for found in answered)
+    others = any(found.confirmed and found.confirmed.same_as != newest.same_as for found in answered)
     if not waiting and not others:
         why = f"all run {newest.version}"
     else:
-        why = f"{host} confirmed {newest.version}: all go forward to it"
-    if any(found and found.opened and found.opened.run != newest.run for found in hosts.values()):
+        why = f"{host} confirmed {newest.version}: all go forward to it{clocks}"
+    if any(found.opened and found.opened.run != newest.run for found in answered):
         why += "; what is open besides was confirmed by nobody and goes back"
     return Goal(newest.run, newest.version, newest.payload, newest.configuration, why)
 
 
-def _newest(confirmed: Mapping[str, Held], hosts: Mapping[str, Seen | None]) -> tuple[str, Held]:
-    """The last confirmation of all, and who made it. A host knows in which order it did things: what it went on from is
-    older, whatever the clocks of two controllers say. Clocks decide where no host did both."""
-    left = {
-        held.run
-        for found in hosts.values()
-        if found and found.confirmed
-        for held in found.retained
-        if held.run and held.run != found.confirmed.run
-    }
-    last = {host: held for host, held in confirmed.items() if held.run not in left}
-    return max((last or confirmed).items(), key=lambda item: (item[1].order, item[0]))
+def _last_confirmed(hosts: Mapping[str, Seen]) -> list[tuple[str, Held]]:
+    """What was confirmed by a host and gone on from by none, with that host: the newest by the clocks is the last.
+
+    A host knows in which order it did things, whatever the clocks of two controllers say: what it went on from is
+    older, and so is what it had when it began a run. Where two contradict each other, neither is believed.
+    """
+    confirmed = {host: found.confirmed for host, found in hosts.items() if found.confirmed}
+    called = {host: held.run or host for host, held in confirmed.items()}  # what was made by hand is the host's own
+    went = {(run, called[host]) for host in confirmed for run in hosts[host].before}
+    for host, name in called.items():
+        opened = hosts[host].opened
+        if opened and opened.run in called.values() and opened.run != name:
+            went.add((name, opened.run))
+    left = {older for older, newer in went if (newer, older) not in went}
+    last = {host: held for host, held in confirmed.items() if called[host] not in left}
+    return sorted((last or confirmed).items(), key=lambda item: (item[1].order, item[0]))
+
+
+def _by_clocks(newest: Held, older: Sequence[tuple[str, Held]]) -> str:
+    """What people are told where no host did both, so that clocks had to decide between different releases."""
+    for host, held in reversed(older):
+        if held.run != newest.run and held.same_as != newest.same_as:
+            return f"; newer than {held.version} on {host} by the clocks alone"
+    return ""
 
 
 # --- acting, on a host: one step after another, until nothing is left
@@ -257,9 +280,14 @@ def would(goal: Goal, found: Seen, *, application: str) -> str:
     told = []
     if found.opened:
         forward = step_towards(goal, found, application=application, has_payload=True).action == FORWARD
-        told.append(f"would {'confirm' if forward else 'undo'} {found.opened.release}")
-        if forward:
-            return told[0]
+        if found.opened.operation in RESTORES:  # of data: what is confirmed says nothing of it, the release stays
+            told.append(
+                f"would finish or undo the {found.opened.operation} of {found.opened.release}, as its journal says"
+            )
+        elif forward or (found.confirmed is not None and found.confirmed.release == found.opened.release):
+            return f"would confirm {found.opened.release}"  # past its confirmation, whoever asked for it
+        else:
+            told.append(f"would undo {found.opened.release}")
         found = replace(found, opened=None)
     try:
         step = step_towards(goal, found, application=application, has_payload=True)

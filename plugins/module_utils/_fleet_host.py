@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
 from ._engine import Engine
-from ._errors import BackstayError
+from ._errors import BackstayError, InputError
 from ._fleet import BACK, FORWARD, NOTHING, Goal, Seen, Step, configuration_digest, seen, step_towards
 from ._journal import parse
 from ._steps import POINT_OF_NO_RETURN
 from ._transaction import Transaction
 
+_RUNS = 100  # more than hosts of one application are ever apart
 _STEPS = 6  # more than any host needs: end what is open, go there, and look again
 _POLLS, _POLL_SECONDS = 240, 0.25
 _LOCK_SECONDS = 3.0  # recovery after a crash holds the lock for a moment
@@ -23,9 +25,11 @@ def facts(engine: Engine) -> dict[str, Any]:
     Reads only, also while the transaction's service is at work.
     """
     confirmed: dict[str, Any] | None = None
+    runs: list[str] = []
     for entry in engine.ledger.read():
         if entry.event == "live":
             confirmed = {"release": entry.release, "run": str(entry.data.get("run", "")), "since": entry.time}
+            runs.append(confirmed["run"])
     opened = None
     records, _unused = parse(engine.storage.read(engine.layout.journal) or b"", path=str(engine.layout.journal))
     states = {(record.step, record.state) for record in records}
@@ -49,6 +53,7 @@ def facts(engine: Engine) -> dict[str, Any]:
         "open": opened,
         "declared": digest(engine, None),
         "retained": _retained(engine),
+        "runs": [run for run in runs if run][-_RUNS:],
     }
 
 
@@ -67,13 +72,20 @@ def _held(engine: Engine, release: str, run: str, since: str) -> dict[str, str]:
 def digest(engine: Engine, release: str | None) -> str:
     """Of the application's file as declared, or as a release was configured; empty where none can be read: a release
     that is confirmed has to be answered for all the same."""
+    from ._application import from_dict, to_dict
+
     if release is None:
         place = engine.layout.application_file
     else:
         place = engine.layout.release_configuration(release) / "application.json"
     content = engine.storage.read(place)
+    if content is None:
+        return ""
     try:
-        return "" if content is None else configuration_digest(json.loads(content))
+        told = json.loads(content)
+        with contextlib.suppress(InputError):
+            told = to_dict(from_dict(told, file=str(place)))  # what a release of before an update lacks has its default
+        return configuration_digest(told)
     except (ValueError, AttributeError):
         return ""
 

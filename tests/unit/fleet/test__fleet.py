@@ -206,6 +206,45 @@ def test_hosts_that_contradict_each_other_are_judged_by_the_clock() -> None:
     assert _fleet.decide(hosts).run == other.run
 
 
+def test_a_run_is_older_also_where_nothing_is_kept_of_it() -> None:
+    """A rollback made the first run's release live again, under its own name; then came a third release."""
+    first = replace(OLD, run="20261121T150000Z-aaa")  # by a clock that is hours ahead
+    back, now = replace(OLD, run="20261121T113000Z-ccc"), replace(NEW, release="0003-1.2.0", payload="newer")
+    went_on = Seen(now.release, now, None, "c2", (back, now), runs=(first.run, back.run, now.run))
+    assert _fleet.decide({"app1": went_on, "app2": Seen(first.release, first, None, "c1", (first,))}).run == now.run
+
+
+def test_what_a_host_had_before_it_began_a_run_is_older_than_that_run() -> None:
+    """Else it would go back from what others have confirmed, because its own clock is ahead."""
+    for run in ("", "20261121T150000Z-aaa"):
+        ahead = replace(OLD, run=run, since="2026-11-21T15:00:00.000Z")
+        waiting = Seen(NEW.release, ahead, FLIPPED, "c2", (ahead,))
+        goal = _fleet.decide({"app1": waiting, "app2": Seen(NEW.release, NEW, None, "c2", (NEW,))})
+        assert goal.run == NEW.run, goal
+        assert end(goal, waiting).confirmed == NEW
+
+
+def test_hosts_that_contradict_each_other_say_nothing_of_a_third() -> None:
+    third = Held("0001-0.9.0", "0.9.0", "third", "c3", "20261121T080000Z-eee", "2026-11-21T08:00:00.000Z")
+    hosts: dict[str, Seen | None] = {
+        "app1": Seen(OLD.release, OLD, None, "c1", (NEW, OLD)),
+        "app2": Seen(NEW.release, NEW, None, "c2", (OLD, NEW)),
+        "app3": Seen(third.release, third, None, "c3", (third,)),
+    }
+    assert _fleet.decide(hosts).run == NEW.run
+
+
+def test_it_is_said_where_clocks_alone_decide() -> None:
+    apart: dict[str, Seen | None] = {
+        "app1": Seen(NEW.release, NEW, None, "c2", (NEW,)),
+        "app2": Seen(OLD.release, OLD, None, "c1", (OLD,)),
+    }
+    why = _fleet.decide(apart).why
+    assert why == "app1 confirmed 1.1.0: all go forward to it; newer than 1.0.0 on app2 by the clocks alone"
+    known = {**apart, "app1": replace(apart["app1"] or STATES["confirmed"], runs=(OLD.run, NEW.run))}
+    assert "clocks" not in _fleet.decide(known).why
+
+
 def test_a_release_made_by_hand_on_one_host_is_not_spread() -> None:
     alone = replace(NEW, run="", since="2026-11-21T11:30:00.000Z")
     goal = _fleet.decide({"app1": replace(STATES["confirmed"], confirmed=alone), "app2": STATES["prepared"]})
@@ -251,6 +290,19 @@ def test_what_recovery_would_do_is_told_of_each_host_without_doing_it() -> None:
     ]
     assert "release.yml -e version=1.1.0 --limit" in told[6]
     assert len(action.wanted(list(hosts), known, {})["backstay_lines"]) == 2, "what is done is told when it is done"
+
+
+def test_what_died_past_its_confirmation_would_be_confirmed_also_where_it_is_of_no_run() -> None:
+    """The journal goes forward from there, whoever asked for it."""
+    by_hand, opened = replace(NEW, run=""), replace(FLIPPED, run="")
+    dying = Seen(NEW.release, by_hand, opened, "c2", (OLD,))
+    goal = _fleet.decide({"app1": dying})
+    assert _fleet.would(goal, dying, application="portal") == "would confirm 0002-1.1.0"
+    restoring = replace(dying, opened=replace(opened, operation="restore"))  # of data: the release stays what it is
+    told = "would finish or undo the restore of 0002-1.1.0, as its journal says"
+    assert _fleet.would(goal, restoring, application="portal").startswith(told)
+    unconfirmed = replace(dying, confirmed=replace(OLD, run=""))
+    assert _fleet.would(goal, unconfirmed, application="portal") == "would undo 0002-1.1.0"
 
 
 def test_a_goal_survives_its_way_to_the_host() -> None:

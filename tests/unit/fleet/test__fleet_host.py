@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.backstay.ops.plugins.module_utils import _fleet_host
+from ansible_collections.backstay.ops.plugins.module_utils._application import parse, to_dict
 from ansible_collections.backstay.ops.plugins.module_utils._fleet import configuration_digest, seen
 from ansible_collections.backstay.ops.plugins.module_utils._journal import Journal
 from ansible_collections.backstay.ops.plugins.module_utils._ledger import Ledger
@@ -19,6 +20,16 @@ from ansible_collections.backstay.ops.plugins.module_utils._storage import Stora
 from ansible_collections.backstay.ops.plugins.module_utils._transaction import Request, Transaction
 
 OLD, NEW = "0001-1.0.0", "0002-1.1.0"
+PORTAL: dict[str, Any] = {
+    "format": 1,
+    "name": "portal",
+    "domain": "portal.example.org",
+    "source": {"repository": "https://git.example.org/portal.git"},
+    "runtime": {"settings": "portal.settings", "wsgi": "portal.wsgi:application"},
+    "processes": {"web": {}},
+    "databases": [{"name": "default", "engine": "postgresql", "url_key": "DATABASE_URL"}],
+    "environment": {"secret": ["DATABASE_URL"]},
+}
 
 
 class Engine:
@@ -81,6 +92,26 @@ def test_with_nothing_open_the_ledger_tells(engine: Engine) -> None:
     assert told.confirmed.configuration == configuration_digest({"name": "portal", "domain": f"{OLD}.example.org"})
     assert told.declared == configuration_digest({"name": "portal", "domain": "new.example.org"})
     assert [held.release for held in told.retained] == [OLD]
+
+
+def test_the_ledger_tells_every_run_in_its_order_also_of_a_release_that_came_back(engine: Engine) -> None:
+    engine.ledger.append("live", NEW, run="r2")
+    engine.ledger.append("withdrawn", NEW, by="ada")
+    engine.ledger.append("live", OLD, run="r3")
+    engine.ledger.append("live", OLD)  # by hand: it is of no run
+    assert found(engine).runs == ("r1", "r2", "r3")
+
+
+def test_what_a_release_of_before_an_update_does_not_say_is_no_difference(engine: Engine) -> None:
+    """The host where it is live already is asked for nothing: it would differ from a new one for ever."""
+    now = to_dict(parse(PORTAL, file="portal.yml"))
+    before = {**now, "releases": {key: value for key, value in now["releases"].items() if key != "free_inodes"}}
+    engine.layout.application_file.write_text(json.dumps(now))
+    file = engine.layout.release_configuration(OLD) / "application.json"
+    for held, same in ((before, True), ({**before, "domain": "other.example.org"}, False)):
+        file.write_text(json.dumps(held))
+        told = found(engine)
+        assert (told.confirmed.configuration == told.declared) is same
 
 
 @pytest.mark.parametrize(
